@@ -1,0 +1,167 @@
+//! Per-socket state: kept in the socket's storage by the kernel programs, copied whole into each connection event.
+
+/// [`ConnectionState::role`]: this side called `connect`.
+pub const ROLE_CLIENT: u8 = 1;
+/// [`ConnectionState::role`]: the socket came out of a listener.
+pub const ROLE_SERVER: u8 = 2;
+/// [`ConnectionState::role`]: the socket listens.
+pub const ROLE_LISTENER: u8 = 3;
+
+/// [`ConnectionState::flags`]: opened before hopline started, found by the iterator; its phases are unknown.
+pub const FLAG_LATE: u8 = 1;
+/// [`ConnectionState::flags`]: the kernel calls back for this socket's changes of state and RTT samples (sock_ops).
+pub const FLAG_CALLBACKS: u8 = 1 << 1;
+/// [`ConnectionState::flags`]: an MPTCP subflow.
+pub const FLAG_MPTCP: u8 = 1 << 2;
+/// [`ConnectionState::flags`]: the owner was taken by the listener, not by the process that accepted.
+pub const FLAG_LISTENER_OWNER: u8 = 1 << 3;
+/// [`ConnectionState::flags`]: the peer's FIN was received (it counts as one byte in `tcp_sock.bytes_received`).
+pub const FLAG_FIN_RECEIVED: u8 = 1 << 4;
+
+/// [`ConnectionState::closed_by`]: not closed yet, or nobody closed what never opened.
+pub const CLOSED_BY_NOBODY: u8 = 0;
+/// [`ConnectionState::closed_by`]: this side's FIN (or the abort of an unanswered connect) came first.
+pub const CLOSED_BY_LOCAL: u8 = 1;
+/// [`ConnectionState::closed_by`]: the peer's FIN came first.
+pub const CLOSED_BY_REMOTE: u8 = 2;
+/// [`ConnectionState::closed_by`]: this side sent a RST.
+pub const CLOSED_BY_RESET_LOCAL: u8 = 3;
+/// [`ConnectionState::closed_by`]: the peer sent a RST.
+pub const CLOSED_BY_RESET_REMOTE: u8 = 4;
+/// [`ConnectionState::closed_by`]: retransmissions or keep-alives were given up.
+pub const CLOSED_BY_TIMEOUT: u8 = 5;
+
+/// RFC 9293 states in the kernel's numbering (include/net/tcp_states.h).
+pub mod tcp_state {
+    pub const ESTABLISHED: u8 = 1;
+    pub const SYN_SENT: u8 = 2;
+    pub const SYN_RECV: u8 = 3;
+    pub const FIN_WAIT1: u8 = 4;
+    pub const FIN_WAIT2: u8 = 5;
+    pub const TIME_WAIT: u8 = 6;
+    pub const CLOSE: u8 = 7;
+    pub const CLOSE_WAIT: u8 = 8;
+    pub const LAST_ACK: u8 = 9;
+    pub const LISTEN: u8 = 10;
+    pub const CLOSING: u8 = 11;
+}
+
+/// Smallest, last, sum and number of raw RTT samples, in microseconds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RttSamples {
+    /// Sum of all samples, for the mean.
+    pub sum_us: u64,
+    /// Number of samples.
+    pub count: u32,
+    /// Smallest sample; 0 while there is none.
+    pub min_us: u32,
+    /// Latest sample; 0 while there is none.
+    pub last_us: u32,
+    /// Unused, zero.
+    pub reserved: u32,
+}
+
+/// Retransmitted segments by the reason the kernel had (a super-packet counts as its segments).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retransmits {
+    /// SYNs of a client.
+    pub syn: u32,
+    /// SYN-ACKs that a server's child needed before it was established.
+    pub synack: u32,
+    /// After a retransmission time-out (RFC 6298).
+    pub rto: u32,
+    /// Fast recovery (RFC 5681, RACK).
+    pub fast: u32,
+    /// Tail loss probes (RFC 8985).
+    pub tlp: u32,
+    /// Any other.
+    pub other: u32,
+}
+
+/// `tcp_sock` counters at the time of the event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpCounters {
+    /// Payload bytes sent, retransmitted ones included (`bytes_sent`).
+    pub bytes_sent: u64,
+    /// Payload bytes sent again (`bytes_retrans`).
+    pub bytes_retransmitted: u64,
+    /// Payload bytes received in order, plus one for a FIN ([`FLAG_FIN_RECEIVED`]).
+    pub bytes_received: u64,
+    /// Segments sent (`segs_out`).
+    pub segments_sent: u32,
+    /// Segments received (`segs_in`).
+    pub segments_received: u32,
+}
+
+/// All that the kernel side knows of one socket. Addresses and ports are in network byte order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionState {
+    /// Socket cookie, unique for the life of the kernel.
+    pub cookie: u64,
+    /// Id of the cgroup that the socket belongs to (its creator's; a child has its listener's).
+    pub cgroup_id: u64,
+    /// Cookie of the listener that a server's child came from, else 0.
+    pub listener_cookie: u64,
+    /// `connect` was called (client) or `listen` was (listener); 0 when not seen.
+    pub intent_ns: u64,
+    /// `syn` mark: `tcp_connect` entered; for a server's child the first SYN-ACK left. 0 when not known.
+    pub syn_ns: u64,
+    /// `established` mark; 0 before and for late sockets.
+    pub established_ns: u64,
+    /// The socket reached CLOSE; 0 before.
+    pub closed_ns: u64,
+    /// When this socket last reported.
+    pub reported_ns: u64,
+    /// RTT samples.
+    pub rtt: RttSamples,
+    /// Retransmitted segments.
+    pub retransmits: Retransmits,
+    /// `tcp_sock` counters, filled when an event is made.
+    pub counters: TcpCounters,
+    /// Local address; IPv4 in the first four bytes.
+    pub local_address: [u8; 16],
+    /// Remote address as on the wire; IPv4 in the first four bytes.
+    pub remote_address: [u8; 16],
+    /// Address that the process asked for, before any translation by other programs; IPv4 in the first four bytes.
+    pub asked_address: [u8; 16],
+    /// Local port.
+    pub local_port: [u8; 2],
+    /// Remote port.
+    pub remote_port: [u8; 2],
+    /// Port that the process asked for.
+    pub asked_port: [u8; 2],
+    /// `AF_INET` (2) or `AF_INET6` (10) of the socket; v4-mapped addresses come as `AF_INET6`.
+    pub family: u16,
+    /// Process (tgid, init pid namespace) that called `connect` or `listen`; 0 when unknown.
+    pub pid: u32,
+    /// Inode number of the network namespace, as `lsns` and `/proc/PID/ns/net` show it.
+    pub netns: u32,
+    /// Inode number of the socket, as in `/proc/PID/fd`: set for late sockets only, to find their owner.
+    pub inode: u32,
+    /// Number of the connect attempt on this socket, from 1 (a socket may try again after a failure).
+    pub attempt: u32,
+    /// `tcp_sock.total_retrans` when last seen.
+    pub total_retrans: u32,
+    /// Positive errno that ended the connection or the attempt; 0 for none.
+    pub error: u16,
+    /// One of the `ROLE_*`.
+    pub role: u8,
+    /// Bits `FLAG_*`.
+    pub flags: u8,
+    /// One of the `CLOSED_BY_*`.
+    pub closed_by: u8,
+    /// RFC 9293 state, one of [`tcp_state`].
+    pub tcp_state: u8,
+    /// Unused, zero.
+    pub reserved: [u8; 2],
+    /// Name of the thread that called `connect` or `listen`, NUL-padded.
+    pub comm: [u8; 16],
+}
+
+/// Storage is charged to the application's socket memory: the contract allows 512 bytes.
+const _: () = assert!(size_of::<ConnectionState>() <= 512);
+const _: () = assert!(size_of::<ConnectionState>() % 8 == 0);

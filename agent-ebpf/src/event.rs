@@ -1,0 +1,74 @@
+//! What travels through the ring buffers: a header with the kind, then the body of that kind.
+
+use crate::connection::ConnectionState;
+
+/// A connection has its storage and its first SYN is about to leave, or a server's child has appeared.
+pub const CONNECTION_OPEN: u32 = 1;
+/// The socket became ESTABLISHED.
+pub const CONNECTION_ESTABLISHED: u32 = 2;
+/// At most every [`UPDATE_INTERVAL_NS`] while the connection moves.
+pub const CONNECTION_UPDATE: u32 = 3;
+/// The socket reached CLOSE, or a connect failed before a SYN left. The last event of this attempt, with everything known.
+pub const CONNECTION_CLOSE: u32 = 4;
+/// A SYN-ACK was sent again for a request that has no socket of its own yet; the state is the listener's.
+pub const SYNACK_RETRANSMIT: u32 = 5;
+/// A listening socket appeared (`state.tcp_state == LISTEN`) or was found by the iterator.
+pub const LISTENER_OPEN: u32 = 6;
+/// A process was forked: [`crate::process::ForkEvent`].
+pub const PROCESS_FORK: u32 = 16;
+/// A process executed a program: [`crate::process::ExecEvent`].
+pub const PROCESS_EXEC: u32 = 17;
+/// The last thread of a process ended: [`crate::process::ExitEvent`].
+pub const PROCESS_EXIT: u32 = 18;
+/// A cgroup was made: [`crate::process::CgroupEvent`].
+pub const CGROUP_MKDIR: u32 = 19;
+
+/// One more than the largest kind: the size of tables indexed by kind.
+pub const KINDS: usize = 20;
+
+/// While a connection moves, it reports at most this often.
+pub const UPDATE_INTERVAL_NS: u64 = 5_000_000_000;
+
+/// The name under which a kind is counted in `hopline_events_total{kind}`; `None` for a number that is no kind.
+pub const fn kind_name(kind: u32) -> Option<&'static str> {
+    Some(match kind {
+        CONNECTION_OPEN => "connection_open",
+        CONNECTION_ESTABLISHED => "connection_established",
+        CONNECTION_UPDATE => "connection_update",
+        CONNECTION_CLOSE => "connection_close",
+        SYNACK_RETRANSMIT => "synack_retransmit",
+        LISTENER_OPEN => "listener_open",
+        PROCESS_FORK => "process_fork",
+        PROCESS_EXEC => "process_exec",
+        PROCESS_EXIT => "process_exit",
+        CGROUP_MKDIR => "cgroup_mkdir",
+        _ => return None,
+    })
+}
+
+/// Starts every event.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventHeader {
+    /// One of the kinds above.
+    pub kind: u32,
+    /// Bytes of the whole event, this header included.
+    pub size: u32,
+    /// `bpf_ktime_get_ns` when the event was made (`CLOCK_MONOTONIC`).
+    pub time_ns: u64,
+}
+
+/// All `CONNECTION_*`, `SYNACK_RETRANSMIT` and `LISTENER_OPEN` events: a copy of the socket's storage.
+///
+/// Each event stands alone: a lost one costs the progress it told, never the facts of the next.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionEvent {
+    /// Kind, size and time.
+    pub header: EventHeader,
+    /// The socket's state at that time.
+    pub state: ConnectionState,
+}
+
+const _: () = assert!(size_of::<EventHeader>() == 16);
+const _: () = assert!(size_of::<ConnectionEvent>() == 16 + size_of::<ConnectionState>());

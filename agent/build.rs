@@ -1,0 +1,30 @@
+//! Builds the kernel object with the first compiler that has `core` for BPF: a nightly with `rust-src`, else Debian's.
+use std::process::Command;
+
+use anyhow::{Context as _, bail};
+use aya_build::{Package, Toolchain, build_ebpf};
+
+fn main() -> anyhow::Result<()> {
+    let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent-ebpf");
+    let features: &[&str] = if std::env::var_os("CARGO_CFG_DEBUG_ASSERTIONS").is_some() { &["log"] } else { &[] };
+    let package = Package { name: "agent-ebpf", root_dir, features, ..Package::default() };
+    build_ebpf([package], toolchain()?).context("building the kernel object (is bpf-linker installed?)")
+}
+
+/// The compiler for the kernel object; `cargo xtask setup` installs one when there is none.
+fn toolchain() -> anyhow::Result<Toolchain<'static>> {
+    let components = rustup(&["component", "list", "--installed", "--toolchain", "nightly"]);
+    if components.is_some_and(|list| list.lines().any(|line| line == "rust-src")) {
+        return Ok(Toolchain::Nightly);
+    }
+    let toolchains = rustup(&["toolchain", "list"]).unwrap_or_default();
+    if toolchains.lines().any(|line| line.split_whitespace().next() == Some("debian")) {
+        return Ok(Toolchain::Custom("debian"));
+    }
+    bail!("no Rust compiler with `core` for BPF: run `cargo xtask setup`")
+}
+
+fn rustup(args: &[&str]) -> Option<String> {
+    let output = Command::new("rustup").args(args).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
