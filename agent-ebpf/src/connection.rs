@@ -157,11 +157,11 @@ pub struct ConnectionState {
     /// RFC 9293 state, one of [`tcp_state`].
     pub tcp_state: u8,
     /// Unused, zero.
-    pub reserved: [u8; 2],
+    pub reserved: [u8; 6],
     /// Name of the thread that called `connect` or `listen`, NUL-padded.
     pub comm: [u8; 16],
 }
 
 /// Storage is charged to the application's socket memory: the contract allows 512 bytes.
 const _: () = assert!(size_of::<ConnectionState>() <= 512);
-const _: () = assert!(size_of::<ConnectionState>() % 8 == 0);
+const _: () = assert!(size_of::<ConnectionState>() == 248);

@@ -20,3 +20,62 @@ pub struct KernelField {
     /// Without it the agent does not start; an optional one only lowers its feature.
     pub required: bool,
 }
+
+const fn required(global: &'static str, structure: &'static str, member: &'static str, size: u32) -> KernelField {
+    KernelField { global, structure, member, size, required: true }
+}
+
+const fn optional(global: &'static str, structure: &'static str, member: &'static str, size: u32) -> KernelField {
+    KernelField { global, structure, member, size, required: false }
+}
+
+/// All members that the programs read.
+pub const FIELDS: &[KernelField] = &[
+    required("SKC_FAMILY", "sock_common", "skc_family", 2),
+    required("SKC_DADDR", "sock_common", "skc_daddr", 4),
+    required("SKC_RCV_SADDR", "sock_common", "skc_rcv_saddr", 4),
+    required("SKC_V6_DADDR", "sock_common", "skc_v6_daddr", 16),
+    required("SKC_V6_RCV_SADDR", "sock_common", "skc_v6_rcv_saddr", 16),
+    required("SKC_DPORT", "sock_common", "skc_dport", 2),
+    required("SKC_NUM", "sock_common", "skc_num", 2),
+    required("SKC_STATE", "sock_common", "skc_state", 1),
+    required("SKC_FLAGS", "sock_common", "skc_flags", 8),
+    required("SKC_NET", "sock_common", "skc_net.net", 8),
+    required("SK_PROTOCOL", "sock", "sk_protocol", 2),
+    required("SK_ERR", "sock", "sk_err", 4),
+    required("SK_CGROUP", "sock", "sk_cgrp_data.cgroup", 8),
+    required("SK_SOCKET", "sock", "sk_socket", 8),
+    required("SOCKET_SK", "socket", "sk", 8),
+    // `socket` is the first member of `socket_alloc`, so the offset holds for a pointer to either.
+    required("SOCKET_INODE_NUMBER", "socket_alloc", "vfs_inode.i_ino", 8),
+    required("NET_INUM", "net", "ns.inum", 4),
+    required("TCP_BYTES_SENT", "tcp_sock", "bytes_sent", 8),
+    required("TCP_BYTES_RETRANS", "tcp_sock", "bytes_retrans", 8),
+    required("TCP_BYTES_RECEIVED", "tcp_sock", "bytes_received", 8),
+    required("TCP_SEGS_OUT", "tcp_sock", "segs_out", 4),
+    required("TCP_SEGS_IN", "tcp_sock", "segs_in", 4),
+    required("TCP_TOTAL_RETRANS", "tcp_sock", "total_retrans", 4),
+    required("TCP_SRTT_US", "tcp_sock", "srtt_us", 4),
+    optional("TCP_RACK_RTT_US", "tcp_sock", "rack.rtt_us", 4),
+    required("TCP_CB_FLAGS", "tcp_sock", "bpf_sock_ops_cb_flags", 1),
+    optional("TCP_IS_MPTCP", "tcp_sock", "is_mptcp", 1),
+    required("ICSK_CA_STATE", "inet_connection_sock", "icsk_ca_state", 1),
+    required("ICSK_PENDING", "inet_connection_sock", "icsk_pending", 1),
+    required("REQUEST_SNT_SYNACK", "tcp_request_sock", "snt_synack", 8),
+    required("CGROUP_KN", "cgroup", "kn", 8),
+    required("CGROUP_LEVEL", "cgroup", "level", 4),
+    required("CGROUP_ANCESTORS", "cgroup", "ancestors", 0),
+    required("CGROUP_ROOT", "cgroup", "root", 8),
+    required("CGROUP_ROOT_HIERARCHY", "cgroup_root", "hierarchy_id", 4),
+    required("KERNFS_ID", "kernfs_node", "id", 8),
+    required("TASK_PID", "task_struct", "pid", 4),
+    required("TASK_TGID", "task_struct", "tgid", 4),
+    required("TASK_FLAGS", "task_struct", "flags", 4),
+    required("TASK_COMM", "task_struct", "comm", 16),
+    required("TASK_REAL_PARENT", "task_struct", "real_parent", 8),
+    required("TASK_SIGNAL", "task_struct", "signal", 8),
+    required("TASK_CGROUPS", "task_struct", "cgroups", 8),
+    required("CSS_SET_UNIFIED", "css_set", "dfl_cgrp", 8),
+    required("SIGNAL_LIVE", "signal_struct", "live", 4),
+    required("BINPRM_FILENAME", "linux_binprm", "filename", 8),
+];

@@ -10,3 +10,21 @@ pub mod fields;
 pub mod loss;
 pub mod process;
 pub mod scope;
+
+#[cfg(feature = "user")]
+mod user {
+    //! Lets the agent read these types from maps.
+    use crate::{
+        loss::{EventCounts, Share, ShareKey},
+        scope::ScopeEntry,
+    };
+
+    // SAFETY: `repr(C)`, integers only, no padding: any bytes are a value.
+    unsafe impl aya::Pod for EventCounts {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for Share {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ShareKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ScopeEntry {}
+}

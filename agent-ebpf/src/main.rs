@@ -1,2 +1,25 @@
+//! The kernel object: programs on the hooks of a TCP connection's life and of processes.
+//!
+//! Each program file serves one family of hooks and is loaded program by program: one that the kernel refuses lowers
+//! its feature only. State lives in the socket's storage (`socket.rs`), leaves through `output.rs`.
 #![no_std]
 #![no_main]
+#![expect(internal_features, reason = "core has no stable atomic add for BPF, whose atomics lack compare-and-swap")]
+#![feature(core_intrinsics)]
+
+mod inside;
+mod kernel;
+mod maps;
+mod output;
+mod programs;
+mod settings;
+mod socket;
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

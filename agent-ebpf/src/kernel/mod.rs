@@ -1,0 +1,15 @@
+//! Kernel structs as the programs see them. The only place that reads them, and the only one that spells their names.
+//!
+//! Offsets come from the running kernel's BTF (`agent_ebpf::fields`), so one object serves every kernel.
+
+mod cgroup;
+mod field;
+mod sock;
+mod task;
+mod tcp_sock;
+
+pub use cgroup::Cgroup;
+pub use field::Field;
+pub use sock::{Sock, Socket};
+pub use task::{Binprm, Task};
+pub use tcp_sock::{RequestSock, RetransmitReason, TcpSock};

@@ -1,0 +1,149 @@
+//! `struct sock` and `struct socket`: what every socket has.
+
+use super::{Cgroup, Field};
+
+/// Kernel's `struct sock`.
+pub struct Sock;
+/// Kernel's `struct socket`: the side that a file descriptor points to.
+pub struct Socket;
+/// Kernel's `struct net`: a network namespace.
+pub struct Net;
+
+/// Bit of `sock.sk_flags`: the peer's FIN was received (include/net/sock.h, `enum sock_flags`).
+const SOCK_DONE: u64 = 1 << 1;
+/// Number of this protocol in `sock.sk_protocol`.
+const IPPROTO_TCP: u16 = 6;
+
+#[unsafe(no_mangle)]
+static SKC_FAMILY: Field<Sock, u16> = Field::new();
+#[unsafe(no_mangle)]
+static SKC_DADDR: Field<Sock, [u8; 4]> = Field::new();
+#[unsafe(no_mangle)]
+static SKC_RCV_SADDR: Field<Sock, [u8; 4]> = Field::new();
+#[unsafe(no_mangle)]
+static SKC_V6_DADDR: Field<Sock, [u8; 16]> = Field::new();
+#[unsafe(no_mangle)]
+static SKC_V6_RCV_SADDR: Field<Sock, [u8; 16]> = Field::new();
+#[unsafe(no_mangle)]
+static SKC_DPORT: Field<Sock, u16> = Field::new();
+#[unsafe(no_mangle)]
+static SKC_NUM: Field<Sock, u16> = Field::new();
+#[unsafe(no_mangle)]
+static SKC_STATE: Field<Sock, u8> = Field::new();
+#[unsafe(no_mangle)]
+static SKC_FLAGS: Field<Sock, u64> = Field::new();
+#[unsafe(no_mangle)]
+static SKC_NET: Field<Sock, *const Net> = Field::new();
+#[unsafe(no_mangle)]
+static SK_PROTOCOL: Field<Sock, u16> = Field::new();
+#[unsafe(no_mangle)]
+static SK_ERR: Field<Sock, i32> = Field::new();
+#[unsafe(no_mangle)]
+static SK_CGROUP: Field<Sock, *const Cgroup> = Field::new();
+#[unsafe(no_mangle)]
+static SK_SOCKET: Field<Sock, *const Socket> = Field::new();
+#[unsafe(no_mangle)]
+static SOCKET_SK: Field<Socket, *mut Sock> = Field::new();
+#[unsafe(no_mangle)]
+static SOCKET_INODE_NUMBER: Field<Socket, u64> = Field::new();
+#[unsafe(no_mangle)]
+static NET_INUM: Field<Net, u32> = Field::new();
+
+impl Sock {
+    #[inline(always)]
+    pub fn family(sk: *const Self) -> u16 {
+        SKC_FAMILY.read(sk)
+    }
+
+    /// Remote IPv4 address, network byte order.
+    #[inline(always)]
+    pub fn remote_ipv4(sk: *const Self) -> [u8; 4] {
+        SKC_DADDR.probe_read(sk).unwrap_or_default()
+    }
+
+    /// Local IPv4 address, network byte order.
+    #[inline(always)]
+    pub fn local_ipv4(sk: *const Self) -> [u8; 4] {
+        SKC_RCV_SADDR.probe_read(sk).unwrap_or_default()
+    }
+
+    /// Remote IPv6 address.
+    #[inline(always)]
+    pub fn remote_ipv6(sk: *const Self) -> [u8; 16] {
+        SKC_V6_DADDR.probe_read(sk).unwrap_or_default()
+    }
+
+    /// Local IPv6 address.
+    #[inline(always)]
+    pub fn local_ipv6(sk: *const Self) -> [u8; 16] {
+        SKC_V6_RCV_SADDR.probe_read(sk).unwrap_or_default()
+    }
+
+    /// Remote port, network byte order.
+    #[inline(always)]
+    pub fn remote_port(sk: *const Self) -> [u8; 2] {
+        SKC_DPORT.read(sk).to_ne_bytes()
+    }
+
+    /// Local port, network byte order (the kernel keeps this one in host order).
+    #[inline(always)]
+    pub fn local_port(sk: *const Self) -> [u8; 2] {
+        SKC_NUM.read(sk).to_be_bytes()
+    }
+
+    /// RFC 9293 state, kernel numbering.
+    #[inline(always)]
+    pub fn state(sk: *const Self) -> u8 {
+        SKC_STATE.read(sk)
+    }
+
+    /// MPTCP's parent sockets change state too, with no address: only this protocol counts.
+    #[inline(always)]
+    pub fn is_tcp(sk: *const Self) -> bool {
+        SK_PROTOCOL.read(sk) == IPPROTO_TCP
+    }
+
+    /// Positive errno that the application will be given, or 0.
+    #[inline(always)]
+    pub fn error(sk: *const Self) -> u16 {
+        SK_ERR.read(sk) as u16
+    }
+
+    /// The peer's FIN was received.
+    #[inline(always)]
+    pub fn fin_received(sk: *const Self) -> bool {
+        SKC_FLAGS.read(sk) & SOCK_DONE != 0
+    }
+
+    /// Id of the cgroup that the socket belongs to.
+    #[inline(always)]
+    pub fn cgroup_id(sk: *const Self) -> u64 {
+        Cgroup::id(SK_CGROUP.read(sk))
+    }
+
+    /// The cgroup that the socket belongs to.
+    #[inline(always)]
+    pub fn cgroup(sk: *const Self) -> *const Cgroup {
+        SK_CGROUP.read(sk)
+    }
+
+    /// Inode number of the network namespace.
+    #[inline(always)]
+    pub fn netns(sk: *const Self) -> u32 {
+        NET_INUM.read(SKC_NET.read(sk))
+    }
+
+    /// Inode number of the file that holds the socket; 0 when nothing does any more.
+    #[inline(always)]
+    pub fn inode(sk: *const Self) -> u32 {
+        let socket = SK_SOCKET.read(sk);
+        if socket.is_null() { 0 } else { SOCKET_INODE_NUMBER.probe_read(socket).unwrap_or(0) as u32 }
+    }
+}
+
+impl Socket {
+    #[inline(always)]
+    pub fn sk(socket: *const Self) -> *mut Sock {
+        SOCKET_SK.read(socket)
+    }
+}

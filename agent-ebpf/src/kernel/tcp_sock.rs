@@ -1,0 +1,123 @@
+//! `struct tcp_sock` and a listener's `struct request_sock`.
+
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use agent_ebpf::connection::TcpCounters;
+
+use super::{Field, Sock};
+
+/// Kernel's `struct tcp_sock`; begins with a [`Sock`].
+pub struct TcpSock;
+/// Kernel's `struct tcp_request_sock`: a handshake that a listener is in.
+pub struct RequestSock;
+
+/// `icsk_ca_state` values (include/uapi/linux/tcp.h, `enum tcp_ca_state`): fast recovery and RTO recovery.
+const CA_RECOVERY: u8 = 3;
+const CA_LOSS: u8 = 4;
+/// `icsk_ca_state` shares its byte with three flags.
+const CA_STATE_MASK: u8 = 0x1f;
+/// `icsk_pending` while a tail loss probe is sent (include/net/inet_connection_sock.h, `ICSK_TIME_LOSS_PROBE`).
+const TIMER_LOSS_PROBE: u8 = 5;
+
+#[unsafe(no_mangle)]
+static TCP_BYTES_SENT: Field<TcpSock, u64> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_BYTES_RETRANS: Field<TcpSock, u64> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_BYTES_RECEIVED: Field<TcpSock, u64> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_SEGS_OUT: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_SEGS_IN: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_TOTAL_RETRANS: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_SRTT_US: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_RACK_RTT_US: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_CB_FLAGS: Field<TcpSock, u8> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_IS_MPTCP: Field<TcpSock, u8> = Field::new();
+#[unsafe(no_mangle)]
+static ICSK_CA_STATE: Field<TcpSock, u8> = Field::new();
+#[unsafe(no_mangle)]
+static ICSK_PENDING: Field<TcpSock, u8> = Field::new();
+#[unsafe(no_mangle)]
+static REQUEST_SNT_SYNACK: Field<RequestSock, u64> = Field::new();
+
+/// Why the kernel sends a segment again.
+pub enum RetransmitReason {
+    Fast,
+    Rto,
+    LossProbe,
+    Other,
+}
+
+impl TcpSock {
+    /// The TCP view of a socket, `None` for any other kind and for request and TIME_WAIT sockets.
+    #[inline(always)]
+    pub fn of(sk: *const Sock) -> Option<*mut Self> {
+        // SAFETY: the verifier checks that `sk` is a socket; the helper checks the rest.
+        let tcp: *mut Self = unsafe { bpf_skc_to_tcp_sock(sk.cast_mut().cast()) }.cast();
+        if tcp.is_null() { None } else { Some(tcp) }
+    }
+
+    #[inline(always)]
+    pub fn counters(tcp: *const Self) -> TcpCounters {
+        TcpCounters {
+            bytes_sent: TCP_BYTES_SENT.read(tcp),
+            bytes_retransmitted: TCP_BYTES_RETRANS.read(tcp),
+            bytes_received: TCP_BYTES_RECEIVED.read(tcp),
+            segments_sent: TCP_SEGS_OUT.read(tcp),
+            segments_received: TCP_SEGS_IN.read(tcp),
+        }
+    }
+
+    /// Segments sent again over the connection's life.
+    #[inline(always)]
+    pub fn total_retransmits(tcp: *const Self) -> u32 {
+        TCP_TOTAL_RETRANS.read(tcp)
+    }
+
+    /// Smoothed RTT of RFC 6298 in microseconds (`srtt_us` holds eight times that); 0 before the first sample.
+    #[inline(always)]
+    pub fn srtt_us(tcp: *const Self) -> u32 {
+        TCP_SRTT_US.read(tcp) >> 3
+    }
+
+    /// Raw RTT of the segment delivered last (RACK, RFC 8985); 0 before the first sample or when the kernel has none.
+    #[inline(always)]
+    pub fn last_rtt_us(tcp: *const Self) -> u32 {
+        if TCP_RACK_RTT_US.is_present() { TCP_RACK_RTT_US.read(tcp) } else { 0 }
+    }
+
+    /// `BPF_SOCK_OPS_*_CB_FLAG` bits that are set on the socket.
+    #[inline(always)]
+    pub fn callback_flags(tcp: *const Self) -> u8 {
+        TCP_CB_FLAGS.read(tcp)
+    }
+
+    #[inline(always)]
+    pub fn is_mptcp(tcp: *const Self) -> bool {
+        TCP_IS_MPTCP.is_present() && TCP_IS_MPTCP.read(tcp) & 1 != 0
+    }
+
+    /// Read while the segment is sent: the congestion state, or the timer that is being served, tells why.
+    #[inline(always)]
+    pub fn retransmit_reason(tcp: *const Self) -> RetransmitReason {
+        match ICSK_CA_STATE.read(tcp) & CA_STATE_MASK {
+            CA_LOSS => RetransmitReason::Rto,
+            CA_RECOVERY => RetransmitReason::Fast,
+            _ if ICSK_PENDING.read(tcp) == TIMER_LOSS_PROBE => RetransmitReason::LossProbe,
+            _ => RetransmitReason::Other,
+        }
+    }
+}
+
+impl RequestSock {
+    /// When the first SYN-ACK was sent, in ns of the monotonic clock; 0 when the kernel does not know.
+    #[inline(always)]
+    pub fn first_synack_ns(request: *const Self) -> u64 {
+        REQUEST_SNT_SYNACK.probe_read(request).unwrap_or(0) * 1000
+    }
+}

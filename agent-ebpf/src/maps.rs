@@ -1,0 +1,92 @@
+//! Every map, with its size, who writes it and who reads it.
+
+use aya_ebpf::{
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use agent_ebpf::{
+    event::{ConnectionEvent, KINDS},
+    loss::{EventCounts, FAILURES as FAILURE_KINDS, Share, ShareKey},
+    scope::{MAX_SCOPES, ScopeEntry},
+};
+
+/// Bytes of a ring unless the agent sets another size at load.
+const RING_BYTES: usize = 8 << 20;
+
+/// Per-socket state. A listener's is copied to its children, so they know its owner without a look-up.
+///
+/// Written by the programs under the socket's lock; freed with the socket.
+#[btf_map]
+pub static SOCKETS: ClonedSkStorage<ConnectionEvent> = ClonedSkStorage::new();
+
+/// Connection events to the agent's reader.
+#[btf_map]
+pub static CONNECTIONS: RingBuf<(), RING_BYTES> = RingBuf::new();
+
+/// Process and cgroup events to the agent's reader.
+#[btf_map]
+pub static PROCESSES: RingBuf<(), RING_BYTES> = RingBuf::new();
+
+/// Attempts and losses by kind of event; the agent reads it for `hopline_events_*`.
+#[btf_map]
+pub static COUNTS: PerCpuArray<EventCounts, KINDS> = PerCpuArray::new();
+
+/// Failures that are no events, by `agent_ebpf::loss` index.
+#[btf_map]
+pub static FAILURES: PerCpuArray<u64, { FAILURE_KINDS as usize }> = PerCpuArray::new();
+
+/// Token buckets of the cgroups that make events while a ring is more than half full.
+#[btf_map]
+pub static SHARES: LruHashMap<ShareKey, Share, 4096> = LruHashMap::new();
+
+/// Watched cgroups; the agent fills it before the programs are attached.
+#[btf_map]
+pub static SCOPE: Array<ScopeEntry, MAX_SCOPES> = Array::new();
+
+/// Connects that have not sent a SYN yet, by thread; only where fexit is missing.
+#[btf_map]
+pub static INTENTS: HashMap<u64, ConnectionEvent, 4096> = HashMap::new();
+
+/// `tcp_connect` entered: socket address to time; only where the kprobe serves the `syn` mark.
+#[btf_map]
+pub static CONNECT_STARTED: LruHashMap<u64, u64, 4096> = LruHashMap::new();
+
+/// First SYN-ACK of requests that needed another one: cookie to time. Others need no entry: see `socket::accepted`.
+#[btf_map]
+pub static SYNACKS: LruHashMap<u64, u64, 16384> = LruHashMap::new();
+
+/// Listening ports met by the socket iterator, (netns << 16 | port): tells the role of sockets opened before start.
+#[btf_map]
+pub static LISTENING: LruHashMap<u64, u32, 16384> = LruHashMap::new();
+
+/// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_CLONE`, which aya-ebpf's own type cannot ask for.
+#[repr(C)]
+pub struct ClonedSkStorage<T> {
+    r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
+    key: *const i32,
+    value: *const T,
+    max_entries: *const [i32; 0],
+    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+}
+
+// SAFETY: the fields are placeholders for the loader's BTF and are never dereferenced.
+unsafe impl<T> Sync for ClonedSkStorage<T> {}
+
+impl<T> ClonedSkStorage<T> {
+    const fn new() -> Self {
+        Self {
+            r#type: core::ptr::null(),
+            key: core::ptr::null(),
+            value: core::ptr::null(),
+            max_entries: core::ptr::null(),
+            map_flags: core::ptr::null(),
+        }
+    }
+
+    /// The map as helpers take it.
+    #[inline(always)]
+    pub fn as_ptr(&self) -> *mut core::ffi::c_void {
+        core::ptr::from_ref(self).cast_mut().cast()
+    }
+}

@@ -1,0 +1,108 @@
+//! Life of processes and cgroups inside the scope: names the owner of a connection however short it lived.
+
+use core::ptr;
+
+use aya_ebpf::{
+    helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_ktime_get_ns},
+    macros::{btf_map, btf_tracepoint},
+    btf_maps::PerCpuArray,
+    programs::BtfTracePointContext,
+};
+use agent_ebpf::{
+    event::{CGROUP_MKDIR, EventHeader, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK},
+    process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
+};
+
+use crate::{
+    inside,
+    kernel::{Binprm, Cgroup, Task},
+    maps::PROCESSES,
+    output,
+};
+
+/// Room for the two events that carry a path: too large for the stack. Both tracepoints run in process context, where a
+/// second one cannot come in between on the same CPU before the event is sent.
+#[btf_map]
+static SCRATCH_EXEC: PerCpuArray<ExecEvent, 1> = PerCpuArray::new();
+#[btf_map]
+static SCRATCH_CGROUP: PerCpuArray<CgroupEvent, 1> = PerCpuArray::new();
+
+#[inline(always)]
+fn header<T>(kind: u32) -> EventHeader {
+    // SAFETY: no preconditions.
+    EventHeader { kind, size: size_of::<T>() as u32, time_ns: unsafe { bpf_ktime_get_ns() } }
+}
+
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
+    let (parent, child): (*const Task, *const Task) = (ctx.arg(0), ctx.arg(1));
+    let pid = Task::tgid(child);
+    if pid != Task::tid(child) || !inside::current_task() {
+        return 0;
+    }
+    let event = ForkEvent {
+        header: header::<ForkEvent>(PROCESS_FORK),
+        cgroup_id: Task::cgroup_id(child),
+        parent_pid: Task::tgid(parent),
+        pid,
+        comm: Task::comm(child),
+    };
+    output::send(&PROCESSES, PROCESS_FORK, event.cgroup_id, &raw const event);
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
+    const BINPRM: usize = 2;
+    if !inside::current_task() {
+        return 0;
+    }
+    let Some(event) = SCRATCH_EXEC.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own entry.
+    let event = unsafe { &mut *event };
+    let task: *const Task = ctx.arg(0);
+    event.header = header::<ExecEvent>(PROCESS_EXEC);
+    event.cgroup_id = Task::cgroup_id(task);
+    event.pid = Task::tgid(task);
+    event.parent_pid = Task::parent_tgid(task);
+    event.comm = Task::comm(task);
+    read_path(Binprm::filename(ctx.arg(BINPRM)), &mut event.path);
+    output::send(&PROCESSES, PROCESS_EXEC, event.cgroup_id, event);
+    0
+}
+
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
+    let task: *const Task = ctx.arg(0);
+    if !Task::is_last_thread(task) || !inside::current_task() {
+        return 0;
+    }
+    let event = ExitEvent { header: header::<ExitEvent>(PROCESS_EXIT), pid: Task::tgid(task), reserved: 0 };
+    output::send(&PROCESSES, PROCESS_EXIT, Task::cgroup_id(task), &raw const event);
+    0
+}
+
+#[btf_tracepoint(function = "cgroup_mkdir")]
+pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
+    let cgroup: *const Cgroup = ctx.arg(0);
+    if !Cgroup::is_unified(cgroup) || !inside::cgroup(cgroup) {
+        return 0;
+    }
+    let Some(event) = SCRATCH_CGROUP.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's own entry.
+    let event = unsafe { &mut *event };
+    event.header = header::<CgroupEvent>(CGROUP_MKDIR);
+    event.cgroup_id = Cgroup::id(cgroup);
+    read_path(ctx.arg(1), &mut event.path);
+    output::send(&PROCESSES, CGROUP_MKDIR, event.cgroup_id, event);
+    0
+}
+
+/// Copies a NUL-terminated string; the rest of `path` is cleared, as the scratch holds an older one.
+#[inline(always)]
+fn read_path(from: *const u8, path: &mut [u8; agent_ebpf::process::PATH_BYTES]) {
+    // SAFETY: `path` is this long.
+    unsafe { ptr::write_bytes(path, 0, 1) };
+    // SAFETY: the helper checks the address.
+    let _unreadable_stays_empty = unsafe { bpf_probe_read_kernel_str_bytes(from, path) };
+}

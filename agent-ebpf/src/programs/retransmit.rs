@@ -1,0 +1,65 @@
+//! Segments sent again, by the reason the kernel had; as many as the kernel's own counter says.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::generated::bpf_get_socket_cookie,
+    macros::btf_tracepoint,
+    programs::BtfTracePointContext,
+};
+use agent_ebpf::{
+    connection::{ROLE_LISTENER, tcp_state},
+    event::SYNACK_RETRANSMIT,
+};
+
+use crate::{
+    kernel::{RequestSock, RetransmitReason, Sock, TcpSock},
+    maps::SYNACKS,
+    settings, socket,
+};
+
+#[btf_tracepoint(function = "tcp_retransmit_skb")]
+pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
+    const RESULT: usize = 2;
+    let sk: *const Sock = ctx.arg(0);
+    let Some(event) = socket::find(sk) else { return 0 };
+    let Some(tcp) = TcpSock::of(sk) else { return 0 };
+    let state = &mut event.state;
+    // The kernel has already counted this one, a super-packet by its segments.
+    let total = TcpSock::total_retransmits(tcp);
+    let segments = total.wrapping_sub(state.total_retrans);
+    state.total_retrans = total;
+    if settings::retransmit_has_result() && ctx.arg::<i32>(RESULT) != 0 {
+        // Never left this host: no retransmission.
+        return 0;
+    }
+    let retransmits = &mut state.retransmits;
+    if Sock::state(sk) == tcp_state::SYN_SENT {
+        retransmits.syn += segments;
+    } else {
+        match TcpSock::retransmit_reason(tcp) {
+            RetransmitReason::Rto => retransmits.rto += segments,
+            RetransmitReason::Fast => retransmits.fast += segments,
+            RetransmitReason::LossProbe => retransmits.tlp += segments,
+            RetransmitReason::Other => retransmits.other += segments,
+        }
+    }
+    socket::report_if_due(event, tcp, socket::now());
+    0
+}
+
+/// A listener answers a SYN again. The request has no storage of its own: the event carries the listener's.
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+pub fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
+    let listener: *const Sock = ctx.arg(0);
+    let Some(event) = socket::find(listener) else { return 0 };
+    let request: *const RequestSock = ctx.arg(1);
+    // SAFETY: a request begins as every socket does; its child will have the same cookie.
+    let cookie = unsafe { bpf_get_socket_cookie(request.cast_mut().cast()) };
+    let _kept_from_the_first_time = SYNACKS.insert(cookie, RequestSock::first_synack_ns(request), u64::from(BPF_NOEXIST));
+    if event.state.role == ROLE_LISTENER {
+        let mut copy = *event;
+        socket::identify_remote(&mut copy.state, request.cast());
+        socket::send(&mut copy, SYNACK_RETRANSMIT);
+    }
+    0
+}

@@ -1,0 +1,161 @@
+//! Calls back for the sockets of a cgroup: SYN about to leave, child accepted, listening, change of state, RTT sample.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
+    },
+    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_coarse_ns},
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use agent_ebpf::{
+    connection::{FLAG_CALLBACKS, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
+    event::{CONNECTION_OPEN, LISTENER_OPEN},
+};
+
+use crate::{
+    kernel::{Sock, Task, TcpSock},
+    maps::{CONNECT_STARTED, INTENTS},
+    settings, socket,
+};
+
+/// What a sock_ops program returns; `reply` is never written, so hopline changes nothing that others decide.
+const CONTINUE: u32 = 1;
+
+#[sock_ops]
+pub fn sock_ops(ctx: SockOpsContext) -> u32 {
+    // Most calls ask for a decision (initial window, time-out, ECN): leave those at once.
+    match ctx.op() {
+        BPF_SOCK_OPS_RTT_CB => rtt_sample(&ctx),
+        BPF_SOCK_OPS_STATE_CB => state_changed(&ctx),
+        BPF_SOCK_OPS_TCP_CONNECT_CB => connecting(&ctx),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(&ctx),
+        BPF_SOCK_OPS_TCP_LISTEN_CB => listening(&ctx),
+        _ => {}
+    }
+    CONTINUE
+}
+
+/// The socket, unless the call is about a request that has none yet.
+#[inline(always)]
+fn sk(ctx: &SockOpsContext) -> Option<*const Sock> {
+    // SAFETY: the context is valid for the program's run.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() { None } else { Some(sk.cast_const().cast()) }
+}
+
+/// First statement of `tcp_connect`, in process context: addresses and ports are final, no SYN has left.
+#[inline(always)]
+fn connecting(ctx: &SockOpsContext) {
+    let Some(sk) = sk(ctx) else { return };
+    let Some(tcp) = TcpSock::of(sk) else { return };
+    let Some(event) = socket::find_or_create(sk) else { return };
+    let state = &mut event.state;
+    if state.role != ROLE_CLIENT || state.intent_ns == 0 || state.closed_ns != 0 {
+        // No intent was seen: an MPTCP subflow, or cgroup/connect is not there. A worker of the kernel is no owner.
+        socket::restart(state, cookie(ctx), ROLE_CLIENT);
+        state.intent_ns = socket::now();
+        take_owner(state);
+    }
+    if settings::match_intents() {
+        let task = Task::current();
+        let thread = u64::from(Task::tgid(task)) << 32 | u64::from(Task::tid(task));
+        let _absent_without_intent = INTENTS.remove(thread);
+    }
+    if settings::syn_by_kprobe()
+        && let Some(started) = CONNECT_STARTED.get_ptr(tcp as u64)
+    {
+        // SAFETY: the entry lives as long as this program runs.
+        state.syn_ns = unsafe { *started };
+        let _just_found = CONNECT_STARTED.remove(tcp as u64);
+    }
+    if state.syn_ns == 0 {
+        state.syn_ns = socket::now();
+    }
+    socket::identify(state, tcp);
+    state.tcp_state = tcp_state::SYN_SENT;
+    state.total_retrans = TcpSock::total_retransmits(tcp);
+    call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
+    state.flags |= FLAG_CALLBACKS;
+    socket::report(event, tcp, CONNECTION_OPEN);
+}
+
+/// The final ACK made a child of a listener; softirq, so the owner is the listener's.
+#[inline(always)]
+fn accepted(ctx: &SockOpsContext) {
+    let Some(sk) = sk(ctx) else { return };
+    let Some(tcp) = TcpSock::of(sk) else { return };
+    let Some(event) = socket::find_or_create(sk) else { return };
+    socket::accepted(&mut event.state, tcp, cookie(ctx));
+    // ESTABLISHED follows at once, or later for TCP Fast Open: the state callback marks both.
+    call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
+    event.state.flags |= FLAG_CALLBACKS;
+}
+
+/// `listen` was called; process context.
+#[inline(always)]
+fn listening(ctx: &SockOpsContext) {
+    let Some(sk) = sk(ctx) else { return };
+    let Some(tcp) = TcpSock::of(sk) else { return };
+    let Some(event) = socket::find_or_create(sk) else { return };
+    let state = &mut event.state;
+    socket::restart(state, cookie(ctx), ROLE_LISTENER);
+    state.intent_ns = socket::now();
+    state.tcp_state = tcp_state::LISTEN;
+    take_owner(state);
+    socket::identify(state, tcp);
+    call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
+    state.flags |= FLAG_CALLBACKS;
+    socket::send(event, LISTENER_OPEN);
+}
+
+#[inline(always)]
+fn state_changed(ctx: &SockOpsContext) {
+    let Some(sk) = sk(ctx) else { return };
+    let Some(event) = socket::find(sk) else { return };
+    let Some(tcp) = TcpSock::of(sk) else { return };
+    socket::transition(event, tcp, ctx.arg(0) as u8, ctx.arg(1) as u8);
+}
+
+/// An ACK gave a raw sample: the argument from 6.10 on, RACK's before. Never `srtt_us`, which is older than the sample.
+#[inline(always)]
+fn rtt_sample(ctx: &SockOpsContext) {
+    let Some(sk) = sk(ctx) else { return };
+    let Some(event) = socket::find(sk) else { return };
+    if event.state.role == ROLE_LISTENER {
+        // A child before it was accepted, with its listener's copy: the sample is taken there.
+        return;
+    }
+    let Some(tcp) = TcpSock::of(sk) else { return };
+    let raw = ctx.arg(0);
+    let sample = if raw != 0 { raw } else { TcpSock::last_rtt_us(tcp) };
+    if sample != 0 {
+        socket::add_rtt_sample(&mut event.state.rtt, sample);
+    }
+    // SAFETY: no preconditions.
+    socket::report_if_due(event, tcp, unsafe { bpf_ktime_get_coarse_ns() });
+}
+
+#[inline(always)]
+fn cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper takes this context.
+    unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// Adds to the callbacks that others may have asked for on this socket.
+#[inline(always)]
+fn call_back(ctx: &SockOpsContext, flags: u32) {
+    let _refused_only_without_a_full_socket = ctx.set_cb_flags((ctx.cb_flags() | flags) as i32);
+}
+
+#[inline(always)]
+fn take_owner(state: &mut agent_ebpf::connection::ConnectionState) {
+    let task = Task::current();
+    if Task::is_kernel_thread(task) {
+        return;
+    }
+    state.pid = Task::tgid(task);
+    state.comm = Task::comm(task);
+}

@@ -1,0 +1,33 @@
+//! Changes of state for sockets that sock_ops does not call back for: late ones before 6.12, all when it was refused.
+
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use agent_ebpf::{
+    connection::{FLAG_CALLBACKS, ROLE_CLIENT, tcp_state},
+    event::CONNECTION_OPEN,
+};
+
+use crate::{
+    kernel::{Sock, TcpSock},
+    settings, socket,
+};
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const Sock = ctx.arg(0);
+    let Some(event) = socket::find(sk) else { return 0 };
+    if event.state.flags & FLAG_CALLBACKS != 0 || !Sock::is_tcp(sk) {
+        return 0;
+    }
+    let Some(tcp) = TcpSock::of(sk) else { return 0 };
+    let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
+    if settings::state_by_tracing() && new == tcp_state::SYN_SENT && event.state.role == ROLE_CLIENT {
+        // Just before `tcp_connect`; a program on that function then sets the mark anew.
+        event.state.syn_ns = socket::now();
+        event.state.tcp_state = new;
+        socket::identify(&mut event.state, tcp);
+        socket::report(event, tcp, CONNECTION_OPEN);
+        return 0;
+    }
+    socket::transition(event, tcp, old, new);
+    0
+}

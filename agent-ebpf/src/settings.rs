@@ -1,0 +1,66 @@
+//! What the agent decides before the load. Immutable for the verifier, so a branch that is off costs nothing.
+
+use aya_ebpf::Global;
+
+/// 1: no `--cgroup` was given, everything on the node is inside the scope.
+#[unsafe(no_mangle)]
+static WHOLE_NODE: Global<u32> = Global::new(0);
+
+/// 1: no fexit on this kernel, so connects that fail before a SYN are matched by thread at the end of the system call.
+#[unsafe(no_mangle)]
+static MATCH_INTENTS: Global<u32> = Global::new(0);
+
+/// 1: the `syn` mark comes from a kprobe, by the address of the socket.
+#[unsafe(no_mangle)]
+static SYN_BY_KPROBE: Global<u32> = Global::new(0);
+
+/// 1: sock_ops is not there, so the tracing program follows the states of every socket that has storage.
+#[unsafe(no_mangle)]
+static STATE_BY_TRACING: Global<u32> = Global::new(0);
+
+/// 1: `tcp_retransmit_skb` passes the result of the transmission as its third argument (6.18 and later).
+#[unsafe(no_mangle)]
+static RETRANSMIT_RESULT: Global<u32> = Global::new(0);
+
+/// Bytes of each ring; a power of two.
+#[unsafe(no_mangle)]
+static RING_BYTES: Global<u32> = Global::new(0);
+
+/// Events per second that one cgroup may make of one kind while a ring is more than half full.
+#[unsafe(no_mangle)]
+static SHARE_PER_SECOND: Global<u32> = Global::new(0);
+
+#[inline(always)]
+pub fn whole_node() -> bool {
+    WHOLE_NODE.load() != 0
+}
+
+#[inline(always)]
+pub fn match_intents() -> bool {
+    MATCH_INTENTS.load() != 0
+}
+
+#[inline(always)]
+pub fn syn_by_kprobe() -> bool {
+    SYN_BY_KPROBE.load() != 0
+}
+
+#[inline(always)]
+pub fn state_by_tracing() -> bool {
+    STATE_BY_TRACING.load() != 0
+}
+
+#[inline(always)]
+pub fn retransmit_has_result() -> bool {
+    RETRANSMIT_RESULT.load() != 0
+}
+
+#[inline(always)]
+pub fn ring_bytes() -> u64 {
+    u64::from(RING_BYTES.load())
+}
+
+#[inline(always)]
+pub fn share_per_second() -> u64 {
+    u64::from(SHARE_PER_SECOND.load())
+}

@@ -1,0 +1,221 @@
+//! A socket's state: created at the hooks that a cgroup limits, advanced by all others, sent by `report`.
+//!
+//! Every function here runs under the socket's lock, so plain writes are exact.
+
+use core::ptr;
+
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get},
+};
+use agent_ebpf::{
+    connection::{
+        CLOSED_BY_LOCAL, CLOSED_BY_NOBODY, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE,
+        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LISTENER_OWNER, FLAG_MPTCP, ROLE_LISTENER,
+        ROLE_SERVER, RttSamples, tcp_state,
+    },
+    event::{
+        CONNECTION_CLOSE, CONNECTION_ESTABLISHED, CONNECTION_UPDATE, ConnectionEvent, UPDATE_INTERVAL_NS,
+    },
+    loss::STORAGE_FAILED,
+};
+
+use crate::{
+    kernel::{Sock, TcpSock},
+    maps::{CONNECTIONS, SOCKETS, SYNACKS},
+    output,
+};
+
+const AF_INET: u16 = 2;
+const EPIPE: u16 = 32;
+const ECONNRESET: u16 = 104;
+const ETIMEDOUT: u16 = 110;
+const ECONNREFUSED: u16 = 111;
+const EHOSTUNREACH: u16 = 113;
+const ENETUNREACH: u16 = 101;
+
+/// Nanoseconds of the monotonic clock.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// The socket's storage, when it is watched. `sk` is whatever socket pointer the hook has.
+#[inline(always)]
+pub fn find<'a, S>(sk: *const S) -> Option<&'a mut ConnectionEvent> {
+    get(sk, 0)
+}
+
+/// The socket's storage, made when it has none; `None`, counted, when there is no memory for it.
+#[inline(always)]
+pub fn find_or_create<'a, S>(sk: *const S) -> Option<&'a mut ConnectionEvent> {
+    let found = get(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
+    if found.is_none() {
+        output::count_failure(STORAGE_FAILED);
+    }
+    found
+}
+
+#[inline(always)]
+fn get<'a, S>(sk: *const S, flags: u64) -> Option<&'a mut ConnectionEvent> {
+    // SAFETY: the verifier checks that `sk` is a socket that this hook may pass; the storage outlives the program run,
+    // and the socket's lock makes this the only reference.
+    unsafe {
+        bpf_sk_storage_get(SOCKETS.as_ptr(), sk.cast_mut().cast(), ptr::null_mut(), flags).cast::<ConnectionEvent>().as_mut()
+    }
+}
+
+/// Starts over for a new attempt on this socket: all zero but the cookie and the number of the attempt.
+#[inline(always)]
+pub fn restart(state: &mut ConnectionState, cookie: u64, role: u8) {
+    let attempt = if state.cookie == cookie { state.attempt + 1 } else { 1 };
+    // SAFETY: all-zero is a valid state.
+    unsafe { ptr::write_bytes(state, 0, 1) };
+    state.cookie = cookie;
+    state.attempt = attempt;
+    state.role = role;
+}
+
+/// Fills in who and where: addresses, ports, network namespace, cgroup.
+#[inline(always)]
+pub fn identify(state: &mut ConnectionState, tcp: *const TcpSock) {
+    let sk: *const Sock = tcp.cast();
+    state.family = Sock::family(sk);
+    if state.family == AF_INET {
+        state.local_address[..4].copy_from_slice(&Sock::local_ipv4(sk));
+        state.remote_address[..4].copy_from_slice(&Sock::remote_ipv4(sk));
+    } else {
+        state.local_address = Sock::local_ipv6(sk);
+        state.remote_address = Sock::remote_ipv6(sk);
+    }
+    state.local_port = Sock::local_port(sk);
+    state.remote_port = Sock::remote_port(sk);
+    state.netns = Sock::netns(sk);
+    state.cgroup_id = Sock::cgroup_id(sk);
+    if TcpSock::is_mptcp(tcp) {
+        state.flags |= FLAG_MPTCP;
+    }
+}
+
+/// Fills in the peer of a request, which begins as every socket does.
+#[inline(always)]
+pub fn identify_remote(state: &mut ConnectionState, request: *const Sock) {
+    if state.family == AF_INET {
+        state.remote_address[..4].copy_from_slice(&Sock::remote_ipv4(request));
+    } else {
+        state.remote_address = Sock::remote_ipv6(request);
+    }
+    state.remote_port = Sock::remote_port(request);
+}
+
+/// A listener's child is about to be established; its storage is a copy of the listener's, or new and empty.
+#[inline(always)]
+pub fn accepted(state: &mut ConnectionState, tcp: *const TcpSock, cookie: u64) {
+    let listener = *state;
+    restart(state, cookie, ROLE_SERVER);
+    state.attempt = 1;
+    if listener.role == ROLE_LISTENER {
+        state.listener_cookie = listener.cookie;
+        state.pid = listener.pid;
+        state.comm = listener.comm;
+        state.flags = FLAG_LISTENER_OWNER;
+    }
+    identify(state, tcp);
+    let retransmits = TcpSock::total_retransmits(tcp);
+    state.total_retrans = retransmits;
+    state.retransmits.synack = retransmits;
+    if retransmits == 0 {
+        // The first sample of the smoothed RTT is the time from SYN-ACK to ACK, so no table of handshakes is needed.
+        let handshake_us = TcpSock::srtt_us(tcp);
+        if handshake_us != 0 {
+            state.syn_ns = now() - u64::from(handshake_us) * 1000;
+            add_rtt_sample(&mut state.rtt, handshake_us);
+        }
+    } else if let Some(first) = SYNACKS.get_ptr(cookie) {
+        // SAFETY: the entry lives as long as this program runs.
+        state.syn_ns = unsafe { *first };
+        let _absent_is_fine = SYNACKS.remove(cookie);
+    }
+}
+
+/// One raw RTT sample.
+#[inline(always)]
+pub fn add_rtt_sample(rtt: &mut RttSamples, sample_us: u32) {
+    rtt.sum_us += u64::from(sample_us);
+    rtt.count += 1;
+    rtt.last_us = sample_us;
+    if rtt.min_us == 0 || sample_us < rtt.min_us {
+        rtt.min_us = sample_us;
+    }
+}
+
+/// The socket goes from state `old` to `new`: sets the marks, finds who closed first, reports.
+#[inline(always)]
+pub fn transition(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new: u8) {
+    let state = &mut event.state;
+    state.tcp_state = new;
+    match new {
+        tcp_state::ESTABLISHED if state.established_ns == 0 => {
+            state.established_ns = now();
+            report(event, tcp, CONNECTION_ESTABLISHED);
+        }
+        tcp_state::FIN_WAIT1 if state.closed_by == CLOSED_BY_NOBODY => state.closed_by = CLOSED_BY_LOCAL,
+        tcp_state::CLOSE_WAIT if state.closed_by == CLOSED_BY_NOBODY => state.closed_by = CLOSED_BY_REMOTE,
+        tcp_state::CLOSE => {
+            let sk: *const Sock = tcp.cast();
+            state.closed_ns = now();
+            state.error = Sock::error(sk);
+            if Sock::fin_received(sk) {
+                state.flags |= FLAG_FIN_RECEIVED;
+            }
+            if state.closed_by == CLOSED_BY_NOBODY {
+                state.closed_by = closed_by(old, state.error);
+            }
+            report(event, tcp, CONNECTION_CLOSE);
+        }
+        _ => {}
+    }
+}
+
+/// Who closed a connection that no FIN closed, from the state it was in and the error that the application gets.
+#[inline(always)]
+fn closed_by(old: u8, error: u16) -> u8 {
+    let connecting = old == tcp_state::SYN_SENT;
+    match error {
+        ECONNREFUSED | ECONNRESET | EPIPE => CLOSED_BY_RESET_REMOTE,
+        ETIMEDOUT => CLOSED_BY_TIMEOUT,
+        // An ICMP error ends a connect at once; later it only names the reason of the time-out.
+        EHOSTUNREACH | ENETUNREACH if connecting => CLOSED_BY_NOBODY,
+        EHOSTUNREACH | ENETUNREACH => CLOSED_BY_TIMEOUT,
+        0 if connecting || old == tcp_state::LISTEN => CLOSED_BY_LOCAL,
+        _ if connecting => CLOSED_BY_NOBODY,
+        _ => CLOSED_BY_RESET_LOCAL,
+    }
+}
+
+/// Reports a connection that moves, at most every [`UPDATE_INTERVAL_NS`]; `now` may be coarse.
+#[inline(always)]
+pub fn report_if_due(event: &mut ConnectionEvent, tcp: *const TcpSock, now: u64) {
+    if now.saturating_sub(event.state.reported_ns) >= UPDATE_INTERVAL_NS {
+        report(event, tcp, CONNECTION_UPDATE);
+    }
+}
+
+/// Sends the state as it is now.
+#[inline(always)]
+pub fn report(event: &mut ConnectionEvent, tcp: *const TcpSock, kind: u32) {
+    event.state.counters = TcpSock::counters(tcp);
+    send(event, kind);
+}
+
+/// Sends the state without looking at the socket, which may not have got far enough to have counters.
+#[inline(always)]
+pub fn send(event: &mut ConnectionEvent, kind: u32) {
+    let time_ns = now();
+    event.header.kind = kind;
+    event.header.size = size_of::<ConnectionEvent>() as u32;
+    event.header.time_ns = time_ns;
+    event.state.reported_ns = time_ns;
+    output::send(&CONNECTIONS, kind, event.state.cgroup_id, event);
+}
