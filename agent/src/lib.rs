@@ -1,0 +1,10 @@
+//! hopline: which destination is slow or failing, in which phase, for which workload.
+//!
+//! One direction, from the kernel to the reader's eye:
+//! `bpf` loads the kernel programs; `reader` takes their events out of the ring buffers in batches; `pipeline` decodes
+//! them (`decode`), keeps the table of connections (`connection`), adds owners and names (`attribution`) and counts
+//! (`aggregate`); `export` shows the snapshot. `agent` wires these stages and owns their life; `command` is one file
+//! per command on top of it; `recording` keeps and reads back the stream of inputs.
+pub mod connection;
+pub mod decode;
+pub mod selfmetrics;

@@ -1,0 +1,92 @@
+//! What hopline knows of itself: hooks in use, events counted and lost, cost of its programs.
+//!
+//! Plain data. `bpf` and `agent` fill it in, exporters and `doctor` show it; nothing here reads a clock or a file.
+use serde::Serialize;
+
+/// Everything that a scrape tells about the agent beside what it observed.
+#[derive(Clone, Debug, Default)]
+pub struct SelfMetrics {
+    /// Which hook serves each feature.
+    pub features: Vec<FeatureState>,
+    /// Events by kind, as the kernel side and the reader counted them.
+    pub events: Vec<KindCounts>,
+    /// Events that a cgroup lost because it had used up its share of a crowded ring.
+    pub throttled: Vec<CgroupThrottled>,
+    /// Losses that are not events (`storage_failed`, `intents_full`), by name.
+    pub failures: Vec<(String, u64)>,
+    /// Cost of each kernel program; the times are 0 while the kernel's BPF statistics are off.
+    pub programs: Vec<ProgramStats>,
+    /// Records that a listener of `/api/v1/connections` missed because it read too slowly.
+    pub stream_dropped: u64,
+    /// Inputs that could not be written to the recording.
+    pub recording_dropped: u64,
+    /// The agent's own process.
+    pub process: ProcessStats,
+}
+
+/// Which hook serves one feature, and why not a better one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FeatureState {
+    /// Name, the same in `doctor` and in `hopline_feature_enabled`.
+    pub feature: &'static str,
+    /// Hook in use; empty when the feature is off.
+    pub hook: String,
+    /// Whether any hook serves it.
+    pub enabled: bool,
+    /// Why a better hook, or any, was refused; empty when the first choice serves.
+    pub reason: String,
+}
+
+/// Counters of one kind of event. Once the rings are drained, `attempts = received + ring_full + throttled`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KindCounts {
+    /// Name of the kind.
+    pub kind: &'static str,
+    /// Events that the agent took out of the rings.
+    pub received: u64,
+    /// Events that the kernel programs wanted to send.
+    pub attempts: u64,
+    /// Events refused because the ring had no room.
+    pub ring_full: u64,
+    /// Events refused because their cgroup had used up its share.
+    pub throttled: u64,
+}
+
+/// Events of one cgroup and kind that were held back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupThrottled {
+    /// Id of the cgroup (inode number of its directory).
+    pub cgroup_id: u64,
+    /// Name of the kind.
+    pub kind: &'static str,
+    /// Events refused.
+    pub throttled: u64,
+}
+
+/// Cost of one kernel program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProgramStats {
+    /// Its function's name.
+    pub name: String,
+    /// Time spent in it, nanoseconds.
+    pub run_ns: u64,
+    /// Number of runs.
+    pub runs: u64,
+    /// Runs that the kernel skipped because the program was already running on that CPU.
+    pub recursion_misses: u64,
+}
+
+/// The `process_*` metrics of the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ProcessStats {
+    /// User and system CPU time, seconds.
+    pub cpu_seconds: f64,
+    /// Resident memory, bytes.
+    pub resident_bytes: u64,
+    /// Virtual memory, bytes.
+    pub virtual_bytes: u64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// Start, seconds since the Unix epoch.
+    pub start_seconds: f64,
+}
