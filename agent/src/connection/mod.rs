@@ -1,0 +1,16 @@
+//! Connections: what one kernel snapshot means, the bounded table of open ones, who waits, and the record of an ended one.
+//!
+//! Knows nothing of processes beyond the types it stores, of series, or of exporters. The pipeline drives it.
+pub mod record;
+mod rtt;
+mod state;
+mod table;
+mod time;
+mod waiting;
+
+pub use record::ConnectionRecord;
+pub use rtt::{RttWindow, rtt_window};
+pub use state::{ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, sent_bytes};
+pub use table::{Admission, Entry, Table};
+pub use time::rfc3339;
+pub use waiting::{Waiting, WaitingList};

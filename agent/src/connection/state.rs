@@ -1,0 +1,342 @@
+//! What the kernel's snapshot of a socket means: role, RFC 9293 state, endpoints, outcome, who closed.
+//!
+//! Pure functions on [`ConnectionState`]; the closed sets here are the label values of the metrics.
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use agent_ebpf::connection::{
+    CLOSED_BY_LOCAL, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE, CLOSED_BY_TIMEOUT,
+    ConnectionState, FLAG_FIN_RECEIVED, FLAG_LATE, ROLE_CLIENT, ROLE_SERVER, tcp_state,
+};
+use serde::Serialize;
+
+/// Which side of the connection the observed socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Called `connect`.
+    Client,
+    /// Came out of a listener.
+    Server,
+}
+
+impl Role {
+    /// Every role, in the order of `self as usize`.
+    pub const ALL: [Self; 2] = [Self::Client, Self::Server];
+
+    /// The role of a connection; `None` for a listener and for numbers that are no role.
+    pub fn of(state: &ConnectionState) -> Option<Self> {
+        match state.role {
+            ROLE_CLIENT => Some(Self::Client),
+            ROLE_SERVER => Some(Self::Server),
+            _ => None,
+        }
+    }
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// A stretch between two marks in which a connection can wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// From the query to the answer.
+    Dns,
+    /// From the SYN to ESTABLISHED.
+    Tcp,
+    /// From the `ClientHello` to both Finished.
+    Tls,
+    /// From the request to its answer's first byte.
+    Ttfb,
+}
+
+/// How a connection went, as far as its opening is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Established, and not cut off before the peer's first byte.
+    Ok,
+    /// The peer answered the SYN with a RST.
+    Refused,
+    /// Reset.
+    Reset,
+    /// Nobody answered in time.
+    Timeout,
+    /// No route, or a router said so.
+    Unreachable,
+    /// No free local port: no SYN left.
+    NoPort,
+    /// The TLS handshake failed.
+    Tls,
+    /// Anything else: given up by its owner, refused by a policy.
+    Other,
+}
+
+impl Outcome {
+    /// Every outcome, in the order of `self as usize`.
+    pub const ALL: [Self; 8] = [
+        Self::Ok,
+        Self::Refused,
+        Self::Reset,
+        Self::Timeout,
+        Self::Unreachable,
+        Self::NoPort,
+        Self::Tls,
+        Self::Other,
+    ];
+
+    /// The value in records.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Reset => "reset",
+            Self::Timeout => "timeout",
+            Self::Unreachable => "unreachable",
+            Self::NoPort => "no_port",
+            Self::Tls => "tls",
+            Self::Other => "other",
+        }
+    }
+
+    /// The value of the label `error`: empty on success.
+    pub fn error(self) -> &'static str {
+        if self == Self::Ok { "" } else { self.name() }
+    }
+}
+
+/// Who ended an open connection, or gave up an unanswered connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClosedBy {
+    /// This side's FIN came first, or its owner gave up.
+    Local,
+    /// The peer's FIN came first.
+    Remote,
+    /// This side sent a RST.
+    ResetLocal,
+    /// The peer sent a RST.
+    ResetRemote,
+    /// Retransmissions or keep-alives were given up.
+    Timeout,
+}
+
+impl ClosedBy {
+    /// Every value, in the order of `self as usize`.
+    pub const ALL: [Self; 5] = [
+        Self::Local,
+        Self::Remote,
+        Self::ResetLocal,
+        Self::ResetRemote,
+        Self::Timeout,
+    ];
+
+    /// Who closed; `None` while nobody has, and for a connect that never left.
+    pub fn of(state: &ConnectionState) -> Option<Self> {
+        match state.closed_by {
+            CLOSED_BY_LOCAL => Some(Self::Local),
+            CLOSED_BY_REMOTE => Some(Self::Remote),
+            CLOSED_BY_RESET_LOCAL => Some(Self::ResetLocal),
+            CLOSED_BY_RESET_REMOTE => Some(Self::ResetRemote),
+            CLOSED_BY_TIMEOUT => Some(Self::Timeout),
+            _ => None,
+        }
+    }
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Remote => "remote",
+            Self::ResetLocal => "reset_local",
+            Self::ResetRemote => "reset_remote",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+/// RFC 9293 states, in the kernel's order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TcpState {
+    /// Both sides may send.
+    Established,
+    /// The SYN left.
+    SynSent,
+    /// A SYN came, the final ACK has not.
+    SynReceived,
+    /// This side's FIN left.
+    FinWait1,
+    /// This side's FIN is acknowledged.
+    FinWait2,
+    /// Both closed, old segments may still arrive.
+    TimeWait,
+    /// The peer's FIN came, this side has not closed.
+    CloseWait,
+    /// The peer's FIN came, this side's left.
+    LastAck,
+    /// Both FINs crossed.
+    Closing,
+}
+
+impl TcpState {
+    /// Every state, in the order of `self as usize`.
+    pub const ALL: [Self; 9] = [
+        Self::Established,
+        Self::SynSent,
+        Self::SynReceived,
+        Self::FinWait1,
+        Self::FinWait2,
+        Self::TimeWait,
+        Self::CloseWait,
+        Self::LastAck,
+        Self::Closing,
+    ];
+
+    /// The state in the kernel's numbering; `None` for CLOSE, LISTEN and numbers that are no state.
+    pub fn of(kernel: u8) -> Option<Self> {
+        Some(match kernel {
+            tcp_state::ESTABLISHED => Self::Established,
+            tcp_state::SYN_SENT => Self::SynSent,
+            tcp_state::SYN_RECV => Self::SynReceived,
+            tcp_state::FIN_WAIT1 => Self::FinWait1,
+            tcp_state::FIN_WAIT2 => Self::FinWait2,
+            tcp_state::TIME_WAIT => Self::TimeWait,
+            tcp_state::CLOSE_WAIT => Self::CloseWait,
+            tcp_state::LAST_ACK => Self::LastAck,
+            tcp_state::CLOSING => Self::Closing,
+            _ => return None,
+        })
+    }
+
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Established => "established",
+            Self::SynSent => "syn_sent",
+            Self::SynReceived => "syn_received",
+            Self::FinWait1 => "fin_wait1",
+            Self::FinWait2 => "fin_wait2",
+            Self::TimeWait => "time_wait",
+            Self::CloseWait => "close_wait",
+            Self::LastAck => "last_ack",
+            Self::Closing => "closing",
+        }
+    }
+}
+
+/// An address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// The address; a v4-mapped one as IPv4.
+    pub address: IpAddr,
+    /// The port, host byte order.
+    pub port: u16,
+}
+
+impl From<Endpoint> for SocketAddr {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::new(endpoint.address, endpoint.port)
+    }
+}
+
+/// Both ends of a connection, and what the process asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// This side.
+    pub local: Endpoint,
+    /// The other side, as on the wire.
+    pub remote: Endpoint,
+    /// What the process asked for, when that was not the remote end: something between translated it.
+    pub asked: Option<Endpoint>,
+}
+
+impl Endpoints {
+    /// Reads them out of a snapshot. An address of all zeros was not asked for: the kernel takes it as loopback.
+    pub fn of(state: &ConnectionState) -> Self {
+        let endpoint = |address: &[u8; 16], port: [u8; 2]| Endpoint {
+            address: address_of(state.family, address),
+            port: u16::from_be_bytes(port),
+        };
+        let remote = endpoint(&state.remote_address, state.remote_port);
+        let asked = endpoint(&state.asked_address, state.asked_port);
+        let asked = (!asked.address.is_unspecified() && asked.port != 0 && asked != remote).then_some(asked);
+        Self {
+            local: endpoint(&state.local_address, state.local_port),
+            remote,
+            asked,
+        }
+    }
+
+    /// What the process wanted to reach.
+    pub fn wanted(&self) -> Endpoint {
+        self.asked.unwrap_or(self.remote)
+    }
+}
+
+fn address_of(family: u16, bytes: &[u8; 16]) -> IpAddr {
+    if i32::from(family) == libc::AF_INET {
+        IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))
+    } else {
+        Ipv6Addr::from(*bytes).to_canonical()
+    }
+}
+
+/// Payload bytes that left, each counted once.
+pub fn sent_bytes(state: &ConnectionState) -> u64 {
+    state
+        .counters
+        .bytes_sent
+        .saturating_sub(state.counters.bytes_retransmitted)
+}
+
+/// Payload bytes that arrived: the kernel counts the peer's FIN as one.
+pub fn received_bytes(state: &ConnectionState) -> u64 {
+    let fin = u64::from(state.flags & FLAG_FIN_RECEIVED != 0);
+    state.counters.bytes_received.saturating_sub(fin)
+}
+
+/// The outcome that the last snapshot of a connection tells.
+///
+/// An open connection that broke before the peer said anything was of no use to its owner: it has the error's outcome.
+pub fn outcome(state: &ConnectionState) -> Outcome {
+    let late = state.flags & FLAG_LATE != 0;
+    let error = i32::from(state.error);
+    if state.established_ns != 0 || late {
+        return if error == 0 || received_bytes(state) > 0 {
+            Outcome::Ok
+        } else {
+            match outcome_of_error(error) {
+                // Not an error of the network: what happened after the opening is in `closed_by`.
+                Outcome::Other => Outcome::Ok,
+                failure => failure,
+            }
+        };
+    }
+    match error {
+        libc::EADDRNOTAVAIL if state.syn_ns == 0 => Outcome::NoPort,
+        // ICMPv6 "administratively prohibited"; before a SYN it is a local policy.
+        libc::EACCES if state.syn_ns != 0 => Outcome::Unreachable,
+        _ => outcome_of_error(error),
+    }
+}
+
+fn outcome_of_error(error: i32) -> Outcome {
+    match error {
+        libc::ECONNREFUSED => Outcome::Refused,
+        libc::ETIMEDOUT => Outcome::Timeout,
+        // EPIPE: the RST came after the peer's FIN.
+        libc::ECONNRESET | libc::EPIPE => Outcome::Reset,
+        libc::EHOSTUNREACH
+        | libc::ENETUNREACH
+        | libc::EHOSTDOWN
+        | libc::ENETDOWN
+        | libc::ENONET
+        | libc::ENOPROTOOPT => Outcome::Unreachable,
+        _ => Outcome::Other,
+    }
+}

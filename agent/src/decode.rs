@@ -1,0 +1,130 @@
+//! One ring-buffer sample to one [`Event`]. Pure and total: any bytes give an event or a named error, never a panic.
+//!
+//! Must not read clocks, files or state. The pipeline is the only caller.
+use agent_ebpf::{
+    event::{
+        CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_ESTABLISHED, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent,
+        EventHeader, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, SYNACK_RETRANSMIT,
+    },
+    process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
+};
+
+/// What the kernel side said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `CONNECTION_*`, `LISTENER_OPEN` or `SYNACK_RETRANSMIT`: the header's kind tells.
+    Connection(ConnectionEvent),
+    /// A process was forked.
+    Fork(ForkEvent),
+    /// A process executed a program.
+    Exec(Box<ExecEvent>),
+    /// A process ended.
+    Exit(ExitEvent),
+    /// A cgroup was made.
+    Cgroup(Box<CgroupEvent>),
+}
+
+impl Event {
+    /// What every event starts with.
+    pub fn header(&self) -> &EventHeader {
+        match self {
+            Self::Connection(event) => &event.header,
+            Self::Fork(event) => &event.header,
+            Self::Exec(event) => &event.header,
+            Self::Exit(event) => &event.header,
+            Self::Cgroup(event) => &event.header,
+        }
+    }
+}
+
+/// Why bytes are no event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// Fewer bytes than the event needs.
+    #[error("an event of {expected} bytes is cut after {actual}")]
+    Truncated {
+        /// Bytes that the header or its kind asks for.
+        expected: usize,
+        /// Bytes that are there.
+        actual: usize,
+    },
+    /// A kind that this version does not know.
+    #[error("unknown kind of event {0}")]
+    UnknownKind(u32),
+    /// The size in the header, the kind and the number of bytes do not agree.
+    #[error("an event of kind {kind} says {stated} bytes, has {actual}, should have {expected}")]
+    WrongSize {
+        /// The kind in the header.
+        kind: u32,
+        /// The size in the header.
+        stated: u32,
+        /// Bytes that are there.
+        actual: usize,
+        /// Bytes that the kind has.
+        expected: usize,
+    },
+}
+
+/// Decodes one whole sample.
+pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+    let header: EventHeader = read(bytes)?;
+    match header.kind {
+        CONNECTION_OPEN
+        | CONNECTION_ESTABLISHED
+        | CONNECTION_UPDATE
+        | CONNECTION_CLOSE
+        | SYNACK_RETRANSMIT
+        | LISTENER_OPEN => body(bytes, &header).map(Event::Connection),
+        PROCESS_FORK => body(bytes, &header).map(Event::Fork),
+        PROCESS_EXEC => body(bytes, &header).map(|event| Event::Exec(Box::new(event))),
+        PROCESS_EXIT => body(bytes, &header).map(Event::Exit),
+        CGROUP_MKDIR => body(bytes, &header).map(|event| Event::Cgroup(Box::new(event))),
+        kind => Err(DecodeError::UnknownKind(kind)),
+    }
+}
+
+/// Reads an event whose bytes, stated size and type must be of one length.
+fn body<T: Wire>(bytes: &[u8], header: &EventHeader) -> Result<T, DecodeError> {
+    let event = read(bytes)?;
+    if bytes.len() != size_of::<T>() || header.size as usize != size_of::<T>() {
+        return Err(DecodeError::WrongSize {
+            kind: header.kind,
+            stated: header.size,
+            actual: bytes.len(),
+            expected: size_of::<T>(),
+        });
+    }
+    Ok(event)
+}
+
+/// Reads a `T` from the first bytes, whatever their alignment.
+fn read<T: Wire>(bytes: &[u8]) -> Result<T, DecodeError> {
+    if bytes.len() < size_of::<T>() {
+        return Err(DecodeError::Truncated {
+            expected: size_of::<T>(),
+            actual: bytes.len(),
+        });
+    }
+    // SAFETY: the slice holds at least `size_of::<T>()` readable bytes (just checked), `read_unaligned` asks for no
+    // alignment, and every bit pattern is a `T` (the promise of `Wire`).
+    Ok(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// A type of `agent_ebpf` that travels through the rings.
+///
+/// # Safety
+/// `repr(C)`, and every bit pattern is a valid value: integers and arrays of integers only.
+unsafe trait Wire: Copy {}
+
+// SAFETY: `repr(C)`, integers only.
+unsafe impl Wire for EventHeader {}
+// SAFETY: `repr(C)`, integers and byte arrays only, nested structs included.
+unsafe impl Wire for ConnectionEvent {}
+// SAFETY: `repr(C)`, integers and byte arrays only.
+unsafe impl Wire for ForkEvent {}
+// SAFETY: `repr(C)`, integers and byte arrays only.
+unsafe impl Wire for ExecEvent {}
+// SAFETY: `repr(C)`, integers only.
+unsafe impl Wire for ExitEvent {}
+// SAFETY: `repr(C)`, integers and byte arrays only.
+unsafe impl Wire for CgroupEvent {}
