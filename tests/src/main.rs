@@ -1,1 +1,32 @@
-fn main() {}
+//! `lab`: real traffic in network namespaces of its own, hopline beside it, and a verdict on what hopline said.
+//!
+//! `lab --list` names the scenarios, `lab NAME` runs one and ends with a line `PASS …` or `FAIL …`. The same binary is
+//! the generator, server and router that a scenario starts (`lab internal …`). It touches only namespaces and cgroups
+//! that it made and removes them however it ends. `cargo xtask lab` and the kernel matrix call it.
+
+mod bpf;
+mod capture;
+mod cgroup;
+mod cli;
+mod hopline;
+mod lab;
+mod netns;
+mod packet;
+mod process;
+mod router;
+mod scenario;
+mod signals;
+mod tools;
+mod topology;
+mod traffic;
+mod verdict;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // A churn child lives for one connection: it must not pay for parsing a command line.
+    if let Some(code) = traffic::once::run_if_asked() {
+        return code;
+    }
+    cli::run()
+}

@@ -1,0 +1,74 @@
+//! The truth about times: tcpdump beside the traffic, read back per connection.
+
+mod handshake;
+mod pcap;
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+pub(crate) use handshake::{Closer, Conversation, Conversations};
+
+use crate::lab::Lab;
+use crate::netns::NetNs;
+use crate::process::Process;
+
+/// A running tcpdump on one device of one namespace.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    tcpdump: Process,
+    file: PathBuf,
+    stderr: PathBuf,
+    patience: u32,
+}
+
+impl Capture {
+    /// Captures TCP on `device` from now on; `name` tells captures of one lab apart.
+    pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        let file = lab.file(format!("{name}.pcap"));
+        let stderr = lab.file(format!("{name}.tcpdump"));
+        let mut command = Command::new("tcpdump");
+        command
+            .args(["-i", device, "-s", "160", "-B", "16384", "--time-stamp-precision=nano", "--immediate-mode"])
+            // Packets must reach the file at once, and root may write to the lab's directory.
+            .args(["-U", "-Z", "root", "-n", "-w"])
+            .arg(&file)
+            .arg("tcp or ip6 proto 6")
+            .stdout(Stdio::null())
+            .stderr(File::create(&stderr)?);
+        let tcpdump = Process::spawn(command, Some(netns), &lab.tools)?;
+        let capture = Self { tcpdump, file, stderr, patience: lab.patience() };
+        capture.wait_until_listening()?;
+        Ok(capture)
+    }
+
+    fn wait_until_listening(&self) -> Result<()> {
+        for _ in 0..500 * self.patience {
+            let lines = BufReader::new(File::open(&self.stderr)?).lines();
+            if lines.map_while(Result::ok).any(|line| line.contains("listening on")) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!("tcpdump did not start: {}", std::fs::read_to_string(&self.stderr)?.trim())
+    }
+
+    /// Ends the capture and reads it. Fails when tcpdump itself lost packets: then it is no truth.
+    pub(crate) fn finish(mut self) -> Result<Conversations> {
+        // What has just passed the device is in tcpdump's buffer by then.
+        thread::sleep(Duration::from_millis(200));
+        self.tcpdump.signal(Signal::SIGINT)?;
+        self.tcpdump.wait(Duration::from_secs(10) * self.patience)?;
+        let summary = std::fs::read_to_string(&self.stderr)?;
+        let dropped = summary.lines().find(|line| line.ends_with("packets dropped by kernel")).context("tcpdump's summary")?;
+        ensure!(dropped.starts_with("0 "), "tcpdump lost packets: {dropped}");
+        let packets = pcap::read(&self.file)?;
+        Ok(Conversations::new(packets.iter().map(|packet| (packet.time_ns, packet.ip.as_slice()))))
+    }
+}

@@ -1,0 +1,101 @@
+//! The command line: which scenario or helper to run, and the exit code. Called by `main` alone.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::hopline::Sabotage;
+use crate::lab::{Lab, Tolerance};
+use crate::verdict::Verdict;
+use crate::{router, scenario, signals, tools, traffic};
+
+/// Compare what hopline says with the truth, in network namespaces of the lab's own (run as root).
+#[derive(Debug, Parser)]
+#[command(name = "lab", after_help = "Examples:\n  lab --list\n  lab connect --json connect.json\n  lab churn --sabotage swap   # must end in FAIL")]
+pub(crate) struct Cli {
+    /// Scenario to run; see --list.
+    scenario: Option<String>,
+    /// List the scenarios.
+    #[arg(long)]
+    list: bool,
+    /// Write every measured and every true value to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Falsify what hopline says, on purpose: the scenario must then end in FAIL.
+    #[arg(long)]
+    sabotage: Option<Sabotage>,
+    /// Allowed deviation of times: of this machine, or of an emulated one.
+    #[arg(long, default_value = "host")]
+    tolerance: Tolerance,
+    /// Length of the flood, in seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    #[command(subcommand)]
+    helper: Option<Helper>,
+}
+
+/// Processes that a scenario starts: not for users.
+#[derive(Debug, Subcommand)]
+enum Helper {
+    #[command(hide = true, subcommand)]
+    Internal(Internal),
+}
+
+#[derive(Debug, Subcommand)]
+enum Internal {
+    Router(router::RouterArguments),
+    Serve(traffic::server::ServeArguments),
+    Connect(traffic::connect::ConnectArguments),
+    Flood(traffic::flood::FloodArguments),
+    Churn(traffic::churn::ChurnArguments),
+}
+
+/// Parses and runs; 0 for PASS, 1 for FAIL and trouble, 2 (by clap) for wrong usage.
+pub(crate) fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match &cli.helper {
+        Some(Helper::Internal(internal)) => run_internal(internal).map(|()| true),
+        None if cli.list || cli.scenario.is_none() => {
+            scenario::list();
+            Ok(true)
+        }
+        None => run_scenario(&cli),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_internal(internal: &Internal) -> anyhow::Result<()> {
+    match internal {
+        Internal::Router(arguments) => router::run(arguments),
+        Internal::Serve(arguments) => traffic::server::run(arguments),
+        Internal::Connect(arguments) => traffic::connect::run(arguments),
+        Internal::Flood(arguments) => traffic::flood::run(arguments),
+        Internal::Churn(arguments) => traffic::churn::run(arguments),
+    }
+}
+
+/// Runs one scenario; trouble on the way is a FAIL with its reason, never a silent end.
+fn run_scenario(cli: &Cli) -> anyhow::Result<bool> {
+    let name = cli.scenario.as_deref().unwrap_or_default();
+    let scenario = scenario::find(name)?;
+    tools::check(scenario.tools)?;
+    signals::block()?;
+    let mut verdict = Verdict::new(scenario.name);
+    let outcome = Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds).and_then(|lab| (scenario.run)(&lab, &mut verdict));
+    if let Err(error) = outcome {
+        verdict.trouble(format!("{error:#}"));
+    }
+    verdict.print();
+    if let Some(file) = &cli.json {
+        verdict.write_json(file)?;
+    }
+    Ok(verdict.passed())
+}

@@ -1,0 +1,145 @@
+//! A running `hopline agent`.
+
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+use super::metrics::Metrics;
+use super::{Sabotage, http, sabotage};
+use crate::lab::Lab;
+use crate::process::{self, Process};
+
+/// What differs between agents of one lab.
+#[derive(Debug, Default)]
+pub(crate) struct AgentOptions<'a> {
+    /// Write the event stream here.
+    pub(crate) record: Option<&'a Path>,
+    /// Size of the ring buffers.
+    pub(crate) ring_bytes: Option<u32>,
+    /// Programs that the kernel is to refuse, separated by commas.
+    pub(crate) fail_programs: &'a str,
+}
+
+#[derive(Debug)]
+pub(crate) struct Agent {
+    process: Process,
+    address: SocketAddr,
+    log: PathBuf,
+    sabotage: Option<Sabotage>,
+    patience: u32,
+    started: Instant,
+}
+
+impl Agent {
+    /// Starts an agent for `cgroup` and waits until it is ready.
+    pub(crate) fn start(lab: &Lab, cgroup: &Path, options: &AgentOptions<'_>) -> Result<Self> {
+        let address = free_address()?;
+        let log = lab.file(format!("agent-{}.log", address.port()));
+        let mut command = lab.hopline(&["agent", "--listen", &address.to_string(), "--cgroup"]);
+        command.arg(cgroup).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        if let Some(file) = options.record {
+            command.arg("--record").arg(file);
+        }
+        if let Some(bytes) = options.ring_bytes {
+            command.arg("--ring-bytes").arg(bytes.to_string());
+        }
+        if !options.fail_programs.is_empty() {
+            command.env("HOPLINE_FAIL_PROGRAMS", options.fail_programs);
+        }
+        let started = Instant::now();
+        let process = Process::spawn(command, None, &lab.tools)?;
+        let mut agent = Self { process, address, log, sabotage: lab.sabotage, patience: lab.patience(), started };
+        agent.wait_until_ready()?;
+        Ok(agent)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let ready = process::poll(Duration::from_secs(20) * self.patience, || {
+            if let Some(status) = self.process.ended()? {
+                bail!("hopline agent ended with {status}: {}", tail(&self.log));
+            }
+            Ok(http::get(self.address, "/readyz").is_ok_and(|(status, _)| status == 200))
+        })?;
+        ensure!(ready, "hopline agent is not ready: {}", tail(&self.log));
+        Ok(())
+    }
+
+    /// One scrape.
+    pub(crate) fn scrape(&self) -> Result<Metrics> {
+        let (status, body) = http::get(self.address, "/metrics").context("scraping the agent")?;
+        ensure!(status == 200, "/metrics answered {status}");
+        let mut metrics = Metrics::parse(&body)?;
+        sabotage::falsify_metrics(self.sabotage, &mut metrics);
+        Ok(metrics)
+    }
+
+    /// Scrapes until all events that the kernel side counted have been read: nothing of its past is then under way.
+    pub(crate) fn scrape_drained(&self) -> Result<Metrics> {
+        // The kernel wakes the reader in batches; it also looks by itself every 50 ms.
+        let mut last = self.progress()?;
+        let settled = process::poll(Duration::from_secs(30) * self.patience, || {
+            std::thread::sleep(Duration::from_millis(200));
+            let now = self.progress()?;
+            Ok(std::mem::replace(&mut last, now) == now)
+        })?;
+        ensure!(settled, "the agent's counters do not settle");
+        self.scrape()
+    }
+
+    fn progress(&self) -> Result<(u64, u64)> {
+        let metrics = self.scrape()?;
+        Ok((metrics.sum("hopline_events_total", &[]), metrics.sum("hopline_events_lost_total", &[])))
+    }
+
+    /// Scrapes until `wanted` is true or `limit` is over; the last scrape, and how long it took.
+    pub(crate) fn scrape_until(&self, limit: Duration, wanted: impl Fn(&Metrics) -> bool) -> Result<(Metrics, Duration)> {
+        let from = Instant::now();
+        loop {
+            let metrics = self.scrape()?;
+            if wanted(&metrics) || from.elapsed() > limit * self.patience {
+                return Ok((metrics, from.elapsed()));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Share of one processor since the start, in percent.
+    pub(crate) fn cpu_percent(&self) -> Result<f64> {
+        Ok(self.process.cpu_time()?.as_secs_f64() / self.started.elapsed().as_secs_f64() * 100.0)
+    }
+
+    /// Resident memory now and its peak, in MiB.
+    pub(crate) fn memory_mib(&self) -> Result<(f64, f64)> {
+        let (now, peak) = self.process.memory()?;
+        Ok((now as f64 / 1_048_576.0, peak as f64 / 1_048_576.0))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Ends it as an init system would; its exit must be clean.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.process.signal(Signal::SIGTERM)?;
+        let status = self.process.wait(Duration::from_secs(10) * self.patience)?;
+        ensure!(status.success(), "hopline agent ended with {status}: {}", tail(&self.log));
+        Ok(())
+    }
+}
+
+/// A port that is free now. Another process could take it first; the agent then says so and the scenario fails.
+fn free_address() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+}
+
+/// Last lines of a log, for a message.
+pub(super) fn tail(log: &Path) -> String {
+    let text = fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(5)..].join(" | ")
+}

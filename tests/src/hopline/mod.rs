@@ -1,0 +1,16 @@
+//! hopline as a user runs it: the agent with its HTTP interface, and `trace --json`. Nothing is taken from its inside.
+//!
+//! Everything that it says passes [`Sabotage`] on its way to a scenario, and nowhere else.
+
+mod agent;
+mod http;
+mod metrics;
+mod record;
+mod sabotage;
+mod trace;
+
+pub(crate) use agent::{Agent, AgentOptions};
+pub(crate) use metrics::Metrics;
+pub(crate) use record::Record;
+pub(crate) use sabotage::{Sabotage, falsify_counts};
+pub(crate) use trace::{Trace, read_records};

@@ -1,0 +1,89 @@
+//! The part of a `trace --json` line that scenarios compare. A line that lacks a key of the contract does not parse.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Deserialize;
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Record {
+    /// `finished` or `stuck`.
+    pub(crate) event: String,
+    pub(crate) role: String,
+    pub(crate) family: String,
+    pub(crate) local: Endpoint,
+    pub(crate) remote: Endpoint,
+    pub(crate) destination: Destination,
+    pub(crate) process: Owner,
+    pub(crate) duration_us: u64,
+    pub(crate) phases_us: Phases,
+    pub(crate) late: bool,
+    pub(crate) tcp: Tcp,
+    pub(crate) waiting: Option<String>,
+    pub(crate) outcome: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Endpoint {
+    pub(crate) address: IpAddr,
+    pub(crate) port: u16,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Destination {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Owner {
+    pub(crate) pid: Option<u32>,
+    pub(crate) comm: Option<String>,
+    /// Names of its ancestors, the nearest parent first.
+    pub(crate) ancestry: Vec<String>,
+    pub(crate) cgroup: Option<String>,
+}
+
+/// Microseconds.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Phases {
+    pub(crate) dns: Option<u64>,
+    pub(crate) tcp: Option<u64>,
+    pub(crate) tls: Option<u64>,
+    pub(crate) ttfb: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Tcp {
+    pub(crate) retransmits: Retransmits,
+    pub(crate) bytes_sent: Option<u64>,
+    pub(crate) bytes_received: Option<u64>,
+    pub(crate) closed_by: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Retransmits {
+    pub(crate) syn: u64,
+}
+
+impl From<Endpoint> for SocketAddr {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::new(endpoint.address, endpoint.port)
+    }
+}
+
+impl Record {
+    pub(crate) fn is_client(&self) -> bool {
+        self.role == "client"
+    }
+
+    /// Client's and server's address, whichever side this is.
+    pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        let (local, remote) = (self.local.into(), self.remote.into());
+        if self.is_client() { (local, remote) } else { (remote, local) }
+    }
+
+    /// Port that the server listens on.
+    pub(crate) fn server_port(&self) -> u16 {
+        self.addresses().1.port()
+    }
+}

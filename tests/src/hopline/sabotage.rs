@@ -1,0 +1,92 @@
+//! Falsifies what hopline said, on purpose: a scenario that still passes compares nothing.
+
+use clap::ValueEnum;
+
+use super::metrics::Metrics;
+use super::record::Record;
+
+/// How hopline's output is falsified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sabotage {
+    /// Every time × 1.2 + 2 ms.
+    Shift,
+    /// Every 50th record, and of every counter every 50th unit, is gone; the first of each for a start.
+    Drop,
+    /// Owners of neighbouring records are exchanged.
+    Swap,
+}
+
+/// What the kernel side says of its own work is no update that could get lost.
+const KEPT: &[&str] = &["hopline_events_attempted_total", "hopline_events_lost_total"];
+
+fn shift(time_us: u64) -> u64 {
+    time_us * 6 / 5 + 2_000
+}
+
+fn reduce(count: f64) -> f64 {
+    (count - (count / 50.0).ceil()).max(0.0)
+}
+
+/// Falsifies records in the order in which hopline gave them.
+pub(super) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Record>) -> Vec<Record> {
+    match sabotage {
+        None => {}
+        Some(Sabotage::Shift) => {
+            for record in &mut records {
+                record.phases_us.tcp = record.phases_us.tcp.map(shift);
+                record.duration_us = shift(record.duration_us);
+            }
+        }
+        Some(Sabotage::Drop) => {
+            let mut number = 0;
+            records.retain(|_| {
+                number += 1;
+                number % 50 != 1
+            });
+        }
+        Some(Sabotage::Swap) => {
+            for pair in records.chunks_exact_mut(2) {
+                let [first, second] = pair else { continue };
+                std::mem::swap(&mut first.process, &mut second.process);
+                std::mem::swap(&mut first.destination, &mut second.destination);
+            }
+        }
+    }
+    records
+}
+
+/// Falsifies a scrape.
+pub(super) fn falsify_metrics(sabotage: Option<Sabotage>, metrics: &mut Metrics) {
+    if sabotage == Some(Sabotage::Drop) {
+        for sample in &mut metrics.samples {
+            let counts = !KEPT.contains(&sample.name.as_str());
+            if counts && sample.value.is_finite() {
+                sample.value = reduce(sample.value);
+            }
+        }
+    }
+}
+
+/// Falsifies counts that hopline printed elsewhere than on `/metrics`.
+pub(crate) fn falsify_counts(sabotage: Option<Sabotage>, counts: &mut [u64]) {
+    if sabotage == Some(Sabotage::Drop) {
+        for count in counts {
+            *count = reduce(*count as f64) as u64;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_single_unit_is_lost_too() {
+        assert_eq!([0.0, 1.0, 50.0, 51.0, 100.0].map(reduce), [0.0, 0.0, 49.0, 49.0, 98.0]);
+    }
+
+    #[test]
+    fn shift_is_a_fifth_and_two_milliseconds() {
+        assert_eq!(shift(1_000), 3_200);
+    }
+}

@@ -1,0 +1,91 @@
+//! A running `hopline trace --json`.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+use super::agent::tail;
+use super::record::Record;
+use super::{Sabotage, sabotage};
+use crate::lab::Lab;
+use crate::process::{self, Process};
+
+#[derive(Debug)]
+pub(crate) struct Trace {
+    process: Process,
+    output: PathBuf,
+    log: PathBuf,
+    sabotage: Option<Sabotage>,
+    patience: u32,
+}
+
+impl Trace {
+    /// Starts a trace of `cgroup` and waits until it is attached; `name` tells traces of one lab apart.
+    pub(crate) fn start(lab: &Lab, name: &str, cgroup: &Path) -> Result<Self> {
+        let output = lab.file(format!("{name}.jsonl"));
+        let log = lab.file(format!("{name}.log"));
+        let mut command = lab.hopline(&["trace", "--json", "--cgroup"]);
+        command.arg(cgroup).stdin(Stdio::null()).stdout(File::create(&output)?).stderr(File::create(&log)?);
+        let process = Process::spawn(command, None, &lab.tools)?;
+        let mut trace = Self { process, output, log, sabotage: lab.sabotage, patience: lab.patience() };
+        trace.wait_until_ready()?;
+        Ok(trace)
+    }
+
+    fn wait_until_ready(&mut self) -> Result<()> {
+        let ready = process::poll(Duration::from_secs(20) * self.patience, || {
+            if let Some(status) = self.process.ended()? {
+                bail!("hopline trace ended with {status}: {}", tail(&self.log));
+            }
+            Ok(fs::read_to_string(&self.log)?.lines().any(|line| line.starts_with("ready:")))
+        })?;
+        ensure!(ready, "hopline trace is not ready: {}", tail(&self.log));
+        Ok(())
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn so_far(&self) -> Result<Vec<Record>> {
+        let text = fs::read_to_string(&self.output)?;
+        // The last line may still be in the making.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        parse(whole, self.sabotage)
+    }
+
+    /// Waits until at least `count` finished records are there, or until no more come.
+    pub(crate) fn wait_for(&self, count: usize) -> Result<()> {
+        process::poll(Duration::from_secs(5) * self.patience, || {
+            Ok(fs::read_to_string(&self.output)?.lines().count() >= count)
+        })?;
+        // One too many would be as wrong as one too few.
+        std::thread::sleep(Duration::from_millis(300) * self.patience);
+        Ok(())
+    }
+
+    /// Ends the trace as Ctrl-C would and gives all its records.
+    pub(crate) fn finish(mut self) -> Result<Vec<Record>> {
+        self.process.signal(Signal::SIGINT)?;
+        let status = self.process.wait(Duration::from_secs(10) * self.patience)?;
+        ensure!(status.success(), "hopline trace ended with {status}: {}", tail(&self.log));
+        read_records(&self.output, self.sabotage)
+    }
+
+    /// Resident memory now and its peak, in MiB.
+    pub(crate) fn memory_mib(&self) -> Result<(f64, f64)> {
+        let (now, peak) = self.process.memory()?;
+        Ok((now as f64 / 1_048_576.0, peak as f64 / 1_048_576.0))
+    }
+}
+
+/// All records of a file that hopline wrote.
+pub(crate) fn read_records(path: &Path, sabotage: Option<Sabotage>) -> Result<Vec<Record>> {
+    parse(&fs::read_to_string(path)?, sabotage)
+}
+
+fn parse(text: &str, sabotage: Option<Sabotage>) -> Result<Vec<Record>> {
+    let records = text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("record `{line}`")));
+    Ok(sabotage::falsify_records(sabotage, records.collect::<Result<_>>()?))
+}

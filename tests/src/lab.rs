@@ -1,0 +1,110 @@
+//! What every scenario is given: the lab's cgroups, a directory, hopline's binary and how strict to be.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::ValueEnum;
+use tempfile::TempDir;
+
+use crate::cgroup::{Cgroup, RootCgroup};
+use crate::hopline::Sabotage;
+use crate::netns::NetNs;
+use crate::process::Process;
+use crate::signals;
+
+/// How far a time may be from the truth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tolerance {
+    /// A machine of its own: 100 µs without injected delay, else 1 ms or 5 %.
+    Host,
+    /// An emulated machine: 5 ms or 5 %; and everything may take longer.
+    Vm,
+}
+
+/// One run of the lab. Dropping it ends every process that it started and removes what it made.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    /// Generators and servers that hopline watches.
+    pub(crate) traffic: Cgroup,
+    /// Routers, captures, servers that are not watched, and hopline.
+    pub(crate) tools: Cgroup,
+    root: RootCgroup,
+    directory: TempDir,
+    hopline: PathBuf,
+    executable: PathBuf,
+    /// How hopline's output is falsified on purpose.
+    pub(crate) sabotage: Option<Sabotage>,
+    /// How strict the comparison of times is.
+    pub(crate) tolerance: Tolerance,
+    /// Length of a flood.
+    pub(crate) seconds: u64,
+}
+
+impl Lab {
+    pub(crate) fn set_up(sabotage: Option<Sabotage>, tolerance: Tolerance, seconds: u64) -> Result<Self> {
+        let hopline = std::env::var_os("HOPLINE_BIN").map_or_else(|| PathBuf::from("target/release/hopline"), PathBuf::from);
+        let hopline = std::path::absolute(hopline)?;
+        ensure!(hopline.is_file(), "{} is not there: build hopline first, or name its binary in HOPLINE_BIN", hopline.display());
+        let root = RootCgroup::create()?;
+        let directory = TempDir::with_prefix("hopline-lab-").context("making a temporary directory")?;
+        signals::clean_up_on_signal(root.cgroup.path().to_owned(), directory.path().to_owned());
+        Ok(Self {
+            traffic: root.cgroup.child("traffic")?,
+            tools: root.cgroup.child("tools")?,
+            root,
+            directory,
+            hopline,
+            executable: std::env::current_exe()?,
+            sabotage,
+            tolerance,
+            seconds,
+        })
+    }
+
+    /// A cgroup beside `traffic` and `tools`.
+    pub(crate) fn cgroup(&self, name: &str) -> Result<Cgroup> {
+        self.root.cgroup.child(name)
+    }
+
+    /// A path in the lab's temporary directory.
+    pub(crate) fn file(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// This binary, for helpers.
+    pub(crate) fn executable(&self) -> &Path {
+        &self.executable
+    }
+
+    /// `hopline` with these first words.
+    pub(crate) fn hopline(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.hopline);
+        command.args(words);
+        command
+    }
+
+    /// Starts a helper of this binary with piped stdin and stdout.
+    pub(crate) fn helper(&self, words: &[&str], netns: &NetNs, cgroup: &Cgroup) -> Result<Process> {
+        let mut command = Command::new(&self.executable);
+        command.arg("internal").args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Process::spawn(command, Some(netns), cgroup)
+    }
+
+    /// Allowed deviation of a time, in microseconds, where the path adds `delay_us`.
+    pub(crate) fn tolerance_us(&self, delay_us: u64) -> f64 {
+        match self.tolerance {
+            Tolerance::Host if delay_us == 0 => 100.0,
+            Tolerance::Host => 1_000.0,
+            Tolerance::Vm => (delay_us as f64 * 0.05).max(5_000.0),
+        }
+    }
+
+    /// Factor on every time limit: emulation is slow.
+    pub(crate) fn patience(&self) -> u32 {
+        match self.tolerance {
+            Tolerance::Host => 1,
+            Tolerance::Vm => 8,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What the router does on purpose to the segments of some server ports. Decides only; no I/O.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::{Fault, PortFault};
+use crate::packet::Segment;
+
+/// What becomes of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Forward,
+    Drop,
+    /// Dropped, and its sender is told that the host cannot be reached.
+    Unreachable,
+    /// Dropped, and both sides are told that the other reset.
+    Reset,
+}
+
+/// Client and server of a connection.
+type Flow = (SocketAddr, SocketAddr);
+
+/// The configured faults and what they have done so far.
+#[derive(Debug)]
+pub(super) struct Faults {
+    by_port: HashMap<u16, Fault>,
+    /// Packets swallowed per connection.
+    swallowed: HashMap<Flow, u32>,
+    random: fastrand::Rng,
+}
+
+impl Faults {
+    pub(super) fn new(faults: &[PortFault], seed: u64) -> Self {
+        let by_port = faults.iter().map(|fault| (fault.port, fault.fault)).collect();
+        Self { by_port, swallowed: HashMap::new(), random: fastrand::Rng::with_seed(seed) }
+    }
+
+    pub(super) fn fate(&mut self, segment: &Segment) -> Fate {
+        let to_server = self.by_port.get(&segment.destination.port()).map(|&fault| (fault, true));
+        let found = to_server.or_else(|| self.by_port.get(&segment.source.port()).map(|&fault| (fault, false)));
+        let Some((fault, to_server)) = found else { return Fate::Forward };
+        let flow =
+            if to_server { (segment.source, segment.destination) } else { (segment.destination, segment.source) };
+        match fault {
+            Fault::SwallowSyn { first } if to_server && segment.syn => self.swallow(flow, first),
+            Fault::SwallowSynAck { first } if !to_server && segment.syn => self.swallow(flow, first),
+            Fault::Unreachable if to_server && segment.syn => Fate::Unreachable,
+            Fault::ResetHandshake if to_server && !segment.syn && !segment.rst => Fate::Reset,
+            Fault::Lose { per_mille } if segment.payload > 0 && self.random.u32(0..1000) < per_mille => Fate::Drop,
+            _ => Fate::Forward,
+        }
+    }
+
+    fn swallow(&mut self, flow: Flow, first: u32) -> Fate {
+        let swallowed = self.swallowed.entry(flow).or_default();
+        if *swallowed >= first {
+            return Fate::Forward;
+        }
+        *swallowed += 1;
+        Fate::Drop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(from: &str, to: &str, syn: bool, ack: bool) -> Segment {
+        let (source, destination) = (from.parse().expect("address"), to.parse().expect("address"));
+        let (fin, rst) = (false, false);
+        Segment { source, destination, sequence: 1, acknowledgment: 1, syn, ack, fin, rst, payload: 0 }
+    }
+
+    #[test]
+    fn only_the_first_syn_of_each_connection_vanishes() {
+        let mut faults = Faults::new(&[PortFault { port: 90, fault: Fault::SwallowSyn { first: 1 } }], 1);
+        for client in ["10.0.0.1:1000", "10.0.0.1:1001"] {
+            assert_eq!(faults.fate(&segment(client, "10.0.0.2:90", true, false)), Fate::Drop);
+            assert_eq!(faults.fate(&segment(client, "10.0.0.2:90", true, false)), Fate::Forward);
+            assert_eq!(faults.fate(&segment("10.0.0.2:90", client, true, true)), Fate::Forward);
+        }
+    }
+
+    #[test]
+    fn a_reset_handshake_lets_syn_and_syn_ack_pass() {
+        let mut faults = Faults::new(&[PortFault { port: 90, fault: Fault::ResetHandshake }], 1);
+        assert_eq!(faults.fate(&segment("10.0.0.1:1000", "10.0.0.2:90", true, false)), Fate::Forward);
+        assert_eq!(faults.fate(&segment("10.0.0.2:90", "10.0.0.1:1000", true, true)), Fate::Forward);
+        assert_eq!(faults.fate(&segment("10.0.0.1:1000", "10.0.0.2:90", false, true)), Fate::Reset);
+    }
+}

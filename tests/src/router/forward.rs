@@ -1,0 +1,130 @@
+//! What becomes of one packet: forwarded with delay, answered, or dropped. No I/O; the loop sends what comes out.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::RouterSettings;
+use super::faults::{Fate, Faults};
+use super::line::Waiting;
+use super::reply::{self, IcmpError};
+use crate::packet;
+
+/// The router's state.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    settings: RouterSettings,
+    faults: Faults,
+    random: fastrand::Rng,
+    /// Packets queued so far: keeps packets of one moment in order.
+    number: u64,
+    /// When the last packet may leave by each device: jitter must not reorder.
+    last_due: [Instant; 2],
+}
+
+impl Forwarder {
+    pub(super) fn new(settings: RouterSettings) -> Self {
+        let faults = Faults::new(&settings.faults, settings.seed);
+        let random = fastrand::Rng::with_seed(settings.seed ^ 1);
+        Self { settings, faults, random, number: 0, last_due: [Instant::now(); 2] }
+    }
+
+    /// Handles a packet that came in by `device`; what leaves goes to `queue`.
+    pub(super) fn packet(&mut self, device: usize, packet: &[u8], mut queue: impl FnMut(Waiting)) {
+        let now = Instant::now();
+        let Some((source, destination)) = packet::addresses(packet) else { return };
+        if !is_routed(destination) {
+            return;
+        }
+        let mut packet = packet.to_vec();
+        if let Some(hop) = self.expiry_hop(&mut packet) {
+            let from = reply::hop_address(hop, source);
+            let answer = reply::icmp_error(IcmpError::TimeExceeded, from, source, &packet);
+            self.queue_some(device, now, answer, &mut queue);
+            return;
+        }
+        let segment = packet::tcp_segment(&packet);
+        match segment.map_or(Fate::Forward, |segment| self.faults.fate(&segment)) {
+            Fate::Forward => self.queue_some(1 - device, now, Some(packet), &mut queue),
+            Fate::Drop => {}
+            Fate::Unreachable => {
+                let from = reply::hop_address(1, source);
+                let answer = reply::icmp_error(IcmpError::Unreachable, from, source, &packet);
+                self.queue_some(device, now, answer, &mut queue);
+            }
+            Fate::Reset => {
+                self.queue_some(device, now, segment.as_ref().and_then(reply::reset_to_sender), &mut queue);
+                self.queue_some(1 - device, now, segment.as_ref().and_then(reply::reset_to_receiver), &mut queue);
+            }
+        }
+    }
+
+    fn queue_some(&mut self, device: usize, now: Instant, packet: Option<Vec<u8>>, queue: &mut impl FnMut(Waiting)) {
+        let Some(packet) = packet else { return };
+        let jitter = if self.settings.jitter_us == 0 { 0 } else { self.random.u64(0..=self.settings.jitter_us) };
+        let due = (now + Duration::from_micros(self.settings.delay_us + jitter)).max(self.last_due[device]);
+        self.last_due[device] = due;
+        self.number += 1;
+        queue(Waiting { due, number: self.number, device, packet });
+    }
+
+    /// Takes every hop's share of the TTL; the number of the router at which it is used up, if it is.
+    fn expiry_hop(&self, packet: &mut [u8]) -> Option<u8> {
+        let hops = self.settings.hops.max(1);
+        let is_ipv4 = packet.first()? >> 4 == 4;
+        let ttl = packet.get_mut(if is_ipv4 { 8 } else { 7 })?;
+        if *ttl <= hops {
+            return Some((*ttl).max(1));
+        }
+        *ttl -= hops;
+        if is_ipv4 {
+            let sum = u32::from(u16::from_be_bytes([packet[10], packet[11]])) + (u32::from(hops) << 8);
+            let folded = (sum & 0xffff) + (sum >> 16);
+            packet[10..12].copy_from_slice(&(folded as u16).to_be_bytes());
+        }
+        None
+    }
+}
+
+/// Multicast and link-local packets stay on their link.
+fn is_routed(destination: IpAddr) -> bool {
+    match destination {
+        IpAddr::V4(address) => !address.is_multicast() && !address.is_link_local() && !address.is_broadcast(),
+        IpAddr::V6(address) => !address.is_multicast() && !address.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{Ipv4Header, PacketBuilder};
+
+    use super::*;
+
+    fn syn(ttl: u8) -> Vec<u8> {
+        let mut packet = Vec::new();
+        let builder = PacketBuilder::ipv4([10, 99, 1, 2], [10, 99, 2, 2], ttl).tcp(1000, 90, 7, 1000).syn();
+        builder.write(&mut packet, &[]).expect("a vector takes every packet");
+        packet
+    }
+
+    fn route(settings: RouterSettings, packet: &[u8]) -> Vec<Waiting> {
+        let mut out = Vec::new();
+        Forwarder::new(settings).packet(0, packet, |waiting| out.push(waiting));
+        out
+    }
+
+    #[test]
+    fn every_hop_takes_one_from_the_ttl_and_the_checksum_stays_right() {
+        let out = route(RouterSettings { hops: 3, ..Default::default() }, &syn(64));
+        let (header, _) = Ipv4Header::from_slice(&out[0].packet).expect("header");
+        assert_eq!((out[0].device, header.time_to_live), (1, 61));
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+    }
+
+    #[test]
+    fn the_hop_where_the_ttl_ends_answers() {
+        let out = route(RouterSettings { hops: 3, ..Default::default() }, &syn(2));
+        let (source, destination) = packet::addresses(&out[0].packet).expect("addresses");
+        assert_eq!(out[0].device, 0);
+        assert_eq!((source.to_string(), destination.to_string()), ("10.99.0.2".into(), "10.99.1.2".into()));
+    }
+}

@@ -1,0 +1,39 @@
+//! Which programs of the machine a scenario needs, and a clear word when one is missing. Called before set-up.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+/// Debian's package of each tool.
+const PACKAGES: &[(&str, &str)] = &[
+    ("ip", "iproute2"),
+    ("nstat", "iproute2"),
+    ("tcpdump", "tcpdump"),
+    ("nginx", "nginx-light"),
+    ("curl", "curl"),
+    ("nsenter", "util-linux"),
+];
+
+/// Fails with the names and packages of all missing tools, or when the caller is not root.
+pub(crate) fn check(needed: &[&str]) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the lab makes network namespaces and cgroups: run it as root");
+    }
+    let missing: Vec<&str> = needed.iter().copied().filter(|tool| !is_installed(tool)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let packages: Vec<&str> = missing
+        .iter()
+        .filter_map(|tool| PACKAGES.iter().find(|(name, _)| name == tool).map(|(_, package)| *package))
+        .collect();
+    bail!("missing: {}; install with: apt-get install -y {}", missing.join(", "), packages.join(" "))
+}
+
+/// Looks in PATH and in the directories of system programs, which a user's PATH may lack.
+fn is_installed(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(Into::into))
+        .any(|directory| Path::new(&directory).join(tool).is_file())
+}
