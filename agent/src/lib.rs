@@ -5,6 +5,10 @@
 //! them (`decode`), keeps the table of connections (`connection`), adds owners and names (`attribution`) and counts
 //! (`aggregate`); `export` shows the snapshot. `agent` wires these stages and owns their life; `command` is one file
 //! per command on top of it; `recording` keeps and reads back the stream of inputs.
+pub mod aggregate;
+pub mod bpf;
 pub mod connection;
 pub mod decode;
+pub mod export;
+pub mod pipeline;
 pub mod selfmetrics;

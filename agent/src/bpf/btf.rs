@@ -29,9 +29,27 @@ mod kind {
     pub(super) const ENUM64: u32 = 19;
 }
 
+/// The running kernel's types, as aya wants them and as we ask them.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    /// For loading programs.
+    pub(super) btf: aya::Btf,
+    /// For questions about members.
+    pub(super) types: KernelTypes,
+}
+
+impl Kernel {
+    /// Reads them.
+    pub(super) fn running() -> Result<Self, BpfError> {
+        let types = KernelTypes::of_running_kernel()?;
+        let btf = aya::Btf::from_sys_fs().map_err(|error| BpfError::Object(error.to_string()))?;
+        Ok(Self { btf, types })
+    }
+}
+
 /// Raw BTF with an index from type id to position.
 #[derive(Debug)]
-pub struct KernelTypes {
+pub(super) struct KernelTypes {
     data: Vec<u8>,
     strings: usize,
     /// Position of each type; id 0 is void.
@@ -50,7 +68,7 @@ struct Type {
 
 impl KernelTypes {
     /// Reads `/sys/kernel/btf/vmlinux`.
-    pub fn of_running_kernel() -> Result<Self, BpfError> {
+    pub(super) fn of_running_kernel() -> Result<Self, BpfError> {
         let path = "/sys/kernel/btf/vmlinux";
         let data = std::fs::read(path).map_err(|source| BpfError::NoBtf { path, source })?;
         Self::parse(data).ok_or(BpfError::MalformedBtf { path })
@@ -75,7 +93,7 @@ impl KernelTypes {
     }
 
     /// Offset of a member, with its size checked; [`ABSENT`] for an optional one that this kernel lacks.
-    pub fn offset(&self, field: &KernelField) -> Result<u32, BpfError> {
+    pub(super) fn offset(&self, field: &KernelField) -> Result<u32, BpfError> {
         let missing = || BpfError::MissingField { structure: field.structure, member: field.member };
         match self.member(field.structure, field.member) {
             Some((offset, size)) if size >= field.size => Ok(offset),
@@ -85,7 +103,7 @@ impl KernelTypes {
     }
 
     /// Number of arguments that a tracepoint passes, from its `btf_trace_*` type; 0 when there is no such tracepoint.
-    pub fn tracepoint_arguments(&self, tracepoint: &str) -> u32 {
+    pub(super) fn tracepoint_arguments(&self, tracepoint: &str) -> u32 {
         let name = format!("btf_trace_{tracepoint}");
         self.find(kind::TYPEDEF, &name)
             .and_then(|ty| self.resolve(ty.size_or_type))
@@ -93,6 +111,16 @@ impl KernelTypes {
             .filter(|ty| ty.kind == kind::FUNC_PROTO)
             // The first one is the registration's own data, which programs are not given.
             .map_or(0, |prototype| prototype.members.saturating_sub(1))
+    }
+
+    /// Some enum of the kernel has a constant of this name.
+    pub(super) fn has_enumerator(&self, name: &str) -> bool {
+        self.positions.iter().skip(1).filter_map(|&position| self.type_at(position)).any(|ty| {
+            ty.kind == kind::ENUM
+                && (0..ty.members as usize).any(|index| {
+                    self.u32(ty.position + 12 + index * 8).and_then(|name| self.string(name)) == Some(name.as_bytes())
+                })
+        })
     }
 
     /// Byte offset and size of `path` (members joined by dots) in the struct called `structure`.
@@ -231,6 +259,8 @@ mod tests {
         assert!(types.member("tcp_sock", "rack.rtt_us").is_some_and(|(offset, size)| offset > 0 && size == 4));
         assert!(types.tracepoint_arguments("tcp_retransmit_skb") >= 2);
         assert_eq!(types.tracepoint_arguments("no_such_tracepoint"), 0);
+        assert!(types.has_enumerator("BPF_SOCK_OPS_RTT_CB"));
+        assert!(!types.has_enumerator("BPF_SOCK_OPS_NO_SUCH_CB"));
     }
 
     #[test]

@@ -1,0 +1,71 @@
+//! Runs the socket iterator in every network namespace of the machine.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    io::{self, Read as _},
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
+};
+
+use aya::programs::Iter;
+use nix::sched::{CloneFlags, setns};
+
+use super::{BpfError, object::Object};
+
+/// Walks all namespaces on a thread of its own, which enters them one after the other and then ends.
+pub(super) fn walk_all(object: &mut Object) -> Result<(), BpfError> {
+    let Some(iterator) = object.iterator() else { return Ok(()) };
+    std::thread::scope(|scope| scope.spawn(|| walk_namespaces(iterator)).join())
+        .map_err(|_| BpfError::Walk("the walking thread panicked".to_owned()))?
+}
+
+fn walk_namespaces(iterator: &mut Iter) -> Result<(), BpfError> {
+    let own = File::open("/proc/thread-self/ns/net").map_err(|error| BpfError::Walk(error.to_string()))?;
+    let mut seen = HashSet::new();
+    if let Ok(metadata) = own.metadata() {
+        seen.insert(metadata.ino());
+    }
+    walk_sockets(iterator)?;
+    for path in namespace_files() {
+        // A process may end, a namespace may go, at any time: what is gone has no sockets.
+        let Ok(namespace) = File::open(&path) else { continue };
+        let Ok(metadata) = namespace.metadata() else { continue };
+        if !seen.insert(metadata.ino()) {
+            continue;
+        }
+        match setns(&namespace, CloneFlags::CLONE_NEWNET) {
+            Ok(()) => walk_sockets(iterator)?,
+            Err(error) => tracing::debug!(path = %path.display(), %error, "cannot enter network namespace"),
+        }
+    }
+    Ok(())
+}
+
+/// One walk over the sockets of this thread's namespace; the iterator prints nothing, reading only drives it.
+fn walk_sockets(iterator: &mut Iter) -> Result<(), BpfError> {
+    let failed = |error: &dyn std::error::Error| BpfError::Walk(error.to_string());
+    let link = iterator.attach().map_err(|error| failed(&error))?;
+    let link = iterator.take_link(link).map_err(|error| failed(&error))?;
+    let mut file = link.into_file().map_err(|error| failed(&error))?;
+    let mut buffer = [0; 4096];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            // The kernel pauses a long walk this way (EAGAIN) or a signal interrupted it.
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(failed(&error)),
+        }
+    }
+}
+
+/// Files that lead to network namespaces: of every process, and those that `ip netns` keeps without one.
+fn namespace_files() -> Vec<PathBuf> {
+    let entries = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
+    let of_processes = entries("/proc")
+        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+        .map(|entry| entry.path().join("ns/net"));
+    let kept = entries("/run/netns").map(|entry| entry.path());
+    of_processes.chain(kept).collect()
+}

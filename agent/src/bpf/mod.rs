@@ -1,0 +1,111 @@
+//! The kernel side seen from the agent: loads, attaches, asks. The only module with `unsafe` and, with `reader`, aya.
+//!
+//! Each program is loaded and attached on its own. What the kernel refuses lowers a feature, with the reason kept for
+//! `hopline doctor` and `hopline_feature_enabled`.
+
+mod btf;
+mod cgroup;
+mod error;
+mod existing;
+mod object;
+mod plan;
+mod stats;
+
+use std::path::PathBuf;
+
+use aya::maps::{MapData, RingBuf};
+
+pub use self::{
+    cgroup::unified_mount,
+    error::BpfError,
+    stats::KernelCounts,
+};
+use self::{object::Object, plan::Plan};
+use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
+
+/// What to load and for whom.
+#[derive(Clone, Debug)]
+pub struct ProbeOptions {
+    /// Watched cgroups; empty for the whole node.
+    pub cgroups: Vec<PathBuf>,
+    /// Bytes of each ring, rounded up to a power of two of pages; `None` for the default.
+    pub ring_bytes: Option<u32>,
+    /// Events per second that one cgroup may make of one kind while a ring is more than half full.
+    pub share_per_second: u32,
+    /// Programs to treat as refused by the kernel (tests).
+    pub fail_programs: Vec<String>,
+}
+
+/// The rings that the reader drains.
+#[expect(missing_debug_implementations, reason = "aya's ring has none")]
+pub struct Rings {
+    /// Connection events.
+    pub connections: RingBuf<MapData>,
+    /// Process and cgroup events.
+    pub processes: RingBuf<MapData>,
+}
+
+/// Everything loaded into the kernel; dropping it detaches all of it.
+#[derive(Debug)]
+pub struct Probes {
+    object: Object,
+    features: Vec<FeatureState>,
+}
+
+impl Probes {
+    /// Loads and attaches all that this kernel takes.
+    pub fn load(options: &ProbeOptions) -> Result<Self, BpfError> {
+        let kernel = btf::Kernel::running()?;
+        let scopes = cgroup::scopes(&options.cgroups)?;
+        let plan = Plan::for_this_kernel(&kernel, options)?;
+        let mut object = Object::load(&kernel, &plan, &scopes, options)?;
+        let features = plan::serve_features(&mut object, &kernel, &plan, &scopes);
+        if !features.iter().any(|feature| feature.enabled) {
+            return Err(BpfError::NothingLoaded {
+                reason: features.first().map(|feature| feature.reason.clone()).unwrap_or_default(),
+            });
+        }
+        Ok(Self { object, features })
+    }
+
+    /// The rings, once.
+    pub fn take_rings(&mut self) -> Result<Rings, BpfError> {
+        Ok(Rings { connections: self.object.take_ring("CONNECTIONS")?, processes: self.object.take_ring("PROCESSES")? })
+    }
+
+    /// Which hook serves each feature, and why not a better one.
+    pub fn features(&self) -> &[FeatureState] {
+        &self.features
+    }
+
+    /// Walks the TCP sockets of every network namespace: new ones are reported as late, known ones without callbacks
+    /// give a sample. Blocks; a walk of 100 000 sockets takes some tens of milliseconds.
+    pub fn find_existing(&mut self) -> Result<(), BpfError> {
+        existing::walk_all(&mut self.object)
+    }
+
+    /// Late sockets get no callbacks on this kernel: walk again every few seconds.
+    pub fn needs_walks(&self) -> bool {
+        self.object.is_attached("inet_sock_set_state")
+    }
+
+    /// Events attempted and lost, by kind.
+    pub fn counts(&self) -> Result<Vec<KernelCounts>, BpfError> {
+        stats::counts(&self.object)
+    }
+
+    /// Failures of the kernel programs that are no events, by name.
+    pub fn failures(&self) -> Result<Vec<(&'static str, u64)>, BpfError> {
+        stats::failures(&self.object)
+    }
+
+    /// Events refused to cgroups that used up their share.
+    pub fn shares(&self) -> Result<Vec<CgroupThrottled>, BpfError> {
+        stats::shares(&self.object)
+    }
+
+    /// Runs, time and missed runs of each program; the first two only while the kernel's BPF statistics are on.
+    pub fn program_stats(&self) -> Vec<ProgramStats> {
+        stats::programs(&self.object)
+    }
+}

@@ -1,0 +1,227 @@
+//! The kernel object in the kernel: globals and maps set up, programs loaded and attached one by one.
+
+use std::{collections::BTreeSet, path::Path};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader, Pod,
+    maps::{Array, MapData, RingBuf},
+    programs::{CgroupAttachMode, Iter, Program, ProgramError},
+};
+use agent_ebpf::{fields::FIELDS, scope::ScopeEntry};
+use nix::{
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, unshare},
+};
+
+use super::{
+    BpfError, ProbeOptions,
+    btf::Kernel,
+    cgroup::Scope,
+    error::reason,
+    plan::{Globals, Plan},
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hopline-ebpf"));
+
+/// Bytes of a ring by default: half a second of 10 000 connections a second, both ends observed.
+const DEFAULT_RING_BYTES: u32 = 8 << 20;
+
+/// The loaded object.
+#[derive(Debug)]
+pub(super) struct Object {
+    ebpf: Ebpf,
+    refused: Vec<String>,
+    attached: BTreeSet<&'static str>,
+}
+
+impl Object {
+    /// Creates the maps; no program is loaded yet.
+    pub(super) fn load(
+        kernel: &Kernel,
+        plan: &Plan,
+        scopes: &[Scope],
+        options: &ProbeOptions,
+    ) -> Result<Self, BpfError> {
+        let mut this = Self::with_globals(kernel, &plan.globals(options), options.ring_bytes, &options.fail_programs)?;
+        let map = this.ebpf.map_mut("SCOPE").ok_or_else(|| BpfError::Object("map SCOPE is missing".to_owned()))?;
+        let mut entries: Array<_, ScopeEntry> =
+            map.try_into().map_err(|source| BpfError::Map { name: "SCOPE", source })?;
+        for (index, scope) in scopes.iter().enumerate() {
+            entries.set(index as u32, scope.entry, 0).map_err(|source| BpfError::Map { name: "SCOPE", source })?;
+        }
+        Ok(this)
+    }
+
+    /// An instance with the smallest rings, to try on this kernel what the plan depends on.
+    pub(super) fn for_trial(kernel: &Kernel, options: &ProbeOptions) -> Result<Self, BpfError> {
+        Self::with_globals(kernel, &Globals::default(), Some(0), &options.fail_programs)
+    }
+
+    fn with_globals(
+        kernel: &Kernel,
+        globals: &Globals,
+        ring_bytes: Option<u32>,
+        refused: &[String],
+    ) -> Result<Self, BpfError> {
+        let offsets = FIELDS
+            .iter()
+            .map(|field| Ok((field.global, kernel.types.offset(field)?)))
+            .collect::<Result<Vec<_>, BpfError>>()?;
+        let ring_bytes = whole_pages(ring_bytes.unwrap_or(DEFAULT_RING_BYTES));
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(&kernel.btf)).map_max_entries("CONNECTIONS", ring_bytes).map_max_entries("PROCESSES", ring_bytes);
+        for (global, offset) in &offsets {
+            loader.override_global(global, offset, true);
+        }
+        let settings = globals.named(ring_bytes);
+        for (global, value) in &settings {
+            loader.override_global(global, value, true);
+        }
+        let ebpf = loader.load(OBJECT)?;
+        Ok(Self { ebpf, refused: refused.to_vec(), attached: BTreeSet::new() })
+    }
+
+    /// Loads and attaches one program; the error is the kernel's reason in one line.
+    pub(super) fn attach(&mut self, kernel: &Kernel, program: &Attachment, scopes: &[Scope]) -> Result<(), String> {
+        if self.refused.iter().any(|name| name == program.name) {
+            return Err("refused for a test".to_owned());
+        }
+        if self.attached.contains(program.name) {
+            return Ok(());
+        }
+        let loaded = self.ebpf.program_mut(program.name).ok_or_else(|| "not in the kernel object".to_owned())?;
+        load_and_attach(loaded, program.target, &kernel.btf, scopes).map_err(|error| reason(&error))?;
+        self.attached.insert(program.name);
+        Ok(())
+    }
+
+    pub(super) fn is_attached(&self, program: &str) -> bool {
+        self.attached.contains(program)
+    }
+
+    /// The attached programs, by name.
+    pub(super) fn attached(&self) -> impl Iterator<Item = (&'static str, &Program)> {
+        self.attached.iter().filter_map(|name| self.ebpf.program(name).map(|program| (*name, program)))
+    }
+
+    /// The socket iterator, when it is loaded.
+    pub(super) fn iterator(&mut self) -> Option<&mut Iter> {
+        if !self.attached.contains("iter_tcp") {
+            return None;
+        }
+        self.ebpf.program_mut("iter_tcp")?.try_into().ok()
+    }
+
+    pub(super) fn take_ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, BpfError> {
+        let map = self.ebpf.take_map(name).ok_or_else(|| BpfError::Object(format!("ring {name} was taken before")))?;
+        RingBuf::try_from(map).map_err(|source| BpfError::Map { name, source })
+    }
+
+    /// A map to read.
+    pub(super) fn map(&self, name: &'static str) -> Result<&aya::maps::Map, BpfError> {
+        self.ebpf.map(name).ok_or_else(|| BpfError::Object(format!("map {name} is missing")))
+    }
+
+    /// Sums an entry of a per-CPU array over the CPUs.
+    pub(super) fn per_cpu<T: Pod, S>(
+        &self,
+        name: &'static str,
+        index: u32,
+        sum: impl FnOnce(&[T]) -> S,
+    ) -> Result<S, BpfError> {
+        let failed = |source| BpfError::Map { name, source };
+        let array: aya::maps::PerCpuArray<_, T> = self.map(name)?.try_into().map_err(failed)?;
+        Ok(sum(&array.get(&index, 0).map_err(failed)?))
+    }
+}
+
+/// How one program is attached.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attachment {
+    /// Name of the program.
+    pub(super) name: &'static str,
+    /// Function, tracepoint or iterator; empty for programs on cgroups.
+    pub(super) target: &'static str,
+}
+
+fn load_and_attach(program: &mut Program, target: &str, btf: &Btf, scopes: &[Scope]) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSockAddr(program) => {
+            program.load()?;
+            for scope in scopes {
+                program.attach(&scope.directory, CgroupAttachMode::Single)?;
+            }
+        }
+        Program::SockOps(program) => {
+            program.load()?;
+            for scope in scopes {
+                program.attach(&scope.directory, CgroupAttachMode::Single)?;
+            }
+        }
+        Program::BtfTracePoint(program) => {
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        Program::FEntry(program) => {
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        Program::FExit(program) => {
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        Program::KProbe(program) => {
+            program.load()?;
+            program.attach(target, 0)?;
+        }
+        Program::TracePoint(program) => {
+            program.load()?;
+            let (category, name) = target.split_once('/').expect("tracepoint targets are written category/name");
+            with_tracefs(|| program.attach(category, name))?;
+        }
+        // Runs when it is asked to.
+        Program::Iter(program) => program.load(target, btf)?,
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    }
+    Ok(())
+}
+
+/// Runs `attach` where tracefs can be seen. Where nobody mounted it, a thread does so in a mount namespace of its own,
+/// which ends with it: nothing of the host changes.
+fn with_tracefs<T: Send>(attach: impl FnOnce() -> Result<T, ProgramError> + Send) -> Result<T, ProgramError> {
+    const TRACEFS: &str = "/sys/kernel/tracing";
+    if ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"].iter().any(|path| Path::new(path).exists()) {
+        return attach();
+    }
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let private = unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
+                .and_then(|()| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>))
+                .and_then(|()| mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), None::<&str>));
+            if let Err(error) = private {
+                tracing::debug!(%error, "cannot mount tracefs for this thread");
+            }
+            attach()
+        });
+        thread.join().expect("attaching does not panic")
+    })
+}
+
+/// A ring's size must be a power of two and whole pages.
+fn whole_pages(bytes: u32) -> u32 {
+    const PAGE: u32 = 4096;
+    const LARGEST: u32 = 1 << 30;
+    bytes.clamp(PAGE, LARGEST).next_power_of_two()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ring_sizes_are_powers_of_two_of_pages() {
+        for (asked, given) in [(0, 4096), (4096, 4096), (5000, 8192), (8 << 20, 8 << 20), (u32::MAX, 1 << 30)] {
+            assert_eq!(whole_pages(asked), given, "{asked}");
+        }
+    }
+}
