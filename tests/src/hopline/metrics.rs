@@ -35,7 +35,7 @@ impl Metrics {
     }
 
     /// Values of `label` among the samples of `name`, once each.
-    pub(crate) fn values(&self, name: &str, label: &str) -> Vec<&str> {
+    pub(crate) fn values<'a>(&'a self, name: &'a str, label: &str) -> Vec<&'a str> {
         let mut values: Vec<&str> = self.matching(name, &[]).filter_map(|sample| sample.label(label)).collect();
         values.sort_unstable();
         values.dedup();

@@ -1,0 +1,10 @@
+//! Generators and servers: processes of this binary (`lab internal …`) that a scenario starts in a namespace and cgroup.
+//!
+//! Each prints its own truth as JSON lines on stdout, ends by itself when its work is done or its stdin closes, and
+//! knows nothing of hopline.
+
+pub(crate) mod churn;
+pub(crate) mod connect;
+pub(crate) mod flood;
+pub(crate) mod once;
+pub(crate) mod server;

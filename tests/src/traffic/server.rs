@@ -1,0 +1,109 @@
+//! Servers: listeners with a behaviour each, until stdin closes.
+
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Arguments of `lab internal serve`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ServeArguments {
+    /// ADDRESS:PORT/BEHAVIOUR, with `/mptcp` behind it for an MPTCP listener.
+    listen: Vec<Listen>,
+    /// Threads that accept on each listener.
+    #[arg(long, default_value_t = 1)]
+    acceptors: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Listen {
+    address: SocketAddr,
+    behaviour: Behaviour,
+    mptcp: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Behaviour {
+    /// Sends back what comes, closes after the client did.
+    Echo,
+    /// Sends back what comes first, then closes before the client.
+    CloseFirst,
+    /// Reads until the client closes, on the accepting thread.
+    Drain,
+    /// Closes at once, on the accepting thread.
+    Sink,
+}
+
+impl FromStr for Listen {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let mut parts = text.split('/');
+        let address = parts.next().unwrap_or_default().parse()?;
+        let behaviour = match parts.next() {
+            Some("echo") => Behaviour::Echo,
+            Some("close-first") => Behaviour::CloseFirst,
+            Some("drain") => Behaviour::Drain,
+            Some("sink") => Behaviour::Sink,
+            other => return Err(anyhow!("behaviour {other:?}")),
+        };
+        Ok(Self { address, behaviour, mptcp: parts.next() == Some("mptcp") })
+    }
+}
+
+/// Listens everywhere, says `ready`, and serves until stdin closes.
+pub(crate) fn run(arguments: &ServeArguments) -> Result<()> {
+    for listen in &arguments.listen {
+        let listener = open(listen).with_context(|| format!("listening on {}", listen.address))?;
+        for _ in 0..arguments.acceptors {
+            let (listener, behaviour) = (listener.try_clone()?, listen.behaviour);
+            thread::spawn(move || accept(&listener, behaviour));
+        }
+    }
+    println!("ready");
+    std::io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
+}
+
+fn open(listen: &Listen) -> Result<Socket> {
+    let domain = Domain::for_address(listen.address);
+    let socket = Socket::new(domain, Type::STREAM, listen.mptcp.then_some(Protocol::MPTCP))?;
+    if domain == Domain::IPV6 {
+        socket.set_only_v6(!listen.address.ip().is_unspecified())?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&listen.address.into())?;
+    socket.listen(65_535)?;
+    Ok(socket)
+}
+
+fn accept(listener: &Socket, behaviour: Behaviour) {
+    // A connection that was reset before it was accepted is no reason to stop.
+    loop {
+        let Ok((socket, _)) = listener.accept() else { continue };
+        match behaviour {
+            Behaviour::Sink => drop(socket),
+            Behaviour::Drain => serve(socket, behaviour),
+            Behaviour::Echo | Behaviour::CloseFirst => {
+                thread::spawn(move || serve(socket, behaviour));
+            }
+        }
+    }
+}
+
+/// Errors end the connection: the client tells what it saw.
+fn serve(mut socket: Socket, behaviour: Behaviour) {
+    let mut buffer = [0; 65_536];
+    while let Ok(length @ 1..) = socket.read(&mut buffer) {
+        let answered = match behaviour {
+            Behaviour::Drain | Behaviour::Sink => continue,
+            Behaviour::Echo | Behaviour::CloseFirst => socket.write_all(&buffer[..length]),
+        };
+        if answered.is_err() || matches!(behaviour, Behaviour::CloseFirst) {
+            return;
+        }
+    }
+}
