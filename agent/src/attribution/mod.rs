@@ -1,0 +1,147 @@
+//! Who made a connection: process, ancestors, cgroup, container, pod.
+//!
+//! Fed by process and cgroup events; asks `/proc` and the cgroup tree only for what no event told, and only when
+//! reading is allowed (live, never on replay). Knows sockets by their snapshots, never the connection table.
+mod cgroup;
+mod intern;
+mod listeners;
+mod process;
+mod procfs;
+mod sockets;
+
+use std::{path::PathBuf, sync::Arc};
+
+use agent_ebpf::{
+    connection::{ConnectionState, ROLE_LISTENER, ROLE_SERVER},
+    process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
+};
+
+pub use cgroup::Cgroup;
+pub use process::Process;
+
+use cgroup::Cgroups;
+use intern::Interner;
+use listeners::Listeners;
+use process::Processes;
+use procfs::Procfs;
+use sockets::SocketOwners;
+
+/// Most cgroups that are remembered; a node has some hundreds.
+const MAX_CGROUPS: usize = 16_384;
+
+/// All that is known of processes, cgroups and listeners.
+#[derive(Debug)]
+pub struct Attribution {
+    strings: Interner,
+    processes: Processes,
+    cgroups: Cgroups,
+    listeners: Listeners,
+    sockets: SocketOwners,
+    procfs: Option<Procfs>,
+}
+
+impl Attribution {
+    /// Remembers at most `max_processes` processes; reads `/proc` and `cgroup_root` only when `read_proc`.
+    pub fn new(max_processes: usize, read_proc: bool, cgroup_root: Option<PathBuf>) -> Self {
+        Self {
+            strings: Interner::default(),
+            processes: Processes::new(max_processes),
+            cgroups: Cgroups::new(MAX_CGROUPS, cgroup_root.filter(|_| read_proc)),
+            listeners: Listeners::default(),
+            sockets: SocketOwners::default(),
+            procfs: read_proc.then(Procfs::open).flatten(),
+        }
+    }
+
+    /// Reads what is there already.
+    pub fn seed(&mut self) {
+        if let Some(procfs) = &self.procfs {
+            self.processes.seed(procfs, &mut self.strings);
+        }
+        self.cgroups.walk();
+    }
+
+    /// A process was forked.
+    pub fn fork(&mut self, event: &ForkEvent) {
+        self.processes.fork(event, self.procfs.as_ref(), &mut self.strings);
+    }
+
+    /// A process executed a program.
+    pub fn exec(&mut self, event: &ExecEvent) {
+        self.processes.exec(event, self.procfs.as_ref(), &mut self.strings);
+    }
+
+    /// A process ended.
+    pub fn exit(&mut self, event: &ExitEvent) {
+        self.processes.exit(event.pid, event.header.time_ns);
+    }
+
+    /// A cgroup was made.
+    pub fn cgroup_made(&mut self, event: &CgroupEvent) {
+        self.cgroups.made(event.cgroup_id, &intern::text(&event.path));
+    }
+
+    /// A listener appeared.
+    pub fn listener_opened(&mut self, state: &ConnectionState) {
+        let owner = self.find_owner(state);
+        self.listeners.opened(state.cookie, owner);
+    }
+
+    /// A listener is gone; its children may still ask for it.
+    pub fn listener_closed(&mut self, cookie: u64) {
+        self.listeners.closed(cookie);
+    }
+
+    /// The process that called `connect` or `listen`, as it was then.
+    ///
+    /// A child has its listener's owner. A late socket has no owner in the kernel's record: whoever holds its inode now.
+    /// What is not found has the name of the thread that called and nothing else.
+    pub fn owner(&mut self, state: &ConnectionState) -> Arc<Process> {
+        let listener = match state.role {
+            ROLE_SERVER => state.listener_cookie,
+            ROLE_LISTENER => state.cookie,
+            _ => 0,
+        };
+        self.listeners.owner(listener).unwrap_or_else(|| self.find_owner(state))
+    }
+
+    /// The cgroup of a socket; `pid` is somebody who is likely to be in it.
+    pub fn cgroup(&mut self, id: u64, pid: u32, now_ns: u64) -> Option<Arc<Cgroup>> {
+        self.cgroups.find(id, now_ns, || self.procfs.as_ref()?.cgroup(pid))
+    }
+
+    /// Lets go of what is only kept for a while.
+    pub fn tick(&mut self, now_ns: u64) {
+        self.processes.expire(now_ns);
+        self.sockets.expire(now_ns);
+    }
+
+    /// Processes in the cache, and how many it forgot before their time.
+    pub fn process_counts(&self) -> (u64, u64) {
+        (self.processes.len() as u64, self.processes.evicted())
+    }
+
+    /// How many cgroups the cache forgot.
+    pub fn cgroups_evicted(&self) -> u64 {
+        self.cgroups.evicted()
+    }
+
+    fn find_owner(&mut self, state: &ConnectionState) -> Arc<Process> {
+        let times = [state.intent_ns, state.syn_ns, state.established_ns];
+        let (pid, at_ns) = match state.pid {
+            0 => (self.holder(state).unwrap_or(0), state.reported_ns),
+            pid => (
+                pid,
+                times.into_iter().find(|at_ns| *at_ns != 0).unwrap_or(state.reported_ns),
+            ),
+        };
+        self.processes
+            .at(pid, at_ns, self.procfs.as_ref(), &mut self.strings)
+            .unwrap_or_else(|| Arc::new(Process::unknown(pid, self.strings.intern(&state.comm))))
+    }
+
+    fn holder(&mut self, state: &ConnectionState) -> Option<u32> {
+        self.sockets
+            .holder(state.inode, state.reported_ns, self.procfs.as_ref()?)
+    }
+}

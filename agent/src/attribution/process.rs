@@ -1,0 +1,289 @@
+//! The bounded cache of processes, right by time: a pid names one program in each interval.
+//!
+//! A program begins with a fork or an exec and ends with the next exec or the exit. Ended ones stay for a grace, since
+//! events of their connections may come later; ancestors are fixed at the fork, since they may be gone first.
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use agent_ebpf::process::{ExecEvent, ForkEvent};
+
+use super::{
+    intern::{Interner, text},
+    procfs::Procfs,
+};
+
+/// Most ancestors that are kept.
+const MAX_ANCESTRY: usize = 8;
+/// An ended program is kept for this long.
+const GRACE_NS: u64 = 60_000_000_000;
+/// `/proc` rounds starts down, and its clock may differ: only a start this much later means another process.
+const START_TOLERANCE_NS: u64 = 1_000_000_000;
+
+/// One program that a process ran.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process id in the init namespace; 0 when unknown.
+    pub pid: u32,
+    /// Its name since the fork or exec.
+    pub comm: Arc<str>,
+    /// Path as given to `execve`, or as `/proc` has it for relative ones and for what ran before hopline; a forked
+    /// process has its parent's.
+    pub exe: Option<Arc<str>>,
+    /// Names of its ancestors, the nearest parent first.
+    pub ancestry: Arc<[Arc<str>]>,
+    /// False when neither events nor `/proc` told of it.
+    pub known: bool,
+}
+
+impl Process {
+    pub(super) fn unknown(pid: u32, comm: Arc<str>) -> Self {
+        Self {
+            pid,
+            comm,
+            exe: None,
+            ancestry: Arc::default(),
+            known: false,
+        }
+    }
+}
+
+/// A program and the time in which it ran under its pid.
+#[derive(Debug)]
+struct Image {
+    process: Arc<Process>,
+    start_ns: u64,
+    /// `u64::MAX` while it runs.
+    end_ns: u64,
+    /// Ancestry of its children: made once, shared by all of them.
+    below: Option<Arc<[Arc<str>]>>,
+}
+
+/// The cache.
+#[derive(Debug)]
+pub(super) struct Processes {
+    /// Images of each pid by start.
+    by_pid: HashMap<u32, Vec<Image>>,
+    /// Ends of images, oldest first: when, and whose.
+    ended: VecDeque<(u64, u32)>,
+    len: usize,
+    limit: usize,
+    evicted: u64,
+}
+
+impl Processes {
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            by_pid: HashMap::new(),
+            ended: VecDeque::new(),
+            len: 0,
+            limit,
+            evicted: 0,
+        }
+    }
+
+    /// Images in the cache.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Images that had to go before their time, or never came in.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Every process that runs. They count as running since ever: what is older than hopline has no other owner.
+    pub(super) fn seed(&mut self, procfs: &Procfs, strings: &mut Interner) {
+        for pid in procfs.pids() {
+            self.load(pid, u64::MAX, procfs, strings);
+        }
+        self.by_pid.values_mut().flatten().for_each(|image| image.start_ns = 0);
+    }
+
+    pub(super) fn fork(&mut self, event: &ForkEvent, procfs: Option<&Procfs>, strings: &mut Interner) {
+        let at_ns = event.header.time_ns;
+        let exe = self
+            .at(event.parent_pid, at_ns, procfs, strings)
+            .and_then(|parent| parent.exe.clone());
+        let ancestry = self.ancestry_below(event.parent_pid, at_ns);
+        let comm = strings.intern(&event.comm);
+        self.begin(
+            Process {
+                pid: event.pid,
+                comm,
+                exe,
+                ancestry,
+                known: true,
+            },
+            at_ns,
+        );
+    }
+
+    pub(super) fn exec(&mut self, event: &ExecEvent, procfs: Option<&Procfs>, strings: &mut Interner) {
+        let (pid, at_ns) = (event.pid, event.header.time_ns);
+        let ancestry = match self.running(pid) {
+            Some(before) => Arc::clone(&before.process.ancestry),
+            None => {
+                self.at(event.parent_pid, at_ns, procfs, strings);
+                self.ancestry_below(event.parent_pid, at_ns)
+            }
+        };
+        let path = text(&event.path);
+        // Relative paths and open files (fexecve) name nothing by themselves.
+        let named = path.starts_with('/') && !path.starts_with("/dev/fd/");
+        let resolved = if named {
+            None
+        } else {
+            procfs.and_then(|procfs| procfs.exe(pid))
+        };
+        let exe = resolved.as_deref().unwrap_or(&path);
+        let exe = (!exe.is_empty()).then(|| strings.intern_str(exe));
+        self.begin(
+            Process {
+                pid,
+                comm: strings.intern(&event.comm),
+                exe,
+                ancestry,
+                known: true,
+            },
+            at_ns,
+        );
+    }
+
+    pub(super) fn exit(&mut self, pid: u32, at_ns: u64) {
+        self.end(pid, at_ns);
+        self.expire(at_ns);
+    }
+
+    /// The program that ran under `pid` at a time, from `/proc` when no event told of it.
+    pub(super) fn at(
+        &mut self,
+        pid: u32,
+        at_ns: u64,
+        procfs: Option<&Procfs>,
+        strings: &mut Interner,
+    ) -> Option<Arc<Process>> {
+        if pid == 0 {
+            return None;
+        }
+        if let Some(image) = self.image(pid, at_ns) {
+            return Some(Arc::clone(&image.process));
+        }
+        self.load(pid, at_ns, procfs?, strings)
+    }
+
+    /// Forgets what ended more than the grace ago.
+    pub(super) fn expire(&mut self, now_ns: u64) {
+        while let Some((end_ns, pid)) = self.ended.front().copied()
+            && now_ns.saturating_sub(end_ns) >= GRACE_NS
+        {
+            self.ended.pop_front();
+            self.forget(pid);
+        }
+    }
+
+    fn image(&mut self, pid: u32, at_ns: u64) -> Option<&mut Image> {
+        let images = self.by_pid.get_mut(&pid)?;
+        images
+            .iter_mut()
+            .rev()
+            .find(|image| image.start_ns <= at_ns && at_ns <= image.end_ns)
+    }
+
+    fn running(&self, pid: u32) -> Option<&Image> {
+        self.by_pid.get(&pid)?.last().filter(|image| image.end_ns == u64::MAX)
+    }
+
+    /// Ancestry of a process that `parent_pid` forks.
+    fn ancestry_below(&mut self, parent_pid: u32, at_ns: u64) -> Arc<[Arc<str>]> {
+        let Some(parent) = self.image(parent_pid, at_ns) else {
+            return Arc::default();
+        };
+        let Image { process, below, .. } = parent;
+        Arc::clone(below.get_or_insert_with(|| {
+            let older = process.ancestry.iter().take(MAX_ANCESTRY - 1);
+            [&process.comm].into_iter().chain(older).cloned().collect()
+        }))
+    }
+
+    /// A program begins; the one before it under this pid has ended, told or not.
+    fn begin(&mut self, process: Process, start_ns: u64) {
+        self.end(process.pid, start_ns);
+        if self.len >= self.limit {
+            self.evicted += 1;
+            match self.ended.pop_front() {
+                Some((_, pid)) => self.forget(pid),
+                // Every process runs: the newcomer stays unknown.
+                None => return,
+            }
+        }
+        self.len += 1;
+        let image = Image {
+            process: Arc::new(process),
+            start_ns,
+            end_ns: u64::MAX,
+            below: None,
+        };
+        self.by_pid.entry(image.process.pid).or_default().push(image);
+    }
+
+    fn end(&mut self, pid: u32, at_ns: u64) {
+        if let Some(image) = self.by_pid.get_mut(&pid).and_then(|images| images.last_mut())
+            && image.end_ns == u64::MAX
+        {
+            image.end_ns = at_ns.max(image.start_ns);
+            self.ended.push_back((image.end_ns, pid));
+        }
+    }
+
+    /// Drops the oldest ended image of a pid.
+    fn forget(&mut self, pid: u32) {
+        if let Some(images) = self.by_pid.get_mut(&pid)
+            && images.first().is_some_and(|image| image.end_ns != u64::MAX)
+        {
+            images.remove(0);
+            self.len -= 1;
+            if images.is_empty() {
+                self.by_pid.remove(&pid);
+            }
+        }
+    }
+
+    /// Takes a running process from `/proc`, unless it started after `at_ns`: then it only has the pid of the one
+    /// that was asked for.
+    fn load(&mut self, pid: u32, at_ns: u64, procfs: &Procfs, strings: &mut Interner) -> Option<Arc<Process>> {
+        if self.running(pid).is_some() {
+            return None; // It runs something that began later; what ran before is not known.
+        }
+        let stat = procfs
+            .stat(pid)
+            .filter(|stat| stat.start_ns <= at_ns.saturating_add(START_TOLERANCE_NS))?;
+        let exe = procfs.exe(pid).map(|exe| strings.intern_str(&exe));
+        let mut ancestry = Vec::new();
+        let mut next = stat.parent_pid;
+        while next != 0 && ancestry.len() < MAX_ANCESTRY {
+            if let Some(parent) = self.running(next) {
+                ancestry.push(Arc::clone(&parent.process.comm));
+                ancestry.extend(parent.process.ancestry.iter().cloned());
+                ancestry.truncate(MAX_ANCESTRY);
+                break;
+            }
+            let Some(parent) = procfs.stat(next) else { break };
+            ancestry.push(strings.intern_str(&parent.comm));
+            next = parent.parent_pid;
+        }
+        let comm = strings.intern_str(&stat.comm);
+        self.begin(
+            Process {
+                pid,
+                comm,
+                exe,
+                ancestry: ancestry.into(),
+                known: true,
+            },
+            stat.start_ns.min(at_ns),
+        );
+        self.running(pid).map(|image| Arc::clone(&image.process))
+    }
+}
