@@ -3,13 +3,15 @@
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, ROLE_CLIENT, tcp_state},
-    event::CONNECTION_OPEN,
+    event::{CONNECTION_CLOSE, CONNECTION_OPEN},
 };
 
 use crate::{
     kernel::{Sock, TcpSock},
     settings, socket,
 };
+
+const EADDRNOTAVAIL: u16 = 99;
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
@@ -28,6 +30,20 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
         socket::report(event, tcp, CONNECTION_OPEN);
         return 0;
     }
+    if settings::state_by_tracing() && old == tcp_state::SYN_SENT && new == tcp_state::CLOSE && !has_port(sk) {
+        // No port was free, so no SYN left after all. The error is only on its way to the application.
+        event.state.syn_ns = 0;
+        event.state.error = EADDRNOTAVAIL;
+        event.state.closed_ns = socket::now();
+        event.state.tcp_state = new;
+        socket::report(event, tcp, CONNECTION_CLOSE);
+        return 0;
+    }
     socket::transition(event, tcp, old, new);
     0
+}
+
+#[inline(always)]
+fn has_port(sk: *const Sock) -> bool {
+    Sock::local_port(sk) != [0, 0]
 }
