@@ -17,9 +17,9 @@ const IPPROTO_TCP: u16 = 6;
 #[unsafe(no_mangle)]
 static SKC_FAMILY: Field<Sock, u16> = Field::new();
 #[unsafe(no_mangle)]
-static SKC_DADDR: Field<Sock, [u8; 4]> = Field::new();
+static SKC_DADDR: Field<Sock, u32> = Field::new();
 #[unsafe(no_mangle)]
-static SKC_RCV_SADDR: Field<Sock, [u8; 4]> = Field::new();
+static SKC_RCV_SADDR: Field<Sock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static SKC_V6_DADDR: Field<Sock, [u8; 16]> = Field::new();
 #[unsafe(no_mangle)]
@@ -58,13 +58,13 @@ impl Sock {
     /// Remote IPv4 address, network byte order.
     #[inline(always)]
     pub fn remote_ipv4(sk: *const Self) -> [u8; 4] {
-        SKC_DADDR.probe_read(sk).unwrap_or_default()
+        SKC_DADDR.read(sk).to_ne_bytes()
     }
 
     /// Local IPv4 address, network byte order.
     #[inline(always)]
     pub fn local_ipv4(sk: *const Self) -> [u8; 4] {
-        SKC_RCV_SADDR.probe_read(sk).unwrap_or_default()
+        SKC_RCV_SADDR.read(sk).to_ne_bytes()
     }
 
     /// Remote IPv6 address.
