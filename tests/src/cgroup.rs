@@ -39,7 +39,9 @@ impl Cgroup {
     /// A process that writes `0` here moves itself into this cgroup.
     pub(crate) fn procs(&self) -> Result<OwnedFd> {
         let file = File::options().write(true).open(self.path.join("cgroup.procs"));
-        Ok(file.with_context(|| format!("opening {}/cgroup.procs", self.path.display()))?.into())
+        Ok(file
+            .with_context(|| format!("opening {}/cgroup.procs", self.path.display()))?
+            .into())
     }
 }
 
@@ -79,7 +81,8 @@ pub(crate) fn mount_point() -> Result<PathBuf> {
 fn mount_point_in(mountinfo: &str) -> Option<PathBuf> {
     mountinfo.lines().find_map(|line| {
         let (mount, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+        kind.starts_with("cgroup2 ")
+            .then(|| mount.split(' ').nth(4).map(PathBuf::from))?
     })
 }
 

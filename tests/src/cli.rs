@@ -12,7 +12,10 @@ use crate::{router, scenario, signals, tools, traffic};
 
 /// Compare what hopline says with the truth, in network namespaces of the lab's own (run as root).
 #[derive(Debug, Parser)]
-#[command(name = "lab", after_help = "Examples:\n  lab --list\n  lab connect --json connect.json\n  lab churn --sabotage swap   # must end in FAIL")]
+#[command(
+    name = "lab",
+    after_help = "Examples:\n  lab --list\n  lab connect --json connect.json\n  lab churn --sabotage swap   # must end in FAIL"
+)]
 pub(crate) struct Cli {
     /// Scenario to run; see --list.
     scenario: Option<String>,
@@ -89,7 +92,8 @@ fn run_scenario(cli: &Cli) -> anyhow::Result<bool> {
     tools::check(scenario.tools)?;
     signals::block()?;
     let mut verdict = Verdict::new(scenario.name);
-    let outcome = Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds).and_then(|lab| (scenario.run)(&lab, &mut verdict));
+    let outcome =
+        Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds).and_then(|lab| (scenario.run)(&lab, &mut verdict));
     if let Err(error) = outcome {
         verdict.trouble(format!("{error:#}"));
     }

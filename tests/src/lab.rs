@@ -29,7 +29,8 @@ pub(crate) struct Lab {
     pub(crate) traffic: Cgroup,
     /// Routers, captures, servers that are not watched, and hopline.
     pub(crate) tools: Cgroup,
-    root: RootCgroup,
+    /// Dropped after its children.
+    _root: RootCgroup,
     directory: TempDir,
     hopline: PathBuf,
     executable: PathBuf,
@@ -43,16 +44,21 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn set_up(sabotage: Option<Sabotage>, tolerance: Tolerance, seconds: u64) -> Result<Self> {
-        let hopline = std::env::var_os("HOPLINE_BIN").map_or_else(|| PathBuf::from("target/release/hopline"), PathBuf::from);
+        let hopline =
+            std::env::var_os("HOPLINE_BIN").map_or_else(|| PathBuf::from("target/release/hopline"), PathBuf::from);
         let hopline = std::path::absolute(hopline)?;
-        ensure!(hopline.is_file(), "{} is not there: build hopline first, or name its binary in HOPLINE_BIN", hopline.display());
+        ensure!(
+            hopline.is_file(),
+            "{} is not there: build hopline first, or name its binary in HOPLINE_BIN",
+            hopline.display()
+        );
         let root = RootCgroup::create()?;
         let directory = TempDir::with_prefix("hopline-lab-").context("making a temporary directory")?;
         signals::clean_up_on_signal(root.cgroup.path().to_owned(), directory.path().to_owned());
         Ok(Self {
             traffic: root.cgroup.child("traffic")?,
             tools: root.cgroup.child("tools")?,
-            root,
+            _root: root,
             directory,
             hopline,
             executable: std::env::current_exe()?,
@@ -60,11 +66,6 @@ impl Lab {
             tolerance,
             seconds,
         })
-    }
-
-    /// A cgroup beside `traffic` and `tools`.
-    pub(crate) fn cgroup(&self, name: &str) -> Result<Cgroup> {
-        self.root.cgroup.child(name)
     }
 
     /// A path in the lab's temporary directory.
@@ -87,7 +88,11 @@ impl Lab {
     /// Starts a helper of this binary with piped stdin and stdout.
     pub(crate) fn helper(&self, words: &[&str], netns: &NetNs, cgroup: &Cgroup) -> Result<Process> {
         let mut command = Command::new(&self.executable);
-        command.arg("internal").args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .arg("internal")
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         Process::spawn(command, Some(netns), cgroup)
     }
 

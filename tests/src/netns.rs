@@ -54,7 +54,11 @@ impl NetNs {
     /// Runs `ip` with these words.
     pub(crate) fn ip(&self, words: &str) -> Result<()> {
         let output = self.run(|| Command::new("ip").args(words.split(' ')).output().context("running ip"))?;
-        ensure!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        ensure!(
+            output.status.success(),
+            "ip {words}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
         Ok(())
     }
 
@@ -66,7 +70,11 @@ impl NetNs {
 
     /// Sets it where this kernel has it; older ones then behave as if it were so.
     pub(crate) fn sysctl_if_there(&self, key: &str, value: &str) -> Result<()> {
-        if sysctl_path(key).exists() { self.sysctl(key, value) } else { Ok(()) }
+        if sysctl_path(key).exists() {
+            self.sysctl(key, value)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 
 /// What the lab looks at in a TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "they are the header's flags")]
 pub(crate) struct Segment {
     pub(crate) source: SocketAddr,
     pub(crate) destination: SocketAddr,
@@ -31,7 +32,9 @@ pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
 /// The TCP segment in an IP packet; `None` for anything else.
 pub(crate) fn tcp_segment(packet: &[u8]) -> Option<Segment> {
     let (source, destination) = addresses(packet)?;
-    let TransportSlice::Tcp(tcp) = LaxSlicedPacket::from_ip(packet).ok()?.transport? else { return None };
+    let TransportSlice::Tcp(tcp) = LaxSlicedPacket::from_ip(packet).ok()?.transport? else {
+        return None;
+    };
     Some(Segment {
         source: SocketAddr::new(source, tcp.source_port()),
         destination: SocketAddr::new(destination, tcp.destination_port()),

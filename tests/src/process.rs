@@ -126,7 +126,8 @@ impl Process {
         // Fields count from after the parenthesised name; utime and stime are the 14th and 15th of all.
         let (_, fields) = stat.rsplit_once(')').context("stat")?;
         let fields: Vec<&str> = fields.split_whitespace().collect();
-        let ticks: u64 = fields.get(11).context("utime")?.parse::<u64>()? + fields.get(12).context("stime")?.parse::<u64>()?;
+        let ticks: u64 =
+            fields.get(11).context("utime")?.parse::<u64>()? + fields.get(12).context("stime")?.parse::<u64>()?;
         let per_second = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK)?.context("CLK_TCK")?;
         Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
     }

@@ -29,7 +29,10 @@ pub(crate) fn clean_up_on_signal(cgroup: PathBuf, directory: PathBuf) {
         if let Err(error) = std::fs::remove_dir_all(&directory) {
             eprintln!("lab: {}: {error}", directory.display());
         }
-        #[expect(clippy::exit, reason = "the main thread may wait for what was just killed; everything is removed")]
+        #[expect(
+            clippy::exit,
+            reason = "the main thread may wait for what was just killed; everything is removed"
+        )]
         std::process::exit(130);
     });
 }

@@ -25,9 +25,18 @@ pub(crate) fn check(needed: &[&str]) -> Result<()> {
     }
     let packages: Vec<&str> = missing
         .iter()
-        .filter_map(|tool| PACKAGES.iter().find(|(name, _)| name == tool).map(|(_, package)| *package))
+        .filter_map(|tool| {
+            PACKAGES
+                .iter()
+                .find(|(name, _)| name == tool)
+                .map(|(_, package)| *package)
+        })
         .collect();
-    bail!("missing: {}; install with: apt-get install -y {}", missing.join(", "), packages.join(" "))
+    bail!(
+        "missing: {}; install with: apt-get install -y {}",
+        missing.join(", "),
+        packages.join(" ")
+    )
 }
 
 /// Looks in PATH and in the directories of system programs, which a user's PATH may lack.

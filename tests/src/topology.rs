@@ -48,7 +48,14 @@ impl Family {
 
     /// The server's address in the two-namespace layout, as on the wire.
     pub(crate) fn server(self, port: u16) -> SocketAddr {
-        SocketAddr::new(if self == Self::Ipv6 { SERVER6.into() } else { SERVER4.into() }, port)
+        SocketAddr::new(
+            if self == Self::Ipv6 {
+                SERVER6.into()
+            } else {
+                SERVER4.into()
+            },
+            port,
+        )
     }
 }
 
@@ -82,7 +89,11 @@ impl Pair {
             netns.ip(&format!("addr add fd99:{side}::2/64 dev {DEVICE} nodad"))?;
             netns.ip(&format!("route add fd99::/16 dev {DEVICE}"))?;
         }
-        Ok(Self { _router: router, client, server })
+        Ok(Self {
+            _router: router,
+            client,
+            server,
+        })
     }
 }
 
@@ -98,7 +109,13 @@ pub(crate) fn busy_loopback() -> Result<NetNs> {
 
 /// One of the kernel's own counters of a namespace, as `nstat` names it.
 pub(crate) fn kernel_counter(netns: &NetNs, name: &str) -> Result<u64> {
-    let output = netns.run(|| Ok(std::process::Command::new("nstat").args(["-a", "-s", "-z", "-j"]).output()?))?;
+    let output = netns.run(|| {
+        Ok(std::process::Command::new("nstat")
+            .args(["-a", "-s", "-z", "-j"])
+            .output()?)
+    })?;
     let counters: Value = serde_json::from_slice(&output.stdout)?;
-    counters["kernel"][name].as_u64().ok_or_else(|| anyhow::anyhow!("nstat does not know {name}"))
+    counters["kernel"][name]
+        .as_u64()
+        .ok_or_else(|| anyhow::anyhow!("nstat does not know {name}"))
 }

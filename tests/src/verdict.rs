@@ -22,14 +22,40 @@ struct Row {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Finding {
-    Count { measured: u64, truth: u64 },
-    Time { measured: f64, truth: f64, unit: &'static str, tolerance_us: f64 },
-    Text { measured: String, truth: String },
-    AtMost { measured: f64, at_most: f64, unit: &'static str },
-    AtLeast { measured: f64, at_least: f64, unit: &'static str },
-    Note { note: f64, unit: &'static str },
-    Skipped { skipped: String },
-    Trouble { trouble: String },
+    Count {
+        measured: u64,
+        truth: u64,
+    },
+    Time {
+        measured: f64,
+        truth: f64,
+        unit: &'static str,
+        tolerance_us: f64,
+    },
+    Text {
+        measured: String,
+        truth: String,
+    },
+    AtMost {
+        measured: f64,
+        at_most: f64,
+        unit: &'static str,
+    },
+    AtLeast {
+        measured: f64,
+        at_least: f64,
+        unit: &'static str,
+    },
+    Note {
+        note: f64,
+        unit: &'static str,
+    },
+    Skipped {
+        skipped: String,
+    },
+    Trouble {
+        trouble: String,
+    },
 }
 
 /// All rows of one scenario.
@@ -41,11 +67,18 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     pub(crate) fn new(scenario: &'static str) -> Self {
-        Self { scenario, rows: Vec::new() }
+        Self {
+            scenario,
+            rows: Vec::new(),
+        }
     }
 
     fn push(&mut self, name: impl Into<String>, finding: Finding, ok: Option<bool>) {
-        self.rows.push(Row { name: name.into(), finding, ok });
+        self.rows.push(Row {
+            name: name.into(),
+            finding,
+            ok,
+        });
     }
 
     /// A count must be exact.
@@ -56,7 +89,16 @@ impl Verdict {
     /// A time must be within `tolerance_us` of the truth. NaN (nothing measured) is not.
     pub(crate) fn time_us(&mut self, name: impl Into<String>, measured: f64, truth: f64, tolerance_us: f64) {
         let ok = (measured - truth).abs() <= tolerance_us;
-        self.push(name, Finding::Time { measured, truth, unit: "us", tolerance_us }, Some(ok));
+        self.push(
+            name,
+            Finding::Time {
+                measured,
+                truth,
+                unit: "us",
+                tolerance_us,
+            },
+            Some(ok),
+        );
     }
 
     /// A word must be the same.
@@ -67,11 +109,27 @@ impl Verdict {
     }
 
     pub(crate) fn at_most(&mut self, name: impl Into<String>, measured: f64, at_most: f64, unit: &'static str) {
-        self.push(name, Finding::AtMost { measured, at_most, unit }, Some(measured <= at_most));
+        self.push(
+            name,
+            Finding::AtMost {
+                measured,
+                at_most,
+                unit,
+            },
+            Some(measured <= at_most),
+        );
     }
 
     pub(crate) fn at_least(&mut self, name: impl Into<String>, measured: f64, at_least: f64, unit: &'static str) {
-        self.push(name, Finding::AtLeast { measured, at_least, unit }, Some(measured >= at_least));
+        self.push(
+            name,
+            Finding::AtLeast {
+                measured,
+                at_least,
+                unit,
+            },
+            Some(measured >= at_least),
+        );
     }
 
     /// Printed, not judged.
@@ -86,7 +144,13 @@ impl Verdict {
 
     /// The scenario could not be carried through.
     pub(crate) fn trouble(&mut self, trouble: impl Into<String>) {
-        self.push("trouble", Finding::Trouble { trouble: trouble.into() }, Some(false));
+        self.push(
+            "trouble",
+            Finding::Trouble {
+                trouble: trouble.into(),
+            },
+            Some(false),
+        );
     }
 
     pub(crate) fn passed(&self) -> bool {
@@ -95,17 +159,33 @@ impl Verdict {
 
     /// The table and the last line.
     pub(crate) fn print(&self) {
-        let width = self.rows.iter().map(|row| row.name.len()).max().unwrap_or_default().max(8);
-        println!("{:width$}  {:>16}  {:>16}  {:>14}", "compared", "measured", "truth", "deviation");
+        let width = self
+            .rows
+            .iter()
+            .map(|row| row.name.len())
+            .max()
+            .unwrap_or_default()
+            .max(8);
+        println!(
+            "{:width$}  {:>16}  {:>16}  {:>14}",
+            "compared", "measured", "truth", "deviation"
+        );
         for row in &self.rows {
             let mark = if row.ok == Some(false) { "  <- FAIL" } else { "" };
             println!("{:width$}  {}{mark}", row.name, row.finding.columns());
         }
         let count = |wanted: Option<bool>| self.rows.iter().filter(|row| row.ok == wanted).count();
-        let skipped = self.rows.iter().filter(|row| matches!(row.finding, Finding::Skipped { .. })).count();
+        let skipped = self
+            .rows
+            .iter()
+            .filter(|row| matches!(row.finding, Finding::Skipped { .. }))
+            .count();
         let (right, wrong) = (count(Some(true)), count(Some(false)));
         let word = if self.passed() { "PASS" } else { "FAIL" };
-        println!("{word} {}: {right} right, {wrong} wrong, {skipped} skipped", self.scenario);
+        println!(
+            "{word} {}: {right} right, {wrong} wrong, {skipped} skipped",
+            self.scenario
+        );
     }
 
     pub(crate) fn write_json(&self, file: &Path) -> Result<()> {
@@ -115,7 +195,10 @@ impl Verdict {
             #[serde(flatten)]
             all: &'a Verdict,
         }
-        let document = Document { verdict: if self.passed() { "PASS" } else { "FAIL" }, all: self };
+        let document = Document {
+            verdict: if self.passed() { "PASS" } else { "FAIL" },
+            all: self,
+        };
         let text = serde_json::to_string_pretty(&document)? + "\n";
         fs::write(file, text).with_context(|| format!("writing {}", file.display()))
     }
@@ -125,20 +208,41 @@ impl Finding {
     fn columns(&self) -> String {
         match self {
             Self::Count { measured, truth } => {
-                format!("{measured:>16}  {truth:>16}  {:>+14}", i128::from(*measured) - i128::from(*truth))
+                format!(
+                    "{measured:>16}  {truth:>16}  {:>+14}",
+                    i128::from(*measured) - i128::from(*truth)
+                )
             }
-            Self::Time { measured, truth, unit, .. } => format!(
+            Self::Time {
+                measured, truth, unit, ..
+            } => format!(
                 "{:>16}  {:>16}  {:>14}",
                 format!("{measured:.1} {unit}"),
                 format!("{truth:.1} {unit}"),
                 format!("{:+.1} {unit}", measured - truth)
             ),
             Self::Text { measured, truth } => format!("{measured:>16}  {truth:>16}"),
-            Self::AtMost { measured, at_most, unit } => {
-                format!("{:>16}  {:>16}", format!("{measured:.2} {unit}"), format!("<= {at_most:.2}"))
+            Self::AtMost {
+                measured,
+                at_most,
+                unit,
+            } => {
+                format!(
+                    "{:>16}  {:>16}",
+                    format!("{measured:.2} {unit}"),
+                    format!("<= {at_most:.2}")
+                )
             }
-            Self::AtLeast { measured, at_least, unit } => {
-                format!("{:>16}  {:>16}", format!("{measured:.2} {unit}"), format!(">= {at_least:.2}"))
+            Self::AtLeast {
+                measured,
+                at_least,
+                unit,
+            } => {
+                format!(
+                    "{:>16}  {:>16}",
+                    format!("{measured:.2} {unit}"),
+                    format!(">= {at_least:.2}")
+                )
             }
             Self::Note { note, unit } => format!("{:>16}", format!("{note:.2} {unit}")),
             Self::Skipped { skipped } => format!("skipped: {skipped}"),
@@ -173,7 +277,10 @@ mod tests {
     #[test]
     fn nearest_rank() {
         let mut values: Vec<f64> = (1..=200).rev().map(f64::from).collect();
-        assert_eq!((percentile(&mut values, 50), percentile(&mut values, 95)), (100.0, 190.0));
+        assert_eq!(
+            (percentile(&mut values, 50), percentile(&mut values, 95)),
+            (100.0, 190.0)
+        );
         assert!(percentile(&mut [], 50).is_nan());
     }
 }

@@ -85,7 +85,10 @@ impl Conversations {
         let as_client = (segment.source, segment.destination);
         let as_server = (segment.destination, segment.source);
         if segment.syn && !segment.ack {
-            self.by_addresses.entry(as_client).or_default().add(time_ns, segment, true);
+            self.by_addresses
+                .entry(as_client)
+                .or_default()
+                .add(time_ns, segment, true);
         } else if let Some(conversation) = self.by_addresses.get_mut(&as_client) {
             conversation.add(time_ns, segment, true);
         } else if let Some(conversation) = self.by_addresses.get_mut(&as_server) {
@@ -100,7 +103,10 @@ impl Conversations {
 
     /// Every connection to `server`, with its client's address.
     pub(crate) fn to(&self, server: SocketAddr) -> impl Iterator<Item = (SocketAddr, &Conversation)> {
-        self.by_addresses.iter().filter(move |((_, to), _)| *to == server).map(|((from, _), found)| (*from, found))
+        self.by_addresses
+            .iter()
+            .filter(move |((_, to), _)| *to == server)
+            .map(|((from, _), found)| (*from, found))
     }
 }
 
@@ -143,6 +149,9 @@ mod tests {
         let address = |(ip, port): ([u8; 4], u16)| SocketAddr::from((ip, port));
         let found = conversations.get(address(CLIENT), address(SERVER)).expect("seen");
         assert_eq!((found.client_tcp_us(), found.server_tcp_us()), (Some(6.0), Some(2.0)));
-        assert_eq!((found.syn_again, found.synack_again, found.closer), (1, 1, Some(Closer::ServerFin)));
+        assert_eq!(
+            (found.syn_again, found.synack_again, found.closer),
+            (1, 1, Some(Closer::ServerFin))
+        );
     }
 }

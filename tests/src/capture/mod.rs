@@ -35,7 +35,16 @@ impl Capture {
         let stderr = lab.file(format!("{name}.tcpdump"));
         let mut command = Command::new("tcpdump");
         command
-            .args(["-i", device, "-s", "160", "-B", "16384", "--time-stamp-precision=nano", "--immediate-mode"])
+            .args([
+                "-i",
+                device,
+                "-s",
+                "160",
+                "-B",
+                "16384",
+                "--time-stamp-precision=nano",
+                "--immediate-mode",
+            ])
             // Packets must reach the file at once, and root may write to the lab's directory.
             .args(["-U", "-Z", "root", "-n", "-w"])
             .arg(&file)
@@ -43,7 +52,12 @@ impl Capture {
             .stdout(Stdio::null())
             .stderr(File::create(&stderr)?);
         let tcpdump = Process::spawn(command, Some(netns), &lab.tools)?;
-        let capture = Self { tcpdump, file, stderr, patience: lab.patience() };
+        let capture = Self {
+            tcpdump,
+            file,
+            stderr,
+            patience: lab.patience(),
+        };
         capture.wait_until_listening()?;
         Ok(capture)
     }
@@ -56,7 +70,10 @@ impl Capture {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        bail!("tcpdump did not start: {}", std::fs::read_to_string(&self.stderr)?.trim())
+        bail!(
+            "tcpdump did not start: {}",
+            std::fs::read_to_string(&self.stderr)?.trim()
+        )
     }
 
     /// Ends the capture and reads it. Fails when tcpdump itself lost packets: then it is no truth.
@@ -66,9 +83,14 @@ impl Capture {
         self.tcpdump.signal(Signal::SIGINT)?;
         self.tcpdump.wait(Duration::from_secs(10) * self.patience)?;
         let summary = std::fs::read_to_string(&self.stderr)?;
-        let dropped = summary.lines().find(|line| line.ends_with("packets dropped by kernel")).context("tcpdump's summary")?;
+        let dropped = summary
+            .lines()
+            .find(|line| line.ends_with("packets dropped by kernel"))
+            .context("tcpdump's summary")?;
         ensure!(dropped.starts_with("0 "), "tcpdump lost packets: {dropped}");
         let packets = pcap::read(&self.file)?;
-        Ok(Conversations::new(packets.iter().map(|packet| (packet.time_ns, packet.ip.as_slice()))))
+        Ok(Conversations::new(
+            packets.iter().map(|packet| (packet.time_ns, packet.ip.as_slice())),
+        ))
     }
 }

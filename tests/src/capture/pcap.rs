@@ -27,7 +27,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<Packet>> {
 
 fn parse(bytes: &[u8]) -> Result<Vec<Packet>> {
     let (header, mut rest) = bytes.split_at_checked(24).context("capture without header")?;
-    ensure!(word(header, 0) == NANOSECOND_MAGIC, "capture is not of this machine with nanosecond stamps");
+    ensure!(
+        word(header, 0) == NANOSECOND_MAGIC,
+        "capture is not of this machine with nanosecond stamps"
+    );
     let skip = match word(header, 20) {
         LINK_RAW => 0,
         LINK_ETHERNET => ETHERNET_HEADER,
@@ -38,7 +41,10 @@ fn parse(bytes: &[u8]) -> Result<Vec<Packet>> {
         let length = word(record, 8) as usize;
         let (packet, after) = after.split_at_checked(length).context("capture ends within a packet")?;
         let time_ns = u64::from(word(record, 0)) * 1_000_000_000 + u64::from(word(record, 4));
-        packets.push(Packet { time_ns, ip: packet.get(skip..).unwrap_or_default().to_vec() });
+        packets.push(Packet {
+            time_ns,
+            ip: packet.get(skip..).unwrap_or_default().to_vec(),
+        });
         rest = after;
     }
     Ok(packets)
@@ -57,7 +63,11 @@ mod tests {
         let mut bytes: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
         for (seconds, nanoseconds, data) in packets {
             let length = data.len() as u32;
-            bytes.extend([*seconds, *nanoseconds, length, length].iter().flat_map(|word| word.to_ne_bytes()));
+            bytes.extend(
+                [*seconds, *nanoseconds, length, length]
+                    .iter()
+                    .flat_map(|word| word.to_ne_bytes()),
+            );
             bytes.extend(*data);
         }
         bytes
@@ -66,7 +76,13 @@ mod tests {
     #[test]
     fn stamps_are_nanoseconds_and_link_headers_go() {
         let raw = parse(&file(LINK_RAW, &[(1, 5, b"ab"), (2, 0, b"")])).expect("capture");
-        assert_eq!(raw[0], Packet { time_ns: 1_000_000_005, ip: b"ab".to_vec() });
+        assert_eq!(
+            raw[0],
+            Packet {
+                time_ns: 1_000_000_005,
+                ip: b"ab".to_vec()
+            }
+        );
         assert_eq!(raw.len(), 2);
         let ethernet = parse(&file(LINK_ETHERNET, &[(0, 1, b"0123456789abcdXY")])).expect("capture");
         assert_eq!(ethernet[0].ip, b"XY");

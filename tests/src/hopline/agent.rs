@@ -41,7 +41,11 @@ impl Agent {
         let address = free_address()?;
         let log = lab.file(format!("agent-{}.log", address.port()));
         let mut command = lab.hopline(&["agent", "--listen", &address.to_string(), "--cgroup"]);
-        command.arg(cgroup).stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
+        command
+            .arg(cgroup)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?);
         if let Some(file) = options.record {
             command.arg("--record").arg(file);
         }
@@ -53,7 +57,14 @@ impl Agent {
         }
         let started = Instant::now();
         let process = Process::spawn(command, None, &lab.tools)?;
-        let mut agent = Self { process, address, log, sabotage: lab.sabotage, patience: lab.patience(), started };
+        let mut agent = Self {
+            process,
+            address,
+            log,
+            sabotage: lab.sabotage,
+            patience: lab.patience(),
+            started,
+        };
         agent.wait_until_ready()?;
         Ok(agent)
     }
@@ -93,11 +104,18 @@ impl Agent {
 
     fn progress(&self) -> Result<(u64, u64)> {
         let metrics = self.scrape()?;
-        Ok((metrics.sum("hopline_events_total", &[]), metrics.sum("hopline_events_lost_total", &[])))
+        Ok((
+            metrics.sum("hopline_events_total", &[]),
+            metrics.sum("hopline_events_lost_total", &[]),
+        ))
     }
 
     /// Scrapes until `wanted` is true or `limit` is over; the last scrape, and how long it took.
-    pub(crate) fn scrape_until(&self, limit: Duration, wanted: impl Fn(&Metrics) -> bool) -> Result<(Metrics, Duration)> {
+    pub(crate) fn scrape_until(
+        &self,
+        limit: Duration,
+        wanted: impl Fn(&Metrics) -> bool,
+    ) -> Result<(Metrics, Duration)> {
         let from = Instant::now();
         loop {
             let metrics = self.scrape()?;
@@ -127,7 +145,11 @@ impl Agent {
     pub(crate) fn stop(mut self) -> Result<()> {
         self.process.signal(Signal::SIGTERM)?;
         let status = self.process.wait(Duration::from_secs(10) * self.patience)?;
-        ensure!(status.success(), "hopline agent ended with {status}: {}", tail(&self.log));
+        ensure!(
+            status.success(),
+            "hopline agent ended with {status}: {}",
+            tail(&self.log)
+        );
         Ok(())
     }
 }

@@ -14,7 +14,9 @@ pub(super) fn get(agent: SocketAddr, path: &str) -> Result<(u16, String)> {
     write!(stream, "GET {path} HTTP/1.0\r\nHost: {agent}\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("HTTP answer without end of head")?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .context("HTTP answer without end of head")?;
     let status = head.split(' ').nth(1).context("HTTP answer without status")?;
     Ok((status.parse()?, body.to_owned()))
 }

@@ -18,7 +18,10 @@ pub(super) struct Sample {
 
 impl Sample {
     fn label(&self, key: &str) -> Option<&str> {
-        self.labels.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str())
+        self.labels
+            .iter()
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -26,7 +29,9 @@ impl Metrics {
     pub(super) fn parse(text: &str) -> Result<Self> {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         let samples = lines.map(|line| parse_line(line).with_context(|| format!("metrics line `{line}`")));
-        Ok(Self { samples: samples.collect::<Result<_>>()? })
+        Ok(Self {
+            samples: samples.collect::<Result<_>>()?,
+        })
     }
 
     /// Sum over all samples of `name` with these labels; 0 when there is none.
@@ -36,16 +41,19 @@ impl Metrics {
 
     /// Values of `label` among the samples of `name`, once each.
     pub(crate) fn values<'a>(&'a self, name: &'a str, label: &str) -> Vec<&'a str> {
-        let mut values: Vec<&str> = self.matching(name, &[]).filter_map(|sample| sample.label(label)).collect();
+        let mut values: Vec<&str> = self
+            .matching(name, &[])
+            .filter_map(|sample| sample.label(label))
+            .collect();
         values.sort_unstable();
         values.dedup();
         values
     }
 
     fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
-        self.samples
-            .iter()
-            .filter(move |sample| sample.name == name && labels.iter().all(|(key, value)| sample.label(key) == Some(value)))
+        self.samples.iter().filter(move |sample| {
+            sample.name == name && labels.iter().all(|(key, value)| sample.label(key) == Some(value))
+        })
     }
 }
 
@@ -66,7 +74,11 @@ fn parse_line(line: &str) -> Result<Sample> {
         rest = &rest[1..];
     }
     let number = rest.split_whitespace().next().context("no value")?;
-    Ok(Sample { name: name.to_owned(), labels, value: number.parse()? })
+    Ok(Sample {
+        name: name.to_owned(),
+        labels,
+        value: number.parse()?,
+    })
 }
 
 /// The text up to the closing quote, unescaped, and what follows.

@@ -30,7 +30,6 @@ pub(crate) struct Endpoint {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Destination {
-    pub(crate) host: String,
     pub(crate) port: u16,
 }
 
@@ -40,7 +39,6 @@ pub(crate) struct Owner {
     pub(crate) comm: Option<String>,
     /// Names of its ancestors, the nearest parent first.
     pub(crate) ancestry: Vec<String>,
-    pub(crate) cgroup: Option<String>,
 }
 
 /// Microseconds.
@@ -79,7 +77,11 @@ impl Record {
     /// Client's and server's address, whichever side this is.
     pub(crate) fn addresses(&self) -> (SocketAddr, SocketAddr) {
         let (local, remote) = (self.local.into(), self.remote.into());
-        if self.is_client() { (local, remote) } else { (remote, local) }
+        if self.is_client() {
+            (local, remote)
+        } else {
+            (remote, local)
+        }
     }
 
     /// Port that the server listens on.

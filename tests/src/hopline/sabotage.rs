@@ -82,7 +82,10 @@ mod tests {
 
     #[test]
     fn a_single_unit_is_lost_too() {
-        assert_eq!([0.0, 1.0, 50.0, 51.0, 100.0].map(reduce), [0.0, 0.0, 49.0, 49.0, 98.0]);
+        assert_eq!(
+            [0.0, 1.0, 50.0, 51.0, 100.0].map(|count| reduce(count) as u64),
+            [0, 0, 49, 49, 98]
+        );
     }
 
     #[test]

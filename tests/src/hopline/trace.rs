@@ -29,9 +29,19 @@ impl Trace {
         let output = lab.file(format!("{name}.jsonl"));
         let log = lab.file(format!("{name}.log"));
         let mut command = lab.hopline(&["trace", "--json", "--cgroup"]);
-        command.arg(cgroup).stdin(Stdio::null()).stdout(File::create(&output)?).stderr(File::create(&log)?);
+        command
+            .arg(cgroup)
+            .stdin(Stdio::null())
+            .stdout(File::create(&output)?)
+            .stderr(File::create(&log)?);
         let process = Process::spawn(command, None, &lab.tools)?;
-        let mut trace = Self { process, output, log, sabotage: lab.sabotage, patience: lab.patience() };
+        let mut trace = Self {
+            process,
+            output,
+            log,
+            sabotage: lab.sabotage,
+            patience: lab.patience(),
+        };
         trace.wait_until_ready()?;
         Ok(trace)
     }
@@ -41,7 +51,9 @@ impl Trace {
             if let Some(status) = self.process.ended()? {
                 bail!("hopline trace ended with {status}: {}", tail(&self.log));
             }
-            Ok(fs::read_to_string(&self.log)?.lines().any(|line| line.starts_with("ready:")))
+            Ok(fs::read_to_string(&self.log)?
+                .lines()
+                .any(|line| line.starts_with("ready:")))
         })?;
         ensure!(ready, "hopline trace is not ready: {}", tail(&self.log));
         Ok(())
@@ -69,7 +81,11 @@ impl Trace {
     pub(crate) fn finish(mut self) -> Result<Vec<Record>> {
         self.process.signal(Signal::SIGINT)?;
         let status = self.process.wait(Duration::from_secs(10) * self.patience)?;
-        ensure!(status.success(), "hopline trace ended with {status}: {}", tail(&self.log));
+        ensure!(
+            status.success(),
+            "hopline trace ended with {status}: {}",
+            tail(&self.log)
+        );
         read_records(&self.output, self.sabotage)
     }
 
@@ -86,6 +102,8 @@ pub(crate) fn read_records(path: &Path, sabotage: Option<Sabotage>) -> Result<Ve
 }
 
 fn parse(text: &str, sabotage: Option<Sabotage>) -> Result<Vec<Record>> {
-    let records = text.lines().map(|line| serde_json::from_str(line).with_context(|| format!("record `{line}`")));
+    let records = text
+        .lines()
+        .map(|line| serde_json::from_str(line).with_context(|| format!("record `{line}`")));
     Ok(sabotage::falsify_records(sabotage, records.collect::<Result<_>>()?))
 }

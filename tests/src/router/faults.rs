@@ -32,15 +32,27 @@ pub(super) struct Faults {
 impl Faults {
     pub(super) fn new(faults: &[PortFault], seed: u64) -> Self {
         let by_port = faults.iter().map(|fault| (fault.port, fault.fault)).collect();
-        Self { by_port, swallowed: HashMap::new(), random: fastrand::Rng::with_seed(seed) }
+        Self {
+            by_port,
+            swallowed: HashMap::new(),
+            random: fastrand::Rng::with_seed(seed),
+        }
     }
 
     pub(super) fn fate(&mut self, segment: &Segment) -> Fate {
-        let to_server = self.by_port.get(&segment.destination.port()).map(|&fault| (fault, true));
+        let to_server = self
+            .by_port
+            .get(&segment.destination.port())
+            .map(|&fault| (fault, true));
         let found = to_server.or_else(|| self.by_port.get(&segment.source.port()).map(|&fault| (fault, false)));
-        let Some((fault, to_server)) = found else { return Fate::Forward };
-        let flow =
-            if to_server { (segment.source, segment.destination) } else { (segment.destination, segment.source) };
+        let Some((fault, to_server)) = found else {
+            return Fate::Forward;
+        };
+        let flow = if to_server {
+            (segment.source, segment.destination)
+        } else {
+            (segment.destination, segment.source)
+        };
         match fault {
             Fault::SwallowSyn { first } if to_server && segment.syn => self.swallow(flow, first),
             Fault::SwallowSynAck { first } if !to_server && segment.syn => self.swallow(flow, first),
@@ -68,12 +80,28 @@ mod tests {
     fn segment(from: &str, to: &str, syn: bool, ack: bool) -> Segment {
         let (source, destination) = (from.parse().expect("address"), to.parse().expect("address"));
         let (fin, rst) = (false, false);
-        Segment { source, destination, sequence: 1, acknowledgment: 1, syn, ack, fin, rst, payload: 0 }
+        Segment {
+            source,
+            destination,
+            sequence: 1,
+            acknowledgment: 1,
+            syn,
+            ack,
+            fin,
+            rst,
+            payload: 0,
+        }
     }
 
     #[test]
     fn only_the_first_syn_of_each_connection_vanishes() {
-        let mut faults = Faults::new(&[PortFault { port: 90, fault: Fault::SwallowSyn { first: 1 } }], 1);
+        let mut faults = Faults::new(
+            &[PortFault {
+                port: 90,
+                fault: Fault::SwallowSyn { first: 1 },
+            }],
+            1,
+        );
         for client in ["10.0.0.1:1000", "10.0.0.1:1001"] {
             assert_eq!(faults.fate(&segment(client, "10.0.0.2:90", true, false)), Fate::Drop);
             assert_eq!(faults.fate(&segment(client, "10.0.0.2:90", true, false)), Fate::Forward);
@@ -83,9 +111,24 @@ mod tests {
 
     #[test]
     fn a_reset_handshake_lets_syn_and_syn_ack_pass() {
-        let mut faults = Faults::new(&[PortFault { port: 90, fault: Fault::ResetHandshake }], 1);
-        assert_eq!(faults.fate(&segment("10.0.0.1:1000", "10.0.0.2:90", true, false)), Fate::Forward);
-        assert_eq!(faults.fate(&segment("10.0.0.2:90", "10.0.0.1:1000", true, true)), Fate::Forward);
-        assert_eq!(faults.fate(&segment("10.0.0.1:1000", "10.0.0.2:90", false, true)), Fate::Reset);
+        let mut faults = Faults::new(
+            &[PortFault {
+                port: 90,
+                fault: Fault::ResetHandshake,
+            }],
+            1,
+        );
+        assert_eq!(
+            faults.fate(&segment("10.0.0.1:1000", "10.0.0.2:90", true, false)),
+            Fate::Forward
+        );
+        assert_eq!(
+            faults.fate(&segment("10.0.0.2:90", "10.0.0.1:1000", true, true)),
+            Fate::Forward
+        );
+        assert_eq!(
+            faults.fate(&segment("10.0.0.1:1000", "10.0.0.2:90", false, true)),
+            Fate::Reset
+        );
     }
 }

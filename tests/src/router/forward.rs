@@ -25,13 +25,21 @@ impl Forwarder {
     pub(super) fn new(settings: RouterSettings) -> Self {
         let faults = Faults::new(&settings.faults, settings.seed);
         let random = fastrand::Rng::with_seed(settings.seed ^ 1);
-        Self { settings, faults, random, number: 0, last_due: [Instant::now(); 2] }
+        Self {
+            settings,
+            faults,
+            random,
+            number: 0,
+            last_due: [Instant::now(); 2],
+        }
     }
 
     /// Handles a packet that came in by `device`; what leaves goes to `queue`.
     pub(super) fn packet(&mut self, device: usize, packet: &[u8], mut queue: impl FnMut(Waiting)) {
         let now = Instant::now();
-        let Some((source, destination)) = packet::addresses(packet) else { return };
+        let Some((source, destination)) = packet::addresses(packet) else {
+            return;
+        };
         if !is_routed(destination) {
             return;
         }
@@ -52,19 +60,38 @@ impl Forwarder {
                 self.queue_some(device, now, answer, &mut queue);
             }
             Fate::Reset => {
-                self.queue_some(device, now, segment.as_ref().and_then(reply::reset_to_sender), &mut queue);
-                self.queue_some(1 - device, now, segment.as_ref().and_then(reply::reset_to_receiver), &mut queue);
+                self.queue_some(
+                    device,
+                    now,
+                    segment.as_ref().and_then(reply::reset_to_sender),
+                    &mut queue,
+                );
+                self.queue_some(
+                    1 - device,
+                    now,
+                    segment.as_ref().and_then(reply::reset_to_receiver),
+                    &mut queue,
+                );
             }
         }
     }
 
     fn queue_some(&mut self, device: usize, now: Instant, packet: Option<Vec<u8>>, queue: &mut impl FnMut(Waiting)) {
         let Some(packet) = packet else { return };
-        let jitter = if self.settings.jitter_us == 0 { 0 } else { self.random.u64(0..=self.settings.jitter_us) };
+        let jitter = if self.settings.jitter_us == 0 {
+            0
+        } else {
+            self.random.u64(0..=self.settings.jitter_us)
+        };
         let due = (now + Duration::from_micros(self.settings.delay_us + jitter)).max(self.last_due[device]);
         self.last_due[device] = due;
         self.number += 1;
-        queue(Waiting { due, number: self.number, device, packet });
+        queue(Waiting {
+            due,
+            number: self.number,
+            device,
+            packet,
+        });
     }
 
     /// Takes every hop's share of the TTL; the number of the router at which it is used up, if it is.
@@ -101,7 +128,9 @@ mod tests {
 
     fn syn(ttl: u8) -> Vec<u8> {
         let mut packet = Vec::new();
-        let builder = PacketBuilder::ipv4([10, 99, 1, 2], [10, 99, 2, 2], ttl).tcp(1000, 90, 7, 1000).syn();
+        let builder = PacketBuilder::ipv4([10, 99, 1, 2], [10, 99, 2, 2], ttl)
+            .tcp(1000, 90, 7, 1000)
+            .syn();
         builder.write(&mut packet, &[]).expect("a vector takes every packet");
         packet
     }
@@ -114,7 +143,13 @@ mod tests {
 
     #[test]
     fn every_hop_takes_one_from_the_ttl_and_the_checksum_stays_right() {
-        let out = route(RouterSettings { hops: 3, ..Default::default() }, &syn(64));
+        let out = route(
+            RouterSettings {
+                hops: 3,
+                ..Default::default()
+            },
+            &syn(64),
+        );
         let (header, _) = Ipv4Header::from_slice(&out[0].packet).expect("header");
         assert_eq!((out[0].device, header.time_to_live), (1, 61));
         assert_eq!(header.header_checksum, header.calc_header_checksum());
@@ -122,9 +157,18 @@ mod tests {
 
     #[test]
     fn the_hop_where_the_ttl_ends_answers() {
-        let out = route(RouterSettings { hops: 3, ..Default::default() }, &syn(2));
+        let out = route(
+            RouterSettings {
+                hops: 3,
+                ..Default::default()
+            },
+            &syn(2),
+        );
         let (source, destination) = packet::addresses(&out[0].packet).expect("addresses");
         assert_eq!(out[0].device, 0);
-        assert_eq!((source.to_string(), destination.to_string()), ("10.99.0.2".into(), "10.99.1.2".into()));
+        assert_eq!(
+            (source.to_string(), destination.to_string()),
+            ("10.99.0.2".into(), "10.99.1.2".into())
+        );
     }
 }

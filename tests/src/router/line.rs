@@ -35,7 +35,10 @@ pub(super) fn run(devices: &[File; 2], forwarder: &mut Forwarder) -> Result<()> 
     let mut queue: BinaryHeap<Reverse<Waiting>> = BinaryHeap::new();
     let mut buffer = vec![0; 65_536];
     loop {
-        while queue.peek().is_some_and(|Reverse(waiting)| waiting.due <= Instant::now()) {
+        while queue
+            .peek()
+            .is_some_and(|Reverse(waiting)| waiting.due <= Instant::now())
+        {
             let Some(Reverse(waiting)) = queue.pop() else { break };
             send(&devices[waiting.device], &waiting.packet)?;
         }
@@ -58,7 +61,9 @@ fn wait(devices: &[File; 2], due: Option<Instant>) -> Result<()> {
     if timeout == Some(Duration::ZERO) {
         return Ok(());
     }
-    let mut fds = devices.each_ref().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN));
+    let mut fds = devices
+        .each_ref()
+        .map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN));
     match nix::poll::ppoll(&mut fds, timeout.map(TimeSpec::from), Some(SigSet::empty())) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
         Err(error) => Err(error).context("waiting for packets"),

@@ -73,7 +73,9 @@ pub(crate) const DEVICE: &str = "tun0";
 pub(crate) fn start(lab: &Lab, client: &NetNs, server: &NetNs, settings: &RouterSettings) -> Result<Process> {
     let devices = [client.run(|| tun::create(DEVICE))?, server.run(|| tun::create(DEVICE))?];
     let mut command = Command::new(lab.executable());
-    command.args(["internal", "router", "--settings"]).arg(serde_json::to_string(settings)?);
+    command
+        .args(["internal", "router", "--settings"])
+        .arg(serde_json::to_string(settings)?);
     for device in &devices {
         command.arg(keep_across_exec(device)?.to_string());
     }
@@ -86,7 +88,9 @@ pub(crate) fn start(lab: &Lab, client: &NetNs, server: &NetNs, settings: &Router
 /// The router process.
 pub(crate) fn run(arguments: &RouterArguments) -> Result<()> {
     let settings: RouterSettings = serde_json::from_str(&arguments.settings).context("settings")?;
-    let [client, server] = arguments.devices[..] else { anyhow::bail!("two devices are needed") };
+    let [client, server] = arguments.devices[..] else {
+        anyhow::bail!("two devices are needed")
+    };
     let devices = [tun::inherited(client), tun::inherited(server)];
     println!("ready");
     line::run(&devices, &mut forward::Forwarder::new(settings))

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use etherparse::{PacketBuilder, PacketBuilderStep, IpHeaders};
+use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
 use crate::packet::Segment;
 
@@ -52,7 +52,12 @@ pub(super) fn reset_to_sender(segment: &Segment) -> Option<Vec<u8>> {
 
 /// A RST as the sender of `segment` would send it instead of that.
 pub(super) fn reset_to_receiver(segment: &Segment) -> Option<Vec<u8>> {
-    reset(segment.source, segment.destination, segment.sequence, Some(segment.acknowledgment))
+    reset(
+        segment.source,
+        segment.destination,
+        segment.sequence,
+        Some(segment.acknowledgment),
+    )
 }
 
 fn reset(from: SocketAddr, to: SocketAddr, sequence: u32, acknowledgment: Option<u32>) -> Option<Vec<u8>> {

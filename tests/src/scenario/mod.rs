@@ -1,6 +1,14 @@
 //! One file per scenario: what it starts, what must come out. Each gets a [`Lab`] and fills a [`Verdict`].
 
+mod churn;
 mod connect;
+mod degrade;
+mod existing;
+mod failures;
+mod flood;
+mod overflow;
+mod stuck;
+mod trace;
 
 use anyhow::{Context as _, Result};
 
@@ -22,6 +30,54 @@ const SCENARIOS: &[Scenario] = &[
         about: "times of the tcp phase against a capture: 0, 20, 100 ms, IPv4 and IPv6, both roles",
         tools: &["ip", "tcpdump"],
         run: connect::run,
+    },
+    Scenario {
+        name: "failures",
+        about: "every way to fail and to close, in every family: outcome, closed_by, retransmissions",
+        tools: &["ip", "tcpdump", "nstat"],
+        run: failures::run,
+    },
+    Scenario {
+        name: "churn",
+        about: "20 000 processes that live for one connection: none missed, each with its owner",
+        tools: &["ip"],
+        run: churn::run,
+    },
+    Scenario {
+        name: "flood",
+        about: "10 000 connects a second: totals exact; a quiet cgroup beside a flooding one",
+        tools: &["ip"],
+        run: flood::run,
+    },
+    Scenario {
+        name: "stuck",
+        about: "connects that hang are listed while they do",
+        tools: &["ip"],
+        run: stuck::run,
+    },
+    Scenario {
+        name: "overflow",
+        about: "a tiny ring: what is lost is counted, exactly",
+        tools: &["ip"],
+        run: overflow::run,
+    },
+    Scenario {
+        name: "existing",
+        about: "connections and listeners that were there before hopline",
+        tools: &["ip"],
+        run: existing::run,
+    },
+    Scenario {
+        name: "degrade",
+        about: "each kernel program refused in turn, beside foreign programs",
+        tools: &["ip"],
+        run: degrade::run,
+    },
+    Scenario {
+        name: "trace",
+        about: "trace -- curl: exactly its connections, and its exit code",
+        tools: &["ip", "nginx", "curl", "nsenter"],
+        run: trace::run,
     },
 ];
 

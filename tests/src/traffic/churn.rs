@@ -71,7 +71,12 @@ pub(crate) fn run(arguments: &ChurnArguments) -> Result<()> {
             .stdout(File::from(std::os::fd::OwnedFd::from(writer.try_clone()?)))
             .spawn()
             .context("starting a child")?;
-        spawned.push(Spawned { pid: child.id(), comm: name.clone(), port: 0, lived_us: 0 });
+        spawned.push(Spawned {
+            pid: child.id(),
+            comm: name.clone(),
+            port: 0,
+            lived_us: 0,
+        });
         running.insert(child.id().cast_signed(), (number, from));
     }
     while !running.is_empty() {
@@ -91,7 +96,9 @@ pub(crate) fn run(arguments: &ChurnArguments) -> Result<()> {
 
 fn reap(running: &mut HashMap<i32, (usize, Instant)>, spawned: &mut [Spawned]) -> Result<()> {
     let status = wait()?;
-    let (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = status else { return Ok(()) };
+    let (WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = status else {
+        return Ok(());
+    };
     if let Some((number, from)) = running.remove(&pid.as_raw()) {
         spawned[number].lived_us = from.elapsed().as_micros() as u64;
     }

@@ -71,7 +71,11 @@ pub(crate) struct Attempt {
 
 /// The attempts that a finished generator printed.
 pub(crate) fn attempts(output: &str) -> Result<Vec<Attempt>> {
-    output.lines().filter(|line| *line != "ready").map(|line| serde_json::from_str(line).context("attempt")).collect()
+    output
+        .lines()
+        .filter(|line| *line != "ready")
+        .map(|line| serde_json::from_str(line).context("attempt"))
+        .collect()
 }
 
 /// Connects, prints one [`Attempt`] per line; with `--end hold` also `ready` once all are open.
@@ -111,7 +115,12 @@ fn errno(error: &io::Error) -> i32 {
 
 /// One connection from connect to end; the socket is given back when it is to stay open.
 fn one(arguments: &ConnectArguments) -> (Attempt, Option<Socket>) {
-    let mut attempt = Attempt { port: 0, pid: std::process::id(), error: 0, later: 0 };
+    let mut attempt = Attempt {
+        port: 0,
+        pid: std::process::id(),
+        error: 0,
+        later: 0,
+    };
     let socket = match connect(arguments) {
         (socket, Ok(())) => socket,
         (socket, Err(error)) => {
@@ -120,7 +129,9 @@ fn one(arguments: &ConnectArguments) -> (Attempt, Option<Socket>) {
             return (attempt, None);
         }
     };
-    let Some(mut socket) = socket else { return (attempt, None) };
+    let Some(mut socket) = socket else {
+        return (attempt, None);
+    };
     attempt.port = port(&socket);
     let mut ended = exchange(&socket, arguments.exchange);
     thread::sleep(Duration::from_millis(arguments.linger_ms));
@@ -152,7 +163,11 @@ fn connect(arguments: &ConnectArguments) -> (Option<Socket>, io::Result<()>) {
 }
 
 fn port(socket: &Socket) -> u16 {
-    socket.local_addr().ok().and_then(|address| address.as_socket()).map_or(0, |address| address.port())
+    socket
+        .local_addr()
+        .ok()
+        .and_then(|address| address.as_socket())
+        .map_or(0, |address| address.port())
 }
 
 /// Sends and receives at the same time: an echo of megabytes fills both directions.

@@ -46,7 +46,11 @@ pub(crate) fn run(arguments: &FloodArguments) -> Result<()> {
     let length = Duration::from_secs(arguments.seconds);
     let mut targets = arguments.to.iter().cycle();
     while start.elapsed() < length {
-        let due = if arguments.rate == 0 { u64::MAX } else { (start.elapsed().as_secs_f64() * arguments.rate as f64) as u64 };
+        let due = if arguments.rate == 0 {
+            u64::MAX
+        } else {
+            (start.elapsed().as_secs_f64() * arguments.rate as f64) as u64
+        };
         if flooded.total() >= due {
             std::thread::sleep(Duration::from_micros(500));
             continue;
@@ -62,7 +66,7 @@ pub(crate) fn run(arguments: &FloodArguments) -> Result<()> {
     Ok(())
 }
 
-/// A RST leaves no TIME_WAIT behind, so ports do not run out.
+/// A RST leaves no `TIME_WAIT` behind, so ports do not run out.
 fn connect_and_reset(target: SocketAddr) -> std::io::Result<()> {
     let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
     socket.set_linger(Some(Duration::ZERO))?;

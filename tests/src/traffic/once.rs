@@ -19,11 +19,21 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     let address: SocketAddr = arguments.next()?.to_str()?.parse().ok()?;
     let number: u32 = arguments.next()?.to_str()?.parse().ok()?;
     let stream = TcpStream::connect(address);
-    let port = stream.as_ref().ok().and_then(|stream| stream.local_addr().ok()).map_or(0, |address| address.port());
+    let port = stream
+        .as_ref()
+        .ok()
+        .and_then(|stream| stream.local_addr().ok())
+        .map_or(0, |address| address.port());
     let mut report = [0; REPORT_BYTES];
     report[..4].copy_from_slice(&number.to_le_bytes());
     report[4..].copy_from_slice(&port.to_le_bytes());
     // One write below PIPE_BUF: reports of many processes do not mix.
-    let written = std::io::stdout().write_all(&report).and_then(|()| std::io::stdout().flush());
-    Some(if written.is_ok() && port != 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let written = std::io::stdout()
+        .write_all(&report)
+        .and_then(|()| std::io::stdout().flush());
+    Some(if written.is_ok() && port != 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -50,7 +50,11 @@ impl FromStr for Listen {
             Some("sink") => Behaviour::Sink,
             other => return Err(anyhow!("behaviour {other:?}")),
         };
-        Ok(Self { address, behaviour, mptcp: parts.next() == Some("mptcp") })
+        Ok(Self {
+            address,
+            behaviour,
+            mptcp: parts.next() == Some("mptcp"),
+        })
     }
 }
 
@@ -96,7 +100,7 @@ fn accept(listener: &Socket, behaviour: Behaviour) {
 
 /// Errors end the connection: the client tells what it saw.
 fn serve(mut socket: Socket, behaviour: Behaviour) {
-    let mut buffer = [0; 65_536];
+    let mut buffer = vec![0; 65_536];
     while let Ok(length @ 1..) = socket.read(&mut buffer) {
         let answered = match behaviour {
             Behaviour::Drain | Behaviour::Sink => continue,

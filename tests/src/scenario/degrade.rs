@@ -1,0 +1,186 @@
+//! Each kernel program refused in turn: its feature goes down or takes another hook, all others still export. Beside
+//! programs of somebody else on the same cgroup, which keep working.
+
+use anyhow::{Result, ensure};
+
+use crate::bpf::{ForeignProgram, Kind};
+use crate::hopline::{Agent, AgentOptions, Metrics};
+use crate::lab::Lab;
+use crate::netns::NetNs;
+use crate::topology::busy_loopback;
+use crate::traffic::connect::attempts;
+use crate::verdict::Verdict;
+
+const FEATURES: [&str; 10] = [
+    "connect",
+    "syn",
+    "state",
+    "failure_before_syn",
+    "retransmits",
+    "synack_retransmits",
+    "rtt",
+    "existing",
+    "process",
+    "cgroup_names",
+];
+
+/// A program and the feature that nothing else serves, if there is one.
+const PROGRAMS: [(&str, Option<&str>); 15] = [
+    ("connect4", None),
+    ("connect6", None),
+    ("tcp_connect_fentry", None),
+    ("tcp_connect_kprobe", None),
+    ("sock_ops", Some("rtt")),
+    ("inet_sock_set_state", None),
+    ("inet_stream_connect_fexit", None),
+    ("sys_exit_connect", Some("failure_before_syn")),
+    ("tcp_retransmit_skb", Some("retransmits")),
+    ("tcp_retransmit_synack", Some("synack_retransmits")),
+    ("iter_tcp", Some("existing")),
+    ("sched_process_fork", None),
+    ("sched_process_exec", None),
+    ("sched_process_exit", None),
+    ("cgroup_mkdir", Some("cgroup_names")),
+];
+
+const GOOD: &str = "127.0.0.1:8080";
+const REFUSED: &str = "127.0.0.1:8081";
+const CONNECTS: u64 = 3;
+
+pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    let netns = busy_loopback()?;
+    let mut server = lab.helper(&["serve", &format!("{GOOD}/echo")], &netns, &lab.tools)?;
+    server.wait_for("ready")?;
+    let stage = Stage {
+        lab,
+        netns,
+        foreign: Foreign::attach(lab)?,
+    };
+    stage.connects(verdict, "before hopline")?;
+    let whole = stage.agent(verdict, "")?;
+    let lacking: Vec<&str> = FEATURES
+        .into_iter()
+        .filter(|feature| !is_enabled(&whole, feature))
+        .collect();
+    if !lacking.is_empty() {
+        verdict.skip("features that this kernel has not", lacking.join(", "));
+    }
+    for (program, lowered) in PROGRAMS {
+        let metrics = stage.agent(verdict, program)?;
+        let lowered = lowered.filter(|feature| !has_another_hook(&whole, program, feature));
+        let off = FEATURES
+            .into_iter()
+            .filter(|feature| is_enabled(&whole, feature) && !is_enabled(&metrics, feature));
+        let off: Vec<&str> = off.collect();
+        let expected: Vec<&str> = lowered
+            .into_iter()
+            .filter(|feature| is_enabled(&whole, feature))
+            .collect();
+        verdict.text(
+            format!("without {program}: features off"),
+            none_or(&off),
+            none_or(&expected),
+        );
+    }
+    stage.connects(verdict, "after hopline")
+}
+
+fn none_or(names: &[&str]) -> String {
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+fn is_enabled(metrics: &Metrics, feature: &str) -> bool {
+    metrics.sum("hopline_feature_enabled", &[("feature", feature)]) > 0
+}
+
+/// Where the kernel has fexit, the tracepoint is the fallback and not missed.
+fn has_another_hook(whole: &Metrics, program: &str, feature: &str) -> bool {
+    program == "sys_exit_connect"
+        && whole.sum(
+            "hopline_feature_enabled",
+            &[("feature", feature), ("hook", "fexit/inet_stream_connect")],
+        ) > 0
+}
+
+/// The programs of somebody else.
+struct Foreign {
+    sock_ops: ForeignProgram,
+    cgroup_skb: ForeignProgram,
+}
+
+impl Foreign {
+    fn attach(lab: &Lab) -> Result<Self> {
+        Ok(Self {
+            sock_ops: ForeignProgram::attach(Kind::SockOps, &lab.traffic)?,
+            cgroup_skb: ForeignProgram::attach(Kind::CgroupSkbEgress, &lab.traffic)?,
+        })
+    }
+
+    fn runs(&self) -> Result<[u64; 2]> {
+        Ok([self.sock_ops.runs()?, self.cgroup_skb.runs()?])
+    }
+}
+
+/// What all agents of this scenario see.
+struct Stage<'a> {
+    lab: &'a Lab,
+    netns: NetNs,
+    foreign: Foreign,
+}
+
+impl Stage<'_> {
+    /// Makes the connects; each must go as without hopline, and pass the foreign programs.
+    fn connects(&self, verdict: &mut Verdict, when: &str) -> Result<()> {
+        let before = self.foreign.runs()?;
+        for (to, count, error) in [(GOOD, CONNECTS, 0), (REFUSED, 1, libc::ECONNREFUSED)] {
+            let count = count.to_string();
+            let words = ["connect", "--to", to, "--count", &count, "--exchange", "100"];
+            let made = attempts(&self.lab.helper(&words, &self.netns, &self.lab.traffic)?.finish()?)?;
+            ensure!(
+                made.iter().all(|attempt| attempt.error == error),
+                "{when}: connects to {to} went otherwise"
+            );
+        }
+        let after = self.foreign.runs()?;
+        // At least a connect and an established callback each; at least SYN, data and FIN each; and the refused one.
+        for (index, (name, least)) in [("sock_ops", 2 * CONNECTS + 1), ("cgroup_skb", 3 * CONNECTS + 1)]
+            .iter()
+            .enumerate()
+        {
+            let runs = after[index] - before[index];
+            verdict.at_least(format!("{when}: foreign {name} runs"), runs as f64, *least as f64, "");
+        }
+        Ok(())
+    }
+
+    /// One agent without `program`: whatever it lacks, it counts the connects.
+    fn agent(&self, verdict: &mut Verdict, program: &str) -> Result<Metrics> {
+        let name = if program.is_empty() {
+            "with all".to_owned()
+        } else {
+            format!("without {program}")
+        };
+        let options = AgentOptions {
+            fail_programs: program,
+            ..AgentOptions::default()
+        };
+        let agent = Agent::start(self.lab, self.lab.traffic.path(), &options)?;
+        self.connects(verdict, &name)?;
+        let metrics = agent.scrape_drained()?;
+        agent.stop()?;
+        let of_clients = |error| metrics.sum("hopline_tcp_connections_total", &[("role", "client"), ("error", error)]);
+        verdict.count(format!("{name}: connections"), of_clients(""), CONNECTS);
+        verdict.count(format!("{name}: refused"), of_clients("refused"), 1);
+        let handshakes = metrics.sum("hopline_tcp_handshake_duration_seconds_count", &[("role", "client")]);
+        verdict.count(format!("{name}: handshakes timed"), handshakes, CONNECTS);
+        if program != "sock_ops" && is_enabled(&metrics, "rtt") {
+            let samples = metrics.sum("hopline_tcp_rtt_seconds_count", &[("role", "client")]);
+            verdict.at_least(format!("{name}: RTT samples"), samples as f64, 1.0, "");
+        }
+        Ok(metrics)
+    }
+}

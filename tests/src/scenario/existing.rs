@@ -1,0 +1,107 @@
+//! Connections and listeners that were there before hopline: listed soon, marked late, and seen to close.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::hopline::{Agent, AgentOptions, Metrics, Record, Trace};
+use crate::lab::Lab;
+use crate::router::RouterSettings;
+use crate::topology::{Family, Pair};
+use crate::verdict::Verdict;
+
+/// One listener of each family, each with its share of the connections.
+const LISTENERS: [(Family, u16, u64); 3] = [
+    (Family::Ipv4, 8001, 20),
+    (Family::Ipv6, 8002, 20),
+    (Family::Mapped, 8003, 10),
+];
+
+pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    let pair = Pair::new(lab, &RouterSettings::default())?;
+    let listen = LISTENERS.map(|(family, port, _)| match family {
+        Family::Mapped => format!("[::]:{port}/echo"),
+        _ => format!("{}/echo", family.server(port)),
+    });
+    let words: Vec<&str> = ["serve"].into_iter().chain(listen.iter().map(String::as_str)).collect();
+    let mut server = lab.helper(&words, &pair.server, &lab.traffic)?;
+    server.wait_for("ready")?;
+    let mut clients = Vec::new();
+    for (family, port, count) in LISTENERS {
+        let to = family.as_given(family.server(port)).to_string();
+        let words = [
+            "connect",
+            "--to",
+            &to,
+            "--count",
+            &count.to_string(),
+            "--exchange",
+            "100",
+            "--end",
+            "hold",
+        ];
+        let mut client = lab.helper(&words, &pair.client, &lab.traffic)?;
+        while client.line()? != "ready" {}
+        clients.push(client);
+    }
+    let pids: Vec<u32> = clients.iter().map(crate::process::Process::pid).collect();
+    let connections: u64 = LISTENERS.iter().map(|(.., count)| count).sum();
+
+    let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
+    let trace = Trace::start(lab, "existing", lab.traffic.path())?;
+    let active = |metrics: &Metrics, role| {
+        metrics.sum(
+            "hopline_tcp_connections_active",
+            &[("role", role), ("state", "established")],
+        )
+    };
+    let listening = |metrics: &Metrics| metrics.sum("hopline_tcp_connections_active", &[("state", "listen")]);
+    let complete = |metrics: &Metrics| {
+        active(metrics, "client") == connections && active(metrics, "server") == connections && listening(metrics) == 3
+    };
+    let (metrics, after) = agent.scrape_until(Duration::from_secs(5), complete)?;
+    for role in ["client", "server"] {
+        verdict.count(format!("open, role {role}"), active(&metrics, role), connections);
+    }
+    verdict.count("listeners", listening(&metrics), LISTENERS.len() as u64);
+    verdict.at_most(
+        "listed after ready within",
+        after.as_secs_f64(),
+        5.0 * f64::from(lab.patience()),
+        "s",
+    );
+
+    for client in clients {
+        client.finish()?;
+    }
+    trace.wait_for(2 * connections as usize)?;
+    let records = trace.finish()?;
+    let metrics = agent.scrape_drained()?;
+    agent.stop()?;
+    drop(server);
+    for (role, closed_by) in [("client", "local"), ("server", "remote")] {
+        let of_role: Vec<&Record> = records.iter().filter(|record| record.role == role).collect();
+        let right = |test: &dyn Fn(&Record) -> bool| of_role.iter().filter(|record| test(record)).count() as u64;
+        verdict.count(format!("{role} closes seen"), of_role.len() as u64, connections);
+        verdict.count(format!("{role} marked late"), right(&|record| record.late), connections);
+        let without_phases = |record: &Record| {
+            let phases = &record.phases_us;
+            phases.dns.is_none() && phases.tcp.is_none() && phases.tls.is_none() && phases.ttfb.is_none()
+        };
+        verdict.count(
+            format!("{role} without invented phases"),
+            right(&without_phases),
+            connections,
+        );
+        let closed = |record: &Record| record.tcp.closed_by.as_deref() == Some(closed_by);
+        verdict.count(format!("{role} closed by {closed_by}"), right(&closed), connections);
+        let ok = |record: &Record| record.outcome.as_deref() == Some("ok");
+        verdict.count(format!("{role} outcome ok"), right(&ok), connections);
+        if role == "client" {
+            let owned = |record: &Record| record.process.pid.is_some_and(|pid| pids.contains(&pid));
+            verdict.count("client owner right", right(&owned), connections);
+        }
+        verdict.count(format!("{role} open at the end"), active(&metrics, role), 0);
+    }
+    Ok(())
+}
