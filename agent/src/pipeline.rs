@@ -250,7 +250,7 @@ impl Pipeline {
                 // Its CLOSE was lost, and with it how it went: the kernel counted that loss.
                 self.counts.superseded += 1;
                 if let Some(entry) = self.connections.remove(state.cookie) {
-                    let_go(&mut self.series, entry.attached);
+                    let_go(&mut self.series, &entry.attached);
                 }
             }
             _ => {}
@@ -258,7 +258,7 @@ impl Pipeline {
         if closed {
             if let Some(mut entry) = self.connections.remove(state.cookie) {
                 self.finish(&mut entry, role, state, now_ns);
-                let_go(&mut self.series, entry.attached);
+                let_go(&mut self.series, &entry.attached);
             } else {
                 let mut entry = self.first_seen(role, state, now_ns);
                 self.finish(&mut entry, role, state, now_ns);
@@ -280,7 +280,7 @@ impl Pipeline {
             Admission::Inserted => {}
             Admission::Evicted(entry) => {
                 self.counts.evicted += 1;
-                let_go(&mut self.series, entry.attached);
+                let_go(&mut self.series, &entry.attached);
             }
             // Nothing of it is counted yet: its CLOSE will count it whole.
             Admission::Refused => {
@@ -450,7 +450,7 @@ fn enter(series: &mut Series, attached: &mut Attached, state: &ConnectionState) 
 }
 
 /// An open connection leaves the table.
-fn let_go(series: &mut Series, attached: Attached) {
+fn let_go(series: &mut Series, attached: &Attached) {
     if let Some((id, state)) = attached.gauge {
         series.leave(id, state);
     }

@@ -150,13 +150,8 @@ impl Child {
 
     /// Every child.
     pub fn all() -> impl Iterator<Item = Self> {
-        let ended = Ended::ALL.into_iter().flat_map(|ended| {
-            ClosedBy::ALL
-                .into_iter()
-                .map(Some)
-                .chain([None])
-                .map(move |by| Self::Ended(ended, by))
-        });
+        let by_phase = |ended| ClosedBy::or_nobody().map(move |by| Self::Ended(ended, by));
+        let ended = Ended::ALL.into_iter().flat_map(by_phase);
         [
             Self::Handshake,
             Self::Waiting,

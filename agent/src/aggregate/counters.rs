@@ -1,5 +1,5 @@
 //! Everything that only grows and can be added up: kept per destination, for what left, and for the truth over all.
-use super::histogram::Histogram;
+use super::{child::closed_by_index, histogram::Histogram};
 use crate::connection::{ClosedBy, Outcome};
 
 /// How far a connection had come when it ended.
@@ -90,6 +90,11 @@ impl Counters {
     /// Connects that did not succeed.
     pub fn failed(&self) -> u64 {
         self.connects() - self.connections[Outcome::Ok as usize]
+    }
+
+    /// Ended connections by how far they had come and who closed.
+    pub fn ended_by(&self, ended: Ended, by: Option<ClosedBy>) -> u64 {
+        self.ended[ended as usize][closed_by_index(by)]
     }
 
     /// All ended connections.

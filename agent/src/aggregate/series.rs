@@ -136,14 +136,14 @@ impl Series {
     /// A connect has succeeded or failed.
     pub fn connected(&mut self, id: DestinationId, outcome: Outcome, now_ns: u64) {
         self.count(id, Child::Connections(outcome), now_ns, |counters| {
-            counters.connections[outcome as usize] += 1
+            counters.connections[outcome as usize] += 1;
         });
     }
 
     /// The handshake of a connection took this long.
     pub fn handshake(&mut self, id: DestinationId, duration_ns: u64, now_ns: u64) {
         let id = self.count(id, Child::Handshake, now_ns, |counters| {
-            counters.handshake.observe(duration_ns)
+            counters.handshake.observe(duration_ns);
         });
         self.get_mut(id).handshake.observe(duration_ns);
     }

@@ -122,12 +122,11 @@ impl Processes {
 
     pub(super) fn exec(&mut self, event: &ExecEvent, procfs: Option<&Procfs>, strings: &mut Interner) {
         let (pid, at_ns) = (event.pid, event.header.time_ns);
-        let ancestry = match self.running(pid) {
-            Some(before) => Arc::clone(&before.process.ancestry),
-            None => {
-                self.at(event.parent_pid, at_ns, procfs, strings);
-                self.ancestry_below(event.parent_pid, at_ns)
-            }
+        let ancestry = if let Some(before) = self.running(pid) {
+            Arc::clone(&before.process.ancestry)
+        } else {
+            self.at(event.parent_pid, at_ns, procfs, strings);
+            self.ancestry_below(event.parent_pid, at_ns)
         };
         let path = text(&event.path);
         // Relative paths and open files (fexecve) name nothing by themselves.

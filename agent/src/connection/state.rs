@@ -136,6 +136,11 @@ impl ClosedBy {
         Self::Timeout,
     ];
 
+    /// Every value, and nobody.
+    pub fn or_nobody() -> impl Iterator<Item = Option<Self>> {
+        Self::ALL.into_iter().map(Some).chain([None])
+    }
+
     /// Who closed; `None` while nobody has, and for a connect that never left.
     pub fn of(state: &ConnectionState) -> Option<Self> {
         match state.closed_by {

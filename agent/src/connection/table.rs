@@ -93,15 +93,12 @@ impl<T> Table<T> {
             }
         };
         let cookie = entry.state.cookie;
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.slots[slot as usize] = Some(entry);
-                slot
-            }
-            None => {
-                self.slots.push(Some(entry));
-                (self.slots.len() - 1) as u32
-            }
+        let slot = if let Some(slot) = self.free.pop() {
+            self.slots[slot as usize] = Some(entry);
+            slot
+        } else {
+            self.slots.push(Some(entry));
+            (self.slots.len() - 1) as u32
         };
         self.by_cookie.insert(cookie, slot);
         evicted.map_or(Admission::Inserted, |entry| Admission::Evicted(Box::new(entry)))

@@ -1,0 +1,181 @@
+//! The agent's own metrics: events, losses, series, features, cost of the kernel programs, its process.
+use std::fmt;
+
+use agent_ebpf::event::kind_name;
+use prometheus_client::{
+    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet},
+    metrics::MetricType,
+};
+
+use crate::{
+    aggregate::{Family, Snapshot},
+    selfmetrics::SelfMetrics,
+};
+
+pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMetrics) -> fmt::Result {
+    // A gauge as everywhere: promtool's linter does not know OpenMetrics' own type for this.
+    let version = [([("version", env!("CARGO_PKG_VERSION"))], 1_i64)];
+    gauges(encoder, "hopline_build_info", "Version of the agent.", version)?;
+    events(encoder, snapshot, own)?;
+    series(encoder, snapshot)?;
+    let features = own.features.iter().map(|state| {
+        (
+            [("feature", state.feature), ("hook", state.hook.as_str())],
+            i64::from(state.enabled),
+        )
+    });
+    gauges(
+        encoder,
+        "hopline_feature_enabled",
+        "Whether a feature works, and the hook that serves it.",
+        features,
+    )?;
+    programs(encoder, own)?;
+    process(encoder, own)
+}
+
+fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMetrics) -> fmt::Result {
+    let counts = &snapshot.counts;
+    let kinds = (0..)
+        .zip(counts.events)
+        .filter_map(|(kind, count)| Some(([("kind", kind_name(kind)?)], count)));
+    counters(
+        encoder,
+        "hopline_events",
+        "Events from the kernel that the agent applied.",
+        kinds,
+    )?;
+    let by_kind = own
+        .events
+        .iter()
+        .map(|counts| (counts.kind, counts.ring_full + counts.throttled));
+    let failures = own.failures.iter().map(|(name, count)| (name.as_str(), *count));
+    let skipped_runs = own.programs.iter().map(|program| program.recursion_misses).sum();
+    let here = [
+        ("malformed", counts.malformed),
+        ("unknown_kind", counts.unknown_kind),
+        ("connection_untracked", counts.untracked),
+        ("connection_evicted", counts.evicted),
+        ("process_evicted", counts.processes_evicted),
+        ("cgroup_evicted", counts.cgroups_evicted),
+        ("record_dropped", counts.outputs_dropped),
+        ("stream_dropped", own.stream_dropped),
+        ("recording_dropped", own.recording_dropped),
+        ("program_skipped", skipped_runs),
+    ];
+    let lost = by_kind
+        .chain(failures)
+        .chain(here)
+        .map(|(kind, count)| ([("kind", kind)], count));
+    counters(
+        encoder,
+        "hopline_events_lost",
+        "What the kernel programs or the agent had to drop.",
+        lost,
+    )
+}
+
+fn series(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let families = || {
+        Family::ALL
+            .into_iter()
+            .zip(snapshot.families)
+            .map(|(family, counts)| ([("family", family.name())], counts))
+    };
+    let now = families().map(|(labels, counts)| (labels, counts.series));
+    gauges(encoder, "hopline_series", "Time series with destination labels.", now)?;
+    let folded = families().map(|(labels, counts)| (labels, counts.folded));
+    counters(
+        encoder,
+        "hopline_series_folded",
+        "Observations counted under destination=\"other\".",
+        folded,
+    )
+}
+
+fn programs(encoder: &mut DescriptorEncoder<'_>, own: &SelfMetrics) -> fmt::Result {
+    // Without the kernel's BPF statistics every count is zero: left out, not shown as free of cost.
+    let measured = || own.programs.iter().filter(|program| program.runs > 0);
+    let seconds = measured().map(|program| ([("program", program.name.as_str())], program.run_ns as f64 / 1e9));
+    counters(
+        encoder,
+        "hopline_bpf_run_seconds",
+        "Time spent in each kernel program.",
+        seconds,
+    )?;
+    let runs = measured().map(|program| ([("program", program.name.as_str())], program.runs));
+    counters(encoder, "hopline_bpf_runs", "Runs of each kernel program.", runs)
+}
+
+fn process(encoder: &mut DescriptorEncoder<'_>, own: &SelfMetrics) -> fmt::Result {
+    let process = &own.process;
+    if process.start_seconds == 0.0 {
+        return Ok(()); // Not measured: a replay has no process to show.
+    }
+    encoder
+        .encode_descriptor(
+            "process_cpu_seconds",
+            "User and system CPU time.",
+            None,
+            MetricType::Counter,
+        )?
+        .encode_counter::<NoLabelSet, _, u64>(&process.cpu_seconds, None)?;
+    [
+        (
+            "process_resident_memory_bytes",
+            "Resident memory.",
+            process.resident_bytes as f64,
+        ),
+        (
+            "process_virtual_memory_bytes",
+            "Virtual memory.",
+            process.virtual_bytes as f64,
+        ),
+        ("process_open_fds", "Open file descriptors.", process.open_fds as f64),
+        (
+            "process_start_time_seconds",
+            "Start, since the Unix epoch.",
+            process.start_seconds,
+        ),
+    ]
+    .into_iter()
+    .try_for_each(|(name, help, value)| {
+        encoder
+            .encode_descriptor(name, help, None, MetricType::Gauge)?
+            .encode_gauge(&value)
+    })
+}
+
+/// A family of counters; nothing at all when it has no member.
+fn counters<S: EncodeLabelSet, V: EncodeCounterValue>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = (S, V)>,
+) -> fmt::Result {
+    let mut samples = samples.into_iter().peekable();
+    if samples.peek().is_none() {
+        return Ok(());
+    }
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    samples.try_for_each(|(labels, value)| {
+        metric
+            .encode_family(&labels)?
+            .encode_counter::<NoLabelSet, _, u64>(&value, None)
+    })
+}
+
+/// A family of gauges; nothing at all when it has no member.
+fn gauges<S: EncodeLabelSet, V: EncodeGaugeValue>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    samples: impl IntoIterator<Item = (S, V)>,
+) -> fmt::Result {
+    let mut samples = samples.into_iter().peekable();
+    if samples.peek().is_none() {
+        return Ok(());
+    }
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    samples.try_for_each(|(labels, value)| metric.encode_family(&labels)?.encode_gauge(&value))
+}

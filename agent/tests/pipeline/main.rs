@@ -1,0 +1,60 @@
+//! Userspace from the bytes of a ring buffer to records and scrapes, through the public face of the crate alone.
+//!
+//! `decode`: bytes to events. `life`: connections, with events lost and out of order. `owners`: processes by time,
+//! listeners, late sockets. `sums`: nothing is lost or counted twice, whatever comes. `scrape`: what exporters show.
+mod decode;
+mod events;
+mod life;
+mod owners;
+mod scrape;
+mod sums;
+
+use hopline::{
+    aggregate::DestinationSnapshot,
+    connection::ConnectionRecord,
+    pipeline::{Output, Pipeline, PipelineSettings},
+};
+
+/// An empty pipeline that collects records.
+fn pipeline() -> Pipeline {
+    let settings = PipelineSettings {
+        node: "n1".into(),
+        boot_id: "boot".into(),
+        ..PipelineSettings::default()
+    };
+    let mut pipeline = Pipeline::new(settings);
+    pipeline.set_collect(true);
+    pipeline
+}
+
+/// The pipeline after these events.
+fn run(samples: &[Vec<u8>]) -> Pipeline {
+    let mut pipeline = pipeline();
+    for sample in samples {
+        pipeline.apply(sample);
+    }
+    pipeline
+}
+
+/// Records of the connections that have ended.
+fn records(pipeline: &mut Pipeline) -> Vec<ConnectionRecord> {
+    let mut outputs = Vec::new();
+    pipeline.take_outputs(&mut outputs);
+    let finished = |output| match output {
+        Output::Finished(record) => *record,
+        Output::Stuck(record) => panic!("nothing is stuck: {record:?}"),
+    };
+    outputs.into_iter().map(finished).collect()
+}
+
+fn only_record(samples: &[Vec<u8>]) -> ConnectionRecord {
+    let mut records = records(&mut run(samples));
+    assert_eq!(records.len(), 1);
+    records.remove(0)
+}
+
+fn only_destination(pipeline: &Pipeline) -> DestinationSnapshot {
+    let snapshot = pipeline.snapshot();
+    assert_eq!(snapshot.destinations.len(), 1, "{:?}", snapshot.destinations);
+    snapshot.destinations[0].clone()
+}
