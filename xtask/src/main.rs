@@ -1,1 +1,66 @@
-fn main() {}
+//! `cargo xtask`: everything a developer or CI does with this repository, one file or folder per subcommand.
+//!
+//! It only calls other programs and reads what they print; what hopline does and what is true is known to `agent` and to
+//! the lab (`tests/`). Nothing here is part of a release.
+
+#![forbid(unsafe_code)]
+
+mod bench;
+mod build;
+mod fuzz;
+mod http;
+mod lab;
+mod metrics;
+mod process;
+mod run;
+mod setup;
+mod test;
+mod tidy;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Build, run, test and measure hopline.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Setup(setup::Arguments),
+    Build(build::Arguments),
+    Run(run::Arguments),
+    Test(test::Arguments),
+    Lab(lab::Arguments),
+    Vm(vm::Arguments),
+    Bench(bench::Arguments),
+    Tidy(tidy::Arguments),
+    Fuzz(fuzz::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Setup(arguments) => setup::run(arguments),
+        Command::Build(arguments) => build::run(&arguments),
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Lab(arguments) => lab::run(&arguments),
+        Command::Vm(arguments) => vm::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
+        Command::Tidy(arguments) => tidy::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

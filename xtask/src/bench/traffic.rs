@@ -1,0 +1,153 @@
+//! The load of the bench: one client and one server thread on loopback, blocking sockets, nothing else in the way.
+//!
+//! Runs as a process of its own (`bench traffic`) in the sandbox; says what it did as one JSON line.
+
+use std::fmt::{self, Display, Formatter};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use clap::Subcommand;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of a request and of a response.
+const MESSAGE: usize = 64;
+
+/// Hidden: what the sandbox runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    load: Load,
+}
+
+/// Kind and amount of traffic.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Load {
+    /// So many connections one after the other: connect, a byte each way, close.
+    Connections { count: u32 },
+    /// So many requests and responses on one connection.
+    RoundTrips { count: u32 },
+}
+
+impl Load {
+    pub(super) fn operations(self) -> u32 {
+        match self {
+            Self::Connections { count } | Self::RoundTrips { count } => count,
+        }
+    }
+
+    /// The words that make `bench traffic` this load.
+    pub(super) fn words(self) -> [String; 2] {
+        let name = match self {
+            Self::Connections { .. } => "connections",
+            Self::RoundTrips { .. } => "round-trips",
+        };
+        [name.to_owned(), self.operations().to_string()]
+    }
+}
+
+impl Display for Load {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connections { count } => write!(f, "{count} connections"),
+            Self::RoundTrips { count } => write!(f, "{count} round trips"),
+        }
+    }
+}
+
+/// How fast a load ran.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Rate {
+    operations: u32,
+    seconds: f64,
+}
+
+impl Rate {
+    pub(super) fn per_second(self) -> f64 {
+        f64::from(self.operations) / self.seconds
+    }
+}
+
+/// Runs the load and prints its [`Rate`].
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let load = arguments.load;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let server = thread::spawn(move || serve(&listener, load));
+    let begin = Instant::now();
+    call(address, load).context("client")?;
+    let seconds = begin.elapsed().as_secs_f64();
+    server
+        .join()
+        .map_err(|_| anyhow!("the server panicked"))?
+        .context("server")?;
+    println!(
+        "{}",
+        serde_json::to_string(&Rate {
+            operations: load.operations(),
+            seconds
+        })?
+    );
+    Ok(())
+}
+
+fn serve(listener: &TcpListener, load: Load) -> Result<()> {
+    match load {
+        Load::Connections { count } => {
+            for _ in 0..count {
+                let mut stream = listener.accept()?.0;
+                let mut byte = [0];
+                stream.read_exact(&mut byte)?;
+                stream.write_all(&byte)?;
+                // The client closes first, and keeps the TIME_WAIT.
+                let rest = stream.read(&mut byte)?;
+                ensure!(rest == 0, "more than one byte");
+            }
+        }
+        Load::RoundTrips { .. } => {
+            let mut stream = listener.accept()?.0;
+            stream.set_nodelay(true)?;
+            let mut message = [0; MESSAGE];
+            while stream.read_exact(&mut message).is_ok() {
+                stream.write_all(&message)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn call(address: SocketAddr, load: Load) -> Result<()> {
+    match load {
+        Load::Connections { count } => {
+            for _ in 0..count {
+                let mut stream = TcpStream::connect(address)?;
+                stream.write_all(&[1])?;
+                stream.read_exact(&mut [0])?;
+            }
+        }
+        Load::RoundTrips { count } => {
+            let mut stream = TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            let mut message = [7; MESSAGE];
+            for _ in 0..count {
+                stream.write_all(&message)?;
+                stream.read_exact(&mut message)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_loads_run_to_their_end() {
+        for load in [Load::Connections { count: 20 }, Load::RoundTrips { count: 20 }] {
+            run(&Arguments { load }).unwrap();
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `cargo xtask build`: set-up, then a release build of the agent (its build script makes the kernel object) and of the lab.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+
+use crate::setup::{self, Purpose};
+use crate::{process, workspace};
+
+/// Build hopline for release; installs the BPF compiler when there is none.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    setup: setup::Arguments,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    setup::ensure_ready(&[Purpose::Build], arguments.setup)?;
+    println!("built {}", agent()?.display());
+    Ok(())
+}
+
+/// Builds the agent and says where it is.
+pub(crate) fn agent() -> Result<PathBuf> {
+    release("hopline", "hopline")
+}
+
+/// Builds the lab and says where it is.
+pub(crate) fn lab() -> Result<PathBuf> {
+    release("lab", "lab")
+}
+
+fn release(package: &str, binary: &str) -> Result<PathBuf> {
+    process::run(workspace::cargo().args(["build", "--quiet", "--release", "--package", package, "--bin", binary]))?;
+    let file = workspace::target().join("release").join(binary);
+    ensure!(file.is_file(), "cargo did not put {binary} at {}", file.display());
+    Ok(file)
+}

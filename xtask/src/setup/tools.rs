@@ -1,0 +1,72 @@
+//! Which program each purpose needs, and the Debian package that has it. Data for `probe` and `plan`.
+
+/// What a command is about to do: it decides which tools must be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Compile the agent and its kernel object.
+    Build,
+    /// Run the lab or the demo.
+    Lab,
+    /// Check what was built: formatting, lints, the exposition format.
+    Test,
+    /// Boot other kernels.
+    Vm,
+    /// Count runs of kernel programs.
+    Bench,
+    /// Fuzz the parsers.
+    Fuzz,
+}
+
+impl Purpose {
+    /// All but fuzzing, which compiles a tool that few need.
+    pub(crate) const ALL: &[Self] = &[Self::Build, Self::Lab, Self::Test, Self::Vm, Self::Bench];
+}
+
+/// A program, and the Debian package that installs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
+    pub(crate) purpose: Purpose,
+}
+
+const fn tool(purpose: Purpose, program: &'static str, package: &'static str) -> Tool {
+    Tool {
+        program,
+        package,
+        purpose,
+    }
+}
+
+/// Every tool that setup installs by package.
+pub(crate) const TOOLS: &[Tool] = &[
+    tool(Purpose::Lab, "ip", "iproute2"),
+    tool(Purpose::Lab, "nstat", "iproute2"),
+    tool(Purpose::Lab, "tcpdump", "tcpdump"),
+    tool(Purpose::Lab, "nginx", "nginx-light"),
+    tool(Purpose::Lab, "curl", "curl"),
+    tool(Purpose::Lab, "nsenter", "util-linux"),
+    tool(Purpose::Test, "promtool", "prometheus"),
+    tool(Purpose::Vm, "qemu-system-x86_64", "qemu-system-x86"),
+    tool(Purpose::Vm, "modprobe", "kmod"),
+    tool(Purpose::Vm, "depmod", "kmod"),
+    tool(Purpose::Vm, "cpio", "cpio"),
+    tool(Purpose::Vm, "busybox", "busybox-static"),
+    tool(Purpose::Bench, "bpftool", "bpftool"),
+    tool(Purpose::Bench, "ip", "iproute2"),
+    tool(Purpose::Bench, "unshare", "util-linux"),
+    tool(Purpose::Fuzz, "c++", "g++"),
+];
+
+/// The Rust compiler with a prebuilt `core` for BPF, and what bpf-linker is built against.
+pub(crate) const BPF_COMPILER_PACKAGES: &[&str] = &["rustc-web", "cargo-web", "libstd-rust-web-dev-bpf"];
+
+/// Clippy of that compiler: lints of the kernel object.
+pub(crate) const BPF_CLIPPY_PACKAGE: &str = "rust-web-clippy";
+
+/// Packages to build bpf-linker with the LLVM of major version `llvm`.
+pub(crate) fn linker_packages(llvm: u32) -> Vec<String> {
+    let mut packages = vec![format!("llvm-{llvm}-dev"), format!("libpolly-{llvm}-dev")];
+    packages.extend(["zlib1g-dev", "libzstd-dev", "g++"].map(String::from));
+    packages
+}

@@ -1,0 +1,212 @@
+//! The steps of `test`: what each calls and how long it may take. They share nothing, so any subset can run.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::check;
+use super::summary::Outcome;
+use crate::{process, vm, workspace};
+
+/// One named step.
+pub(super) struct Step {
+    pub(super) name: String,
+    pub(super) run: Box<dyn FnOnce() -> Outcome>,
+}
+
+const COMPILE: Duration = Duration::from_mins(15);
+const SCENARIO: Duration = Duration::from_mins(5);
+/// How long the demo is shown.
+const DEMO: &str = "15s";
+
+/// Scenarios with the options that make them short.
+const SCENARIOS: &[(&str, &[&str])] = &[
+    ("connect", &[]),
+    ("failures", &[]),
+    ("stuck", &[]),
+    ("trace", &[]),
+    ("existing", &[]),
+    ("overflow", &[]),
+    ("degrade", &[]),
+    ("churn", &[]),
+    ("flood", &["--seconds", "10"]),
+    ("replay", &["--seconds", "5"]),
+];
+
+/// Falsified output that a scenario must catch: one of each kind here, all of them in the long form of the lab.
+const SABOTAGE: &[(&str, &str)] = &[
+    ("connect", "shift"),
+    ("churn", "swap"),
+    ("failures", "drop"),
+    ("stuck", "drop"),
+];
+
+/// Kernels of the VM steps.
+const KERNELS: &[&str] = &["6.1", "6.12"];
+/// A kernel under emulation runs all scenarios in about a quarter of an hour.
+const VM: Duration = Duration::from_mins(40);
+
+/// All steps in order: quick ones first.
+pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut add = |name: String, run: Box<dyn FnOnce() -> Outcome>| steps.push(Step { name, run });
+
+    add("format".to_owned(), Box::new(|| cargo(&["fmt", "--all", "--check"])));
+    add("tidy".to_owned(), Box::new(|| myself(&["tidy"], COMPILE)));
+    let lints = ["clippy", "--all-targets", "--", "--deny", "warnings"];
+    add("clippy".to_owned(), Box::new(move || cargo(&lints)));
+    add(
+        "clippy of the kernel object".to_owned(),
+        Box::new(clippy_of_kernel_object),
+    );
+    add("unit and integration tests".to_owned(), Box::new(|| cargo(&["test"])));
+    add(
+        "tests of the shared types".to_owned(),
+        Box::new(|| cargo(&["test", "--package", "agent-ebpf", "--lib"])),
+    );
+
+    let command = {
+        let (hopline, lab) = (hopline.to_owned(), lab.to_owned());
+        move |words: &[&str]| {
+            let mut command = Command::new(&lab);
+            command.env("HOPLINE_BIN", &hopline).args(words).stdin(Stdio::null());
+            command
+        }
+    };
+    for (name, options) in SCENARIOS {
+        let mut command = command(&[name]);
+        command.args(*options);
+        add(
+            format!("lab {name}"),
+            Box::new(move || as_root(|| check(&mut command, SCENARIO))),
+        );
+    }
+    for (name, kind) in SABOTAGE {
+        let command = command(&[name, "--sabotage", kind]);
+        add(
+            format!("lab {name} --sabotage {kind} must fail"),
+            Box::new(move || as_root(|| must_fail(command))),
+        );
+    }
+    add("demo and exposition format".to_owned(), Box::new(|| as_root(demo)));
+    for kernel in KERNELS {
+        add(format!("vm {kernel}"), Box::new(move || kernel_in_vm(kernel, vm)));
+    }
+    steps
+}
+
+fn cargo(words: &[&str]) -> Outcome {
+    check(workspace::cargo().args(words).stdin(Stdio::null()), COMPILE)
+}
+
+/// Another subcommand, as a user would call it.
+fn myself(words: &[&str], limit: Duration) -> Outcome {
+    match std::env::current_exe() {
+        Ok(executable) => check(Command::new(executable).args(words).stdin(Stdio::null()), limit),
+        Err(error) => Outcome::Failed(error.to_string()),
+    }
+}
+
+/// Namespaces, cgroups and kernel programs are made by root alone.
+fn as_root(run: impl FnOnce() -> Outcome) -> Outcome {
+    if nix::unistd::geteuid().is_root() {
+        run()
+    } else {
+        Outcome::Skipped("needs root".to_owned())
+    }
+}
+
+/// Lints with the compiler that builds the kernel object: only that one has `core` for BPF.
+fn clippy_of_kernel_object() -> Outcome {
+    let has_clippy = |words: &[&str]| process::output(Command::new("rustup").args(words)).is_ok();
+    let debian = ["run", "debian", "cargo", "clippy", "--version"];
+    if !has_clippy(&debian) {
+        return Outcome::Skipped("the BPF compiler has no clippy (Debian: rust-web-clippy)".to_owned());
+    }
+    let mut command = Command::new("rustup");
+    command
+        .current_dir(workspace::root())
+        .args(["run", "debian", "cargo", "clippy", "--package", "agent-ebpf"]);
+    command.args([
+        "--bin",
+        "hopline-ebpf",
+        "--target",
+        "bpfel-unknown-none",
+        "--release",
+        "--target-dir",
+    ]);
+    command
+        .arg(workspace::target().join("kernel-clippy"))
+        .args(["--", "--deny", "warnings"]);
+    check(command.stdin(Stdio::null()), COMPILE)
+}
+
+/// A falsified run ends with 1 and says FAIL; another end means that the scenario did not get to its verdict.
+fn must_fail(mut command: Command) -> Outcome {
+    match verdict_of_sabotage(&mut command) {
+        Ok(None) => Outcome::Passed,
+        Ok(Some(complaint)) => Outcome::Failed(complaint),
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    }
+}
+
+fn verdict_of_sabotage(command: &mut Command) -> Result<Option<String>> {
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("output");
+    command.stdout(File::create(&path)?);
+    let status = process::run_for(command, SCENARIO)?;
+    let output = std::fs::read_to_string(path)?;
+    let last = output.lines().last().unwrap_or_default();
+    // Shown without its first word: a log with FAIL in it reads as a failed run.
+    println!("the lab said, as it should: {}", last.trim_start_matches("FAIL").trim());
+    let caught = status.code() == Some(1) && last.starts_with("FAIL") && !last.contains("trouble");
+    Ok((!caught).then(|| format!("{status}, last line `{last}`: the falsification was not caught")))
+}
+
+/// The demo for a while, then promtool over what /metrics gave.
+fn demo() -> Outcome {
+    match demo_exposition() {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    }
+}
+
+fn demo_exposition() -> Result<Outcome> {
+    let directory = tempfile::tempdir()?;
+    let file = directory.path().join("metrics");
+    let mut demo = Command::new(std::env::current_exe()?);
+    demo.args([
+        "run",
+        "--demo",
+        "--yes",
+        "--for",
+        DEMO,
+        "--listen",
+        "127.0.0.1:19737",
+        "--save-metrics",
+    ])
+    .arg(&file);
+    let outcome = check(demo.stdin(Stdio::null()), SCENARIO);
+    if outcome != Outcome::Passed {
+        return Ok(outcome);
+    }
+    let Some(promtool) = process::find("promtool") else {
+        return Ok(Outcome::Failed("promtool is not there".to_owned()));
+    };
+    let mut lint = Command::new(promtool);
+    Ok(check(
+        lint.args(["check", "metrics"]).stdin(File::open(&file)?),
+        Duration::from_secs(30),
+    ))
+}
+
+/// Boots a kernel when that needs no download, or downloads are asked for.
+fn kernel_in_vm(kernel: &str, asked: bool) -> Outcome {
+    if !asked && !vm::are_cached(&[kernel]) {
+        return Outcome::Skipped("its kernel is not cached: `cargo xtask test --vm` downloads it (100 MB)".to_owned());
+    }
+    as_root(|| myself(&["vm", kernel], VM))
+}
