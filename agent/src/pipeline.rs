@@ -490,7 +490,7 @@ fn key(role: Role, owner: &Process, state: &ConnectionState) -> DestinationKey {
         }
         Role::Server => DestinationKey {
             role,
-            name: Name::Process(Arc::clone(&owner.comm)),
+            name: Name::Process(owner.name()),
             port: endpoints.local.port,
         },
     }

@@ -8,6 +8,8 @@ mod series;
 mod sketch;
 mod snapshot;
 
+/// The closed sets that are label values.
+pub use crate::connection::{ClosedBy, Outcome, Role, TcpState};
 pub use child::{Child, Family};
 pub use counters::{Counters, Ended, Retransmit};
 pub use histogram::{BOUNDS_NS, Histogram};

@@ -286,35 +286,28 @@ impl Series {
     fn count(&mut self, id: DestinationId, child: Child, now_ns: u64, add: impl Fn(&mut Counters)) -> DestinationId {
         let id = self.child(id, child);
         let destination = self.get_mut(id);
+        let (role, folded) = (destination.role, destination.key.is_none());
         destination.last_used_ns = now_ns;
         add(&mut destination.counters);
-        let role = destination.role;
         add(&mut self.truth[role as usize]);
+        self.families[child.family() as usize].folded += u64::from(folded);
         id
     }
 
     /// Where this child's data goes: to the destination while it has room, else to `other`.
     fn child(&mut self, id: DestinationId, child: Child) -> DestinationId {
         let destination = self.get(id);
-        let (admitted, is_other, role) = (
-            destination.children & child.bit() != 0,
-            destination.key.is_none(),
-            destination.role,
-        );
-        let family = &mut self.families[child.family() as usize];
-        if is_other {
-            family.folded += 1;
-        }
-        if admitted {
+        if destination.children & child.bit() != 0 {
             return id;
         }
-        if !is_other {
+        // The room of `other` is set aside.
+        if destination.key.is_some() {
             if self.used + child.series() > self.budget {
-                return self.child(other(role), child);
+                return self.child(other(destination.role), child);
             }
             self.used += child.series();
         }
-        family.series += child.series() as u64;
+        self.families[child.family() as usize].series += child.series() as u64;
         self.get_mut(id).children |= child.bit();
         id
     }

@@ -129,7 +129,7 @@ pub struct PipelineCounts {
     pub stale: u64,
     /// Connections whose CLOSE never came: the socket went on to another attempt.
     pub superseded: u64,
-    /// Connections that the full table refused; their CLOSE still counts.
+    /// Events of connections that the full table had refused; their CLOSE still counts whole.
     pub untracked: u64,
     /// Silent connections that a full table gave up.
     pub evicted: u64,

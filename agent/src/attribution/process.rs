@@ -33,18 +33,25 @@ pub struct Process {
     pub exe: Option<Arc<str>>,
     /// Names of its ancestors, the nearest parent first.
     pub ancestry: Arc<[Arc<str>]>,
-    /// False when neither events nor `/proc` told of it.
-    pub known: bool,
 }
 
 impl Process {
+    /// Its name as a destination: a listener whose process is not known has one too.
+    pub fn name(&self) -> Arc<str> {
+        if self.comm.is_empty() {
+            "unknown".into()
+        } else {
+            Arc::clone(&self.comm)
+        }
+    }
+
+    /// Neither events nor `/proc` told of it.
     pub(super) fn unknown(pid: u32, comm: Arc<str>) -> Self {
         Self {
             pid,
             comm,
             exe: None,
             ancestry: Arc::default(),
-            known: false,
         }
     }
 }
@@ -114,7 +121,6 @@ impl Processes {
                 comm,
                 exe,
                 ancestry,
-                known: true,
             },
             at_ns,
         );
@@ -144,7 +150,6 @@ impl Processes {
                 comm: strings.intern(&event.comm),
                 exe,
                 ancestry,
-                known: true,
             },
             at_ns,
         );
@@ -279,7 +284,6 @@ impl Processes {
                 comm,
                 exe,
                 ancestry: ancestry.into(),
-                known: true,
             },
             stat.start_ns.min(at_ns),
         );

@@ -13,8 +13,10 @@ use prometheus_client::{
 };
 
 use crate::{
-    aggregate::{BOUNDS_NS, Child, DestinationSnapshot, Ended, Family, Histogram, Retransmit, Snapshot},
-    connection::{ClosedBy, Outcome, TcpState},
+    aggregate::{
+        BOUNDS_NS, Child, ClosedBy, DestinationSnapshot, Ended, Family, Histogram, Outcome, Retransmit, Snapshot,
+        TcpState,
+    },
     selfmetrics::SelfMetrics,
 };
 
@@ -107,7 +109,11 @@ fn encode_destination(
     destination: &DestinationSnapshot,
 ) -> fmt::Result {
     let port = destination.labels.port.map(|port| port.to_string()).unwrap_or_default();
-    let mut to = Sink { metric, of: destination, port: &port };
+    let mut to = Sink {
+        metric,
+        of: destination,
+        port: &port,
+    };
     let role = ("role", destination.role.name());
     let counters = &destination.counters;
     match family {

@@ -104,7 +104,7 @@ fn destination(role: Role, owner: &Process, endpoints: &Endpoints) -> Destinatio
             let wanted = endpoints.wanted();
             (wanted.address.to_string(), wanted.port, "ip")
         }
-        Role::Server => (owner.comm.as_ref().into(), endpoints.local.port, "process"),
+        Role::Server => (owner.name().as_ref().into(), endpoints.local.port, "process"),
     };
     // An address is what the process asked the kernel for: nothing is claimed.
     DestinationRecord {
