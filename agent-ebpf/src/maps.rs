@@ -11,8 +11,8 @@ use agent_ebpf::{
     scope::{MAX_SCOPES, ScopeEntry},
 };
 
-/// Bytes of a ring unless the agent sets another size at load.
-const RING_BYTES: usize = 8 << 20;
+/// Placeholder: the agent sets the size of each ring at load.
+const RING_BYTES: usize = 4096;
 
 /// Per-socket state. A listener's is copied to its children, so they know its owner without a look-up.
 ///

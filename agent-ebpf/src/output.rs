@@ -10,7 +10,7 @@ use aya_ebpf::{
 use agent_ebpf::loss::{Share, ShareKey};
 
 use crate::{
-    maps::{COUNTS, FAILURES, SHARES},
+    maps::{CONNECTIONS, COUNTS, FAILURES, PROCESSES, SHARES},
     settings,
 };
 
@@ -20,38 +20,44 @@ const WAKE_FRACTION: u64 = 8;
 const WAKE_WINDOW: u64 = 4096;
 const SECOND_NS: u64 = 1_000_000_000;
 
-/// Any ring: the helpers only want its address.
-pub trait Ring {
-    fn as_ptr(&self) -> *mut c_void;
+/// The ring of connection events.
+#[inline(always)]
+pub fn send_connection<T>(kind: u32, cgroup_id: u64, event: *const T) {
+    send(ring(&CONNECTIONS), settings::connection_ring_bytes(), kind, cgroup_id, event);
 }
 
-impl<T, const N: usize, const F: usize> Ring for RingBuf<T, N, F> {
-    #[inline(always)]
-    fn as_ptr(&self) -> *mut c_void {
-        core::ptr::from_ref(self).cast_mut().cast()
-    }
+/// The ring of process and cgroup events.
+#[inline(always)]
+pub fn send_process<T>(kind: u32, cgroup_id: u64, event: *const T) {
+    send(ring(&PROCESSES), settings::process_ring_bytes(), kind, cgroup_id, event);
+}
+
+/// A map as the helpers take it.
+#[inline(always)]
+fn ring<T, const N: usize, const F: usize>(ring: &RingBuf<T, N, F>) -> *mut c_void {
+    core::ptr::from_ref(ring).cast_mut().cast()
 }
 
 /// Sends `event`, of `kind`, on behalf of a cgroup; counts what becomes of it.
 #[inline(always)]
-pub fn send<T>(ring: &impl Ring, kind: u32, cgroup_id: u64, event: *const T) {
+fn send<T>(ring: *mut c_void, ring_bytes: u64, kind: u32, cgroup_id: u64, event: *const T) {
     let Some(counts) = COUNTS.get_ptr_mut(kind) else { return };
     // A program in softirq may interrupt this one on the same CPU: even per-CPU counters need the atomic.
     // SAFETY: the entry lives as long as the map.
     unsafe { add(&raw mut (*counts).attempts) };
     // SAFETY: a ring's address is its map.
-    let pending = unsafe { bpf_ringbuf_query(ring.as_ptr(), u64::from(BPF_RB_AVAIL_DATA)) };
-    if pending > settings::ring_bytes() / 2 && !has_share(cgroup_id, kind) {
+    let pending = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
+    if pending > ring_bytes / 2 && !has_share(cgroup_id, kind) {
         // SAFETY: as above.
         unsafe { add(&raw mut (*counts).throttled) };
         return;
     }
-    let threshold = settings::ring_bytes() / WAKE_FRACTION;
+    let threshold = ring_bytes / WAKE_FRACTION;
     let wake = pending >= threshold && pending < threshold + WAKE_WINDOW;
     let flags = if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     // SAFETY: `event` is a whole `T`; the verifier checks it.
     let result =
-        unsafe { bpf_ringbuf_output(ring.as_ptr(), event.cast_mut().cast(), size_of::<T>() as u64, u64::from(flags)) };
+        unsafe { bpf_ringbuf_output(ring, event.cast_mut().cast(), size_of::<T>() as u64, u64::from(flags)) };
     if result != 0 {
         // SAFETY: as above.
         unsafe { add(&raw mut (*counts).ring_full) };

@@ -22,9 +22,13 @@ static STATE_BY_TRACING: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static RETRANSMIT_RESULT: Global<u32> = Global::new(0);
 
-/// Bytes of each ring; a power of two.
+/// Bytes of the ring of connection events; a power of two.
 #[unsafe(no_mangle)]
-static RING_BYTES: Global<u32> = Global::new(0);
+static CONNECTION_RING_BYTES: Global<u32> = Global::new(0);
+
+/// Bytes of the ring of process events; a power of two.
+#[unsafe(no_mangle)]
+static PROCESS_RING_BYTES: Global<u32> = Global::new(0);
 
 /// Events per second that one cgroup may make of one kind while a ring is more than half full.
 #[unsafe(no_mangle)]
@@ -56,8 +60,13 @@ pub fn retransmit_has_result() -> bool {
 }
 
 #[inline(always)]
-pub fn ring_bytes() -> u64 {
-    u64::from(RING_BYTES.load())
+pub fn connection_ring_bytes() -> u64 {
+    u64::from(CONNECTION_RING_BYTES.load())
+}
+
+#[inline(always)]
+pub fn process_ring_bytes() -> u64 {
+    u64::from(PROCESS_RING_BYTES.load())
 }
 
 #[inline(always)]

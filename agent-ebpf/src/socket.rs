@@ -22,7 +22,7 @@ use agent_ebpf::{
 
 use crate::{
     kernel::{Sock, TcpSock},
-    maps::{CONNECTIONS, SOCKETS, SYNACKS},
+    maps::{SOCKETS, SYNACKS},
     output,
 };
 
@@ -217,5 +217,5 @@ pub fn send(event: &mut ConnectionEvent, kind: u32) {
     event.header.size = size_of::<ConnectionEvent>() as u32;
     event.header.time_ns = time_ns;
     event.state.reported_ns = time_ns;
-    output::send(&CONNECTIONS, kind, event.state.cgroup_id, event);
+    output::send_connection(kind, event.state.cgroup_id, event);
 }

@@ -16,7 +16,6 @@ use agent_ebpf::{
 use crate::{
     inside,
     kernel::{Binprm, Cgroup, Task},
-    maps::PROCESSES,
     output,
 };
 
@@ -47,7 +46,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         pid,
         comm: Task::comm(child),
     };
-    output::send(&PROCESSES, PROCESS_FORK, event.cgroup_id, &raw const event);
+    output::send_process(PROCESS_FORK, event.cgroup_id, &raw const event);
     0
 }
 
@@ -67,7 +66,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     event.parent_pid = Task::parent_tgid(task);
     event.comm = Task::comm(task);
     read_path(Binprm::filename(ctx.arg(BINPRM)), &mut event.path);
-    output::send(&PROCESSES, PROCESS_EXEC, event.cgroup_id, event);
+    output::send_process(PROCESS_EXEC, event.cgroup_id, event);
     0
 }
 
@@ -78,7 +77,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let event = ExitEvent { header: header::<ExitEvent>(PROCESS_EXIT), pid: Task::tgid(task), reserved: 0 };
-    output::send(&PROCESSES, PROCESS_EXIT, Task::cgroup_id(task), &raw const event);
+    output::send_process(PROCESS_EXIT, Task::cgroup_id(task), &raw const event);
     0
 }
 
@@ -94,7 +93,7 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     event.header = header::<CgroupEvent>(CGROUP_MKDIR);
     event.cgroup_id = Cgroup::id(cgroup);
     read_path(ctx.arg(1), &mut event.path);
-    output::send(&PROCESSES, CGROUP_MKDIR, event.cgroup_id, event);
+    output::send_process(CGROUP_MKDIR, event.cgroup_id, event);
     0
 }
 

@@ -28,7 +28,7 @@ use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
 pub struct ProbeOptions {
     /// Watched cgroups; empty for the whole node.
     pub cgroups: Vec<PathBuf>,
-    /// Bytes of each ring, rounded up to a power of two of pages; `None` for the default.
+    /// Bytes of the ring of connection events (that of process events is a quarter), rounded up to a power of two of pages; `None` for the default.
     pub ring_bytes: Option<u32>,
     /// Events per second that one cgroup may make of one kind while a ring is more than half full.
     pub share_per_second: u32,
@@ -60,6 +60,8 @@ impl Probes {
         let plan = Plan::for_this_kernel(&kernel, options)?;
         let mut object = Object::load(&kernel, &plan, &scopes, options)?;
         let features = plan::serve_features(&mut object, &kernel, &plan, &scopes);
+        drop(kernel);
+        give_memory_back();
         if !features.iter().any(|feature| feature.enabled) {
             return Err(BpfError::NothingLoaded {
                 reason: features.first().map(|feature| feature.reason.clone()).unwrap_or_default(),
@@ -107,5 +109,14 @@ impl Probes {
     /// Runs, time and missed runs of each program; the first two only while the kernel's BPF statistics are on.
     pub fn program_stats(&self) -> Vec<ProgramStats> {
         stats::programs(&self.object)
+    }
+}
+
+/// Reading the kernel's types takes tens of megabytes for a moment; glibc would keep them for later.
+fn give_memory_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
     }
 }

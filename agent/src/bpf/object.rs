@@ -23,8 +23,11 @@ use super::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hopline-ebpf"));
 
-/// Bytes of a ring by default: half a second of 10 000 connections a second, both ends observed.
-const DEFAULT_RING_BYTES: u32 = 8 << 20;
+/// Bytes of the ring of connection events by default: 0.3 s of 10 000 connections a second, both ends observed. The
+/// reader maps a ring twice, and both mappings count as resident.
+const DEFAULT_RING_BYTES: u32 = 4 << 20;
+/// The ring of process events is this much smaller: thousands of processes a second fill it no faster.
+const PROCESS_RING_FRACTION: u32 = 4;
 
 /// The loaded object.
 #[derive(Debug)]
@@ -67,13 +70,20 @@ impl Object {
             .iter()
             .map(|field| Ok((field.global, kernel.types.offset(field)?)))
             .collect::<Result<Vec<_>, BpfError>>()?;
-        let ring_bytes = whole_pages(ring_bytes.unwrap_or(DEFAULT_RING_BYTES));
+        let ring_bytes = ring_bytes.unwrap_or(DEFAULT_RING_BYTES);
+        let rings = [
+            ("CONNECTIONS", "CONNECTION_RING_BYTES", whole_pages(ring_bytes)),
+            ("PROCESSES", "PROCESS_RING_BYTES", whole_pages(ring_bytes / PROCESS_RING_FRACTION)),
+        ];
         let mut loader = EbpfLoader::new();
-        loader.btf(Some(&kernel.btf)).map_max_entries("CONNECTIONS", ring_bytes).map_max_entries("PROCESSES", ring_bytes);
+        loader.btf(Some(&kernel.btf));
+        for (ring, global, bytes) in &rings {
+            loader.map_max_entries(ring, *bytes).override_global(global, bytes, true);
+        }
         for (global, offset) in &offsets {
             loader.override_global(global, offset, true);
         }
-        let settings = globals.named(ring_bytes);
+        let settings = globals.named();
         for (global, value) in &settings {
             loader.override_global(global, value, true);
         }

@@ -50,14 +50,13 @@ pub(super) struct Globals {
 
 impl Globals {
     /// By the names that the object has.
-    pub(super) fn named(&self, ring_bytes: u32) -> [(&'static str, u32); 7] {
+    pub(super) fn named(&self) -> [(&'static str, u32); 6] {
         [
             ("WHOLE_NODE", self.whole_node.into()),
             ("MATCH_INTENTS", self.match_intents.into()),
             ("SYN_BY_KPROBE", self.syn_by_kprobe.into()),
             ("STATE_BY_TRACING", self.state_by_tracing.into()),
             ("RETRANSMIT_RESULT", self.retransmit_has_result.into()),
-            ("RING_BYTES", ring_bytes),
             ("SHARE_PER_SECOND", self.share_per_second),
         ]
     }
