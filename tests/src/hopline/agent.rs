@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use super::metrics::Metrics;
-use super::{Sabotage, http, sabotage};
+use super::{Sabotage, Totals, http, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -87,6 +87,13 @@ impl Agent {
         let mut metrics = Metrics::parse(&body)?;
         sabotage::falsify_metrics(self.sabotage, &mut metrics);
         Ok(metrics)
+    }
+
+    /// `/api/v1/totals`.
+    pub(crate) fn totals(&self) -> Result<Totals> {
+        let (status, body) = http::get(self.address, "/api/v1/totals").context("asking the agent for its totals")?;
+        ensure!(status == 200, "/api/v1/totals answered {status}");
+        Ok(Totals::new(&serde_json::from_str(&body)?, self.sabotage))
     }
 
     /// Scrapes until all events that the kernel side counted have been read: nothing of its past is then under way.

@@ -1,4 +1,4 @@
-//! hopline as a user runs it: the agent with its HTTP interface, and `trace --json`. Nothing is taken from its inside.
+//! hopline as a user runs it: the agent with its HTTP interface, `trace --json`, `replay --json`. Nothing is taken from its inside.
 //!
 //! Everything that it says passes [`Sabotage`] on its way to a scenario, and nowhere else.
 
@@ -6,11 +6,15 @@ mod agent;
 mod http;
 mod metrics;
 mod record;
+mod replay;
 mod sabotage;
+mod totals;
 mod trace;
 
 pub(crate) use agent::{Agent, AgentOptions};
 pub(crate) use metrics::Metrics;
 pub(crate) use record::Record;
-pub(crate) use sabotage::{Sabotage, falsify_counts};
+pub(crate) use replay::Replay;
+pub(crate) use sabotage::Sabotage;
+pub(crate) use totals::Totals;
 pub(crate) use trace::{Trace, read_records};

@@ -67,8 +67,8 @@ pub(super) fn falsify_metrics(sabotage: Option<Sabotage>, metrics: &mut Metrics)
     }
 }
 
-/// Falsifies counts that hopline printed elsewhere than on `/metrics`.
-pub(crate) fn falsify_counts(sabotage: Option<Sabotage>, counts: &mut [u64]) {
+/// Falsifies counts that hopline gave as JSON.
+pub(super) fn falsify_counts<'a>(sabotage: Option<Sabotage>, counts: impl Iterator<Item = &'a mut u64>) {
     if sabotage == Some(Sabotage::Drop) {
         for count in counts {
             *count = reduce(*count as f64) as u64;

@@ -7,6 +7,7 @@ mod existing;
 mod failures;
 mod flood;
 mod overflow;
+mod replay;
 mod stuck;
 mod trace;
 
@@ -78,6 +79,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "trace -- curl: exactly its connections, and its exit code",
         tools: &["ip", "nginx", "curl", "nsenter"],
         run: trace::run,
+    },
+    Scenario {
+        name: "replay",
+        about: "a recorded flood: same totals as live; 200 damages told, intact frames kept",
+        tools: &["ip"],
+        run: replay::run,
     },
 ];
 

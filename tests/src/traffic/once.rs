@@ -1,6 +1,5 @@
 //! The shortest life with a connection in it: started, connected, closed, gone. Parses nothing that it does not need.
 
-use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 
@@ -27,11 +26,9 @@ pub(crate) fn run_if_asked() -> Option<ExitCode> {
     let mut report = [0; REPORT_BYTES];
     report[..4].copy_from_slice(&number.to_le_bytes());
     report[4..].copy_from_slice(&port.to_le_bytes());
-    // One write below PIPE_BUF: reports of many processes do not mix.
-    let written = std::io::stdout()
-        .write_all(&report)
-        .and_then(|()| std::io::stdout().flush());
-    Some(if written.is_ok() && port != 0 {
+    // One write below PIPE_BUF, past the line buffer of `stdout`: reports of many processes do not mix.
+    let written = nix::unistd::write(std::io::stdout(), &report);
+    Some(if written.is_ok_and(|bytes| bytes == REPORT_BYTES) && port != 0 {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
