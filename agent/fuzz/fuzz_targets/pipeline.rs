@@ -1,0 +1,40 @@
+//! Any sequence of samples leaves a pipeline whose sums add up, whose limits hold, and whose scrape can be written.
+//!
+//! The input is a sequence of samples, each after its length in two bytes, little-endian; an empty one is a tick.
+#![no_main]
+
+use hopline::{
+    export::prometheus::encode,
+    pipeline::{Pipeline, PipelineSettings},
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let settings = PipelineSettings {
+        max_connections: 4,
+        max_processes: 4,
+        max_series: 400,
+        ..PipelineSettings::default()
+    };
+    let mut pipeline = Pipeline::new(settings);
+    pipeline.set_collect(true);
+    let (mut rest, mut now_ns) = (bytes, 0_u64);
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        let (sample, after) = after.split_at(after.len().min(usize::from(u16::from_le_bytes(*length))));
+        rest = after;
+        if sample.is_empty() {
+            now_ns = now_ns.saturating_add(3_600_000_000_000);
+            pipeline.tick(now_ns);
+        } else {
+            pipeline.apply(sample);
+        }
+    }
+    let snapshot = pipeline.snapshot();
+    for totals in &snapshot.totals {
+        let mut sum = totals.series.clone();
+        sum.add(&totals.expired);
+        assert_eq!(sum, totals.truth);
+    }
+    assert!(snapshot.counts.connections <= 4 && snapshot.counts.processes <= 4);
+    assert!(encode(&snapshot, &Default::default()).ends_with("# EOF\n"));
+});
