@@ -12,7 +12,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::fcntl::{Flock, FlockArg};
 
-const PREFIX: &str = "hopline-lab-";
+/// Starts the name of everything that the lab makes outside itself.
+pub(crate) const PREFIX: &str = "hopline-lab-";
 
 /// A cgroup that is emptied (its processes killed) and removed when dropped.
 #[derive(Debug)]
@@ -86,7 +87,8 @@ fn mount_point_in(mountinfo: &str) -> Option<PathBuf> {
     })
 }
 
-fn lock(path: &Path) -> Result<Flock<File>> {
+/// Taken while the lab that made this directory runs.
+pub(crate) fn lock(path: &Path) -> Result<Flock<File>> {
     Flock::lock(File::open(path)?, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
 }
 

@@ -1,13 +1,15 @@
 //! What every scenario is given: the lab's cgroups, a directory, hopline's binary and how strict to be.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
+use nix::fcntl::Flock;
 use tempfile::TempDir;
 
-use crate::cgroup::{Cgroup, RootCgroup};
+use crate::cgroup::{self, Cgroup, PREFIX, RootCgroup};
 use crate::hopline::Sabotage;
 use crate::netns::NetNs;
 use crate::process::Process;
@@ -32,6 +34,8 @@ pub(crate) struct Lab {
     /// Dropped after its children.
     _root: RootCgroup,
     directory: TempDir,
+    /// Tells the directory of a running lab from one that was left behind.
+    _directory_lock: Flock<File>,
     hopline: PathBuf,
     executable: PathBuf,
     /// How hopline's output is falsified on purpose.
@@ -53,13 +57,16 @@ impl Lab {
             hopline.display()
         );
         let root = RootCgroup::create()?;
-        let directory = TempDir::with_prefix("hopline-lab-").context("making a temporary directory")?;
+        sweep_temporary();
+        let directory = TempDir::with_prefix(PREFIX).context("making a temporary directory")?;
+        let lock = cgroup::lock(directory.path()).context("locking the temporary directory")?;
         signals::clean_up_on_signal(root.cgroup.path().to_owned(), directory.path().to_owned());
         Ok(Self {
             traffic: root.cgroup.child("traffic")?,
             tools: root.cgroup.child("tools")?,
             _root: root,
             directory,
+            _directory_lock: lock,
             hopline,
             executable: std::env::current_exe()?,
             sabotage,
@@ -110,6 +117,19 @@ impl Lab {
         match self.tolerance {
             Tolerance::Host => 1,
             Tolerance::Vm => 8,
+        }
+    }
+}
+
+/// Removes the directories of labs that no longer run.
+fn sweep_temporary() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) && cgroup::lock(&entry.path()).is_ok() {
+            // Another lab may sweep at the same time: gone is gone.
+            drop(fs::remove_dir_all(entry.path()));
         }
     }
 }
