@@ -5,10 +5,21 @@
 //! them (`decode`), keeps the table of connections (`connection`), adds owners and names (`attribution`) and counts
 //! (`aggregate`); `export` shows the snapshot. `agent` wires these stages and owns their life; `command` is one file
 //! per command on top of it; `recording` keeps and reads back the stream of inputs.
+pub mod agent;
 pub mod aggregate;
+pub mod attribution;
 pub mod bpf;
+pub mod cli;
+pub mod command;
+pub mod config;
 pub mod connection;
 pub mod decode;
 pub mod export;
+pub mod host;
+pub mod kernel_side;
+pub mod owner;
 pub mod pipeline;
+pub mod privileges;
+pub mod reader;
+pub mod recording;
 pub mod selfmetrics;

@@ -1,0 +1,302 @@
+//! Builds every stage, wires them, and ends them in order. The only file that knows all stages.
+//!
+//! Kernel programs → rings → `reader` → `owner` (pipeline, recording) → a listener of records; `kernel_side` holds the
+//! programs. `command` starts it, with or without the HTTP server on top.
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use agent_ebpf::event::{KINDS, kind_name};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot},
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
+
+use crate::{
+    bpf::{self, BpfError, ProbeOptions, Probes},
+    config::Config,
+    host::{self, Host},
+    kernel_side::{KernelNumbers, KernelSide},
+    owner::{Input, Listener, Owner, Scrape},
+    pipeline::{Output, Pipeline, PipelineSettings},
+    privileges::{self, Keep},
+    reader,
+    recording::{self, Recorder, RecordingError},
+    selfmetrics::{FeatureState, KindCounts, SelfMetrics},
+};
+
+/// Inputs that may wait for the owner.
+const INPUTS: usize = 16;
+/// Longest that the end may take; after it, whatever was not written is lost.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Test hook: these programs are treated as refused by the kernel.
+const FAIL_PROGRAMS: &str = "HOPLINE_FAIL_PROGRAMS";
+
+/// Why the agent could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The kernel side.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+    /// The recording.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    /// The system.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A stage ended with a panic.
+    #[error("a part of the agent broke: {0}; please report this")]
+    Broken(#[from] JoinError),
+    /// A stage ended without being asked.
+    #[error("the {0} stopped by itself; please report this")]
+    Stopped(&'static str),
+    /// The end took too long.
+    #[error("the end took longer than {} s: the last records may be missing", STOP_LIMIT.as_secs())]
+    StopLimit,
+}
+
+/// Everything running.
+#[derive(Debug)]
+pub struct Running {
+    handle: Handle,
+    inputs: mpsc::Sender<Input>,
+    stop_reader: oneshot::Sender<()>,
+    reader: JoinHandle<io::Result<()>>,
+    owner: JoinHandle<Scrape>,
+}
+
+/// How exporters ask a running agent.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inputs: mpsc::WeakSender<Input>,
+    kernel: KernelSide,
+    records: Option<broadcast::WeakSender<Arc<Output>>>,
+    /// Records that listeners of the stream missed.
+    pub stream_dropped: Arc<AtomicU64>,
+}
+
+/// The last word of an agent that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// The pipeline's last picture.
+    pub scrape: Scrape,
+    /// The kernel side's last numbers.
+    pub kernel: KernelNumbers,
+}
+
+/// Attaches the kernel programs and starts every stage.
+pub fn start(config: &Config, listener: Listener) -> Result<Running, AgentError> {
+    let host = Host::running()?;
+    privileges::raise_memlock();
+    let options = ProbeOptions {
+        cgroups: config.cgroups.clone(),
+        ring_bytes: Some(config.limits.ring_bytes),
+        share_per_second: config.share,
+        fail_programs: fail_programs(),
+    };
+    let recorder = recorder(config, &host)?;
+    let mut probes = Probes::load(&options)?;
+    let rings = probes.take_rings()?;
+    let kernel = KernelSide::start(probes)?;
+    privileges::drop_capabilities(Keep {
+        writes_files: recorder.is_some(),
+    });
+
+    let records = match &listener {
+        Listener::Stream(records) => Some(records.downgrade()),
+        Listener::All(_) => None,
+    };
+    let (inputs, owner_inputs) = mpsc::channel(INPUTS);
+    let (spent, returned) = reader::channel();
+    let (stop_reader, stop) = oneshot::channel();
+    let owner = Owner {
+        pipeline: Pipeline::new(pipeline_settings(config, &host)),
+        recorder,
+        listener,
+        spent,
+    };
+    let owner = tokio::spawn(owner.run(owner_inputs));
+    let reader = tokio::spawn(reader::run(
+        rings,
+        config.limits.ring_bytes as usize,
+        inputs.clone(),
+        returned,
+        stop,
+    ));
+    let handle = Handle {
+        inputs: inputs.downgrade(),
+        kernel,
+        records,
+        stream_dropped: Arc::default(),
+    };
+    Ok(Running {
+        handle,
+        inputs,
+        stop_reader,
+        reader,
+        owner,
+    })
+}
+
+/// The names of the programs that tests want refused.
+pub fn fail_programs() -> Vec<String> {
+    let names = std::env::var(FAIL_PROGRAMS).unwrap_or_default();
+    names
+        .split(',')
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {
+    PipelineSettings {
+        node: host.node.clone(),
+        boot_id: host.boot_id.clone(),
+        max_connections: config.limits.connections,
+        max_processes: config.limits.processes,
+        max_series: config.limits.series,
+        stuck_after_ns: config.stuck_after.as_nanos() as u64,
+        waiting_after_ns: config.waiting_after.as_nanos() as u64,
+        read_proc: true,
+        cgroup_root: bpf::unified_mount(),
+    }
+}
+
+fn recorder(config: &Config, host: &Host) -> Result<Option<Recorder>, RecordingError> {
+    let Some(file) = &config.record.file else {
+        return Ok(None);
+    };
+    let header = recording::Header {
+        version: recording::VERSION,
+        hopline: env!("CARGO_PKG_VERSION").to_owned(),
+        boot_id: host.boot_id.clone(),
+        node: host.node.clone(),
+        kernel: host.kernel.clone(),
+        clock_offset_ns: host::clock_offset_ns(),
+        waiting_after_ns: config.waiting_after.as_nanos() as u64,
+        stuck_after_ns: config.stuck_after.as_nanos() as u64,
+        max_connections: config.limits.connections as u64,
+        max_processes: config.limits.processes as u64,
+        max_series: config.limits.series as u64,
+    };
+    Recorder::create(file, &config.record, header).map(Some)
+}
+
+impl Running {
+    /// How exporters ask.
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Waits until sockets opened before the start were looked for.
+    pub async fn ready(&self) {
+        self.handle.kernel.ready().await;
+    }
+
+    /// Why a stage has ended though nobody asked; pending as long as all run.
+    pub async fn ended(&mut self) -> AgentError {
+        tokio::select! {
+            reader = &mut self.reader => match reader {
+                Ok(Err(error)) => error.into(),
+                Err(error) => error.into(),
+                Ok(Ok(())) => AgentError::Stopped("reader"),
+            },
+            owner = &mut self.owner => match owner {
+                Err(error) => error.into(),
+                Ok(_) => AgentError::Stopped("owner"),
+            },
+        }
+    }
+
+    /// Ends every stage: detach, empty the rings, apply, write out. Bounded in time.
+    pub async fn stop(self) -> Result<Finished, AgentError> {
+        timeout(STOP_LIMIT, self.stop_in_order())
+            .await
+            .map_err(|_| AgentError::StopLimit)?
+    }
+
+    async fn stop_in_order(self) -> Result<Finished, AgentError> {
+        let kernel = self.handle.kernel.detach().await.unwrap_or_default();
+        // The reader may have ended by itself; its result tells.
+        self.stop_reader.send(()).ok();
+        self.reader.await??;
+        drop(self.inputs.send(Input::Finish).await);
+        let scrape = self.owner.await?;
+        Ok(Finished { scrape, kernel })
+    }
+}
+
+impl Handle {
+    /// Whether the programs are attached and the sockets opened before the start were looked for.
+    pub fn is_ready(&self) -> bool {
+        self.kernel.is_ready()
+    }
+
+    /// Which hook serves each feature.
+    pub fn features(&self) -> &[FeatureState] {
+        self.kernel.features()
+    }
+
+    /// The pipeline's picture and the agent's own numbers; `None` at the end, or when too many ask at once.
+    pub async fn scrape(&self) -> Option<(Scrape, SelfMetrics)> {
+        let inputs = self.inputs.upgrade()?;
+        // First what arrived, then what was attempted: a difference is what is still in the rings, never negative.
+        let (answer, scrape) = oneshot::channel();
+        inputs.send(Input::Scrape(answer)).await.ok()?;
+        let scrape = scrape.await.ok()?;
+        let kernel = self.kernel.numbers().await?;
+        let own = self.self_metrics(&scrape, kernel);
+        Some((scrape, own))
+    }
+
+    /// A stream of single connections; `None` at the end.
+    pub fn records(&self) -> Option<broadcast::Receiver<Arc<Output>>> {
+        self.records.as_ref()?.upgrade().map(|records| records.subscribe())
+    }
+
+    fn self_metrics(&self, scrape: &Scrape, kernel: KernelNumbers) -> SelfMetrics {
+        SelfMetrics {
+            features: self.kernel.features().to_vec(),
+            events: kind_counts(&scrape.snapshot.counts.events, &kernel),
+            throttled: kernel.throttled,
+            failures: kernel
+                .failures
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+            programs: kernel.programs,
+            stream_dropped: self.stream_dropped.load(Ordering::Relaxed),
+            recording_dropped: scrape.recording_dropped,
+            process: host::process_stats(),
+        }
+    }
+}
+
+/// What the pipeline got of each kind beside what the kernel programs attempted and lost.
+pub fn kind_counts(received: &[u64; KINDS], kernel: &KernelNumbers) -> Vec<KindCounts> {
+    (0..)
+        .zip(received)
+        .filter_map(|(number, received)| Some((kind_name(number)?, *received)))
+        .map(|(kind, received)| {
+            let counts = kernel
+                .counts
+                .iter()
+                .find(|counts| counts.kind == kind)
+                .map(|found| found.counts);
+            let counts = counts.unwrap_or_default();
+            KindCounts {
+                kind,
+                received,
+                attempts: counts.attempts,
+                ring_full: counts.ring_full,
+                throttled: counts.throttled,
+            }
+        })
+        .collect()
+}

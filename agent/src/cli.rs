@@ -1,0 +1,266 @@
+//! The command line as typed: names, help texts and the shape of each value. What is used is `config` and `command`.
+//!
+//! Must not open files or ask the system: `main` parses, the command's own file turns it into what it uses.
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{config, connection::Phase};
+
+/// Tells which destination is slow or failing, in which phase, for which workload, without changing any program.
+#[derive(Debug, Parser)]
+#[command(name = "hopline", version, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Least severe log messages to write: error, warn, info, debug or trace
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = config::parse_level)]
+    pub log_level: Option<config::Level>,
+    /// How log messages are written to stderr
+    #[arg(long, global = true, value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
+}
+
+/// Shape of log messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One line of text a message.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// One command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Watch all connections of this node and serve metrics
+    Agent(AgentArgs),
+    /// Print one line per finished connection, and STUCK lines for those that hang
+    Trace(Box<TraceArgs>),
+    /// Run the pipeline over a recording and print its totals
+    Replay(ReplayArgs),
+    /// Tell what this kernel offers and which hook serves each feature
+    Doctor(DoctorArgs),
+    /// Enter a cgroup and become COMMAND; used by `trace -- COMMAND`
+    #[command(hide = true, name = "run-in-cgroup")]
+    RunInCgroup(RunInCgroupArgs),
+}
+
+/// What to watch; common to `agent` and `trace`.
+#[derive(Debug, Default, Args)]
+pub struct WatchArgs {
+    /// Read this YAML file; flags override it
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Watch only sockets and processes in this cgroup and below; may be repeated [default: the whole node]
+    #[arg(long, value_name = "PATH")]
+    pub cgroup: Vec<PathBuf>,
+    /// Write everything that arrives from the kernel to FILE, for `hopline replay`
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Size of each ring buffer
+    #[arg(long, value_name = "BYTES", hide = true, value_parser = config::parse_ring_bytes)]
+    pub ring_bytes: Option<u32>,
+}
+
+const AGENT_EXAMPLES: &str = "\
+Examples:
+  hopline agent
+      Watch the whole node; metrics at http://127.0.0.1:9737/metrics.
+  hopline agent --listen 0.0.0.0:9737
+      Let Prometheus scrape from elsewhere; only /metrics, /livez and /readyz answer then.
+  hopline agent --cgroup /sys/fs/cgroup/kubepods.slice --record /var/tmp/node.hopline
+      Watch the pods alone and keep the events for `hopline replay`.
+  hopline agent --print-config > hopline.yaml
+      Start a configuration file from the defaults.";
+
+/// `hopline agent`.
+#[derive(Debug, Args)]
+#[command(after_help = AGENT_EXAMPLES)]
+pub struct AgentArgs {
+    /// What to watch.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Address of the HTTP server [default: 127.0.0.1:9737]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Print the configuration that would be used, with comments, and end
+    #[arg(long)]
+    pub print_config: bool,
+}
+
+const TRACE_EXAMPLES: &str = "\
+Examples:
+  hopline trace
+      Every connection of this node as it ends.
+  hopline trace -- go mod download
+      Run a command, show its connections alone, end with a summary and with its exit code.
+  hopline trace --failed --host '*.internal' --for 60s
+      Failures to some hosts, for a minute.
+  hopline trace --slower-than tcp=100ms --json | jq .destination
+      Slow handshakes as JSON.
+  hopline trace --stuck
+      Only what hangs, while it hangs.
+
+In patterns `*` stands for any text. Filters of different kinds must all match; of one kind, any.";
+
+/// `hopline trace`.
+#[derive(Debug, Args)]
+#[command(after_help = TRACE_EXAMPLES)]
+pub struct TraceArgs {
+    /// What to watch.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Write the lines to FILE instead of stdout
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Only these destinations, by name or address
+    #[arg(long, value_name = "PATTERN")]
+    pub host: Vec<String>,
+    /// Only these groups of destinations
+    #[arg(long, value_name = "PATTERN")]
+    pub group: Vec<String>,
+    /// Only these pods
+    #[arg(long, value_name = "PATTERN")]
+    pub pod: Vec<String>,
+    /// Only these workloads
+    #[arg(long, value_name = "PATTERN")]
+    pub workload: Vec<String>,
+    /// Only connections that failed
+    #[arg(long)]
+    pub failed: bool,
+    /// Only connections that hang
+    #[arg(long)]
+    pub stuck: bool,
+    /// Only connections with a phase (dns, tcp, tls, ttfb) that took longer
+    #[arg(long, value_name = "PHASE=DURATION", value_parser = parse_slower_than)]
+    pub slower_than: Vec<SlowerThan>,
+    /// End after N lines
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: Option<u64>,
+    /// End after this time, such as 30s or 5m
+    #[arg(long = "for", value_name = "DURATION", value_parser = config::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Run this command in a cgroup of its own and trace just that
+    #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["cgroup", "duration", "count"])]
+    pub command: Vec<OsString>,
+}
+
+/// A phase and the time above which a connection is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlowerThan {
+    /// The phase.
+    pub phase: Phase,
+    /// Its bound, microseconds.
+    pub bound_us: u64,
+}
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  hopline replay node.hopline
+      Totals per destination, the same as the agent had when it stopped.
+  hopline replay node.hopline.2 node.hopline.1 node.hopline
+      A recording that was rotated, oldest file first.
+
+Damaged places are told on stderr and skipped. The exit code is 1 only when nothing in a file could be read.";
+
+/// `hopline replay`.
+#[derive(Debug, Args)]
+#[command(after_help = REPLAY_EXAMPLES)]
+pub struct ReplayArgs {
+    /// Recordings made by --record, oldest first
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Print the totals as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print each finished connection too
+    #[arg(long)]
+    pub connections: bool,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  hopline doctor
+      Kernel, BTF, cgroup v2, and per feature the hook in use and why not a better one.
+  hopline doctor --json | jq '.features[] | select(.enabled | not)'
+      What does not work here.
+
+The kernel programs are loaded for an empty cgroup that is removed again: nothing on the node is watched.";
+
+/// `hopline doctor`.
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub struct DoctorArgs {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `hopline run-in-cgroup`.
+#[derive(Debug, Args)]
+pub struct RunInCgroupArgs {
+    /// The `cgroup.procs` file to enter by.
+    pub procs: PathBuf,
+    /// The command and its arguments.
+    #[arg(last = true, required = true)]
+    pub command: Vec<OsString>,
+}
+
+fn parse_slower_than(text: &str) -> Result<SlowerThan, String> {
+    let (phase, bound) = text.split_once('=').ok_or("write PHASE=DURATION, such as tcp=100ms")?;
+    let phase = match phase {
+        "dns" => Phase::Dns,
+        "tcp" => Phase::Tcp,
+        "tls" => Phase::Tls,
+        "ttfb" => Phase::Ttfb,
+        other => return Err(format!("`{other}` is no phase: dns, tcp, tls or ttfb")),
+    };
+    let bound_us = u64::try_from(config::parse_duration(bound)?.as_micros()).map_err(|_| "too long".to_owned())?;
+    Ok(SlowerThan { phase, bound_us })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines() {
+        let check = |line: &str, accepted: bool| {
+            let parsed = Cli::try_parse_from(line.split_whitespace());
+            assert_eq!(parsed.is_ok(), accepted, "{line}: {parsed:?}");
+        };
+        check("hopline agent --listen 127.0.0.1:0 --cgroup /a --cgroup /b", true);
+        check("hopline agent --listen 9737", false);
+        check(
+            "hopline trace --json --failed --slower-than tcp=100ms --slower-than dns=1s",
+            true,
+        );
+        check("hopline trace --slower-than tcp=100", false);
+        check("hopline trace --slower-than http=1s", false);
+        check("hopline trace --for 10", false);
+        check("hopline trace --count 0", false);
+        check("hopline trace -- curl -s http://localhost", true);
+        check("hopline trace --count 3 -- curl", false);
+        check("hopline trace curl", false);
+        check("hopline replay", false);
+        check("hopline replay a b --json", true);
+        check("hopline doctor --json --log-format json", true);
+        check("hopline doctor --log-level loud", false);
+        check("hopline agent --ring-bytes 5000", false);
+        check("hopline agent --ring-bytes 65536", true);
+    }
+}

@@ -1,0 +1,65 @@
+//! `hopline doctor`: what this kernel offers, and which hook serves each feature.
+use std::{fs, path::Path, process::ExitCode};
+
+use serde_json::json;
+
+use super::{CommandError, Logging, own_cgroup::OwnCgroup, print};
+use crate::{
+    agent::fail_programs,
+    bpf::{self, ProbeOptions, Probes},
+    cli::DoctorArgs,
+    config::Config,
+    export::human,
+    host::Host,
+    privileges,
+};
+
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+/// Small: nothing will go through it.
+const RING_BYTES: u32 = 1 << 16;
+
+pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, CommandError> {
+    logging.start_quiet();
+    privileges::no_new_privs();
+    privileges::raise_memlock();
+    let host = Host::running()?;
+    let cgroup_root = bpf::unified_mount();
+    let features = {
+        // The programs go before the cgroup does.
+        let cgroup = OwnCgroup::create("doctor")?;
+        let options = ProbeOptions {
+            cgroups: vec![cgroup.path().to_owned()],
+            ring_bytes: Some(RING_BYTES),
+            share_per_second: Config::default().share,
+            fail_programs: fail_programs(),
+        };
+        let probes = Probes::load(&options)?;
+        probes.features().to_vec()
+    };
+    let btf = Path::new(BTF).exists();
+    let statistics = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1");
+    if args.json {
+        let whole = json!({
+            "kernel": host.kernel,
+            "btf": btf,
+            "cgroup2": cgroup_root,
+            "bpf_statistics": statistics,
+            "features": features,
+        });
+        print(&format!("{whole}\n"))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    print(&format!(
+        "kernel          {}\nBTF             {}\ncgroup v2       {}\nBPF statistics  {}\n\n{}",
+        host.kernel,
+        if btf { BTF } else { "none" },
+        cgroup_root.map_or_else(|| "not mounted".to_owned(), |path| path.display().to_string()),
+        if statistics {
+            "on"
+        } else {
+            "off; `sysctl kernel.bpf_stats_enabled=1` makes hopline_bpf_* tell times"
+        },
+        human::features(&features),
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,196 @@
+//! One file per command. Each turns what was typed into what is used, runs, and gives the exit code.
+mod agent;
+mod doctor;
+mod filter;
+mod own_cgroup;
+mod printer;
+mod replay;
+mod trace;
+
+use std::{
+    future::Future,
+    io::{self, Write as _},
+    os::unix::process::CommandExt as _,
+    process::{self, ExitCode},
+};
+
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    agent::{self as running_agent, AgentError, Finished},
+    bpf::BpfError,
+    cli::{Cli, Command, LogFormat, RunInCgroupArgs},
+    config::{ConfigError, Level},
+    recording::RecordingError,
+};
+
+/// Why a command failed; printed as one line.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The arguments are wrong in a way that only using them shows.
+    #[error("{0}")]
+    Usage(String),
+    /// Anything at run time.
+    #[error("{}", one_line(.0))]
+    Failed(#[from] anyhow::Error),
+}
+
+impl CommandError {
+    /// 2 for usage and configuration, else 1.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) | Self::Usage(_) => ExitCode::from(2),
+            Self::Failed(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl From<AgentError> for CommandError {
+    fn from(error: AgentError) -> Self {
+        match error {
+            AgentError::Bpf(error) => error.into(),
+            AgentError::Recording(error @ RecordingError::Foreign(_)) => Self::Usage(error.to_string()),
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
+impl From<BpfError> for CommandError {
+    fn from(error: BpfError) -> Self {
+        match error {
+            BpfError::Cgroup { .. } | BpfError::NotCgroup2 { .. } | BpfError::TooManyCgroups { .. } => {
+                Self::Usage(error.to_string())
+            }
+            other => Self::Failed(other.into()),
+        }
+    }
+}
+
+impl From<io::Error> for CommandError {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+fn one_line(error: &anyhow::Error) -> String {
+    format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Runs the command that was typed.
+pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
+    let logging = Logging {
+        level: cli.log_level,
+        format: cli.log_format,
+    };
+    match cli.command {
+        Command::Agent(args) => agent::run(&args, logging),
+        Command::Trace(args) => trace::run(&args, logging),
+        Command::Replay(args) => replay::run(&args, logging),
+        Command::Doctor(args) => doctor::run(&args, logging),
+        Command::RunInCgroup(args) => run_in_cgroup(&args),
+    }
+}
+
+/// Log flags as typed.
+#[derive(Clone, Copy, Debug)]
+struct Logging {
+    level: Option<Level>,
+    format: Option<LogFormat>,
+}
+
+impl Logging {
+    /// Starts logging to stderr; flags win over `level` and `format`.
+    fn start(self, level: Level, format: LogFormat) {
+        let level = self.level.unwrap_or(level);
+        // Other crates only when they are in trouble: kernel messages of aya are hopline's own business.
+        let filter = EnvFilter::new(format!("warn,hopline={level}"));
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .with_target(false);
+        match self.format.unwrap_or(format) {
+            LogFormat::Json => subscriber.json().init(),
+            LogFormat::Text => subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        }
+    }
+
+    /// For commands that people watch: warnings only.
+    fn start_quiet(self) {
+        self.start(Level(tracing::Level::WARN), LogFormat::Text);
+    }
+}
+
+/// Runs a future on a runtime of this thread: the capabilities that are dropped here are dropped for all of it.
+fn block_on<T>(future: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(future);
+    // A thread that waits for a reader of our output must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Writes to stdout; that nobody reads it any more is no failure.
+fn print(text: &str) -> Result<(), CommandError> {
+    match io::stdout()
+        .write_all(text.as_bytes())
+        .and_then(|()| io::stdout().flush())
+    {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Tells which events were lost, if any were.
+fn tell_losses(finished: &Finished) {
+    for kind in running_agent::kind_counts(&finished.scrape.snapshot.counts.events, &finished.kernel) {
+        let lost = kind.ring_full + kind.throttled;
+        if lost > 0 {
+            tracing::warn!(kind = kind.kind, lost, received = kind.received, "events were lost");
+        }
+    }
+}
+
+/// SIGINT and SIGTERM, from now on.
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// The next request to end.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Enters the cgroup and becomes the command: it is inside from its first instruction.
+fn run_in_cgroup(args: &RunInCgroupArgs) -> Result<ExitCode, CommandError> {
+    let entered = std::fs::write(&args.procs, process::id().to_string());
+    entered.map_err(|error| anyhow::anyhow!("cannot enter {}: {error}", args.procs.display()))?;
+    let (program, arguments) = args.command.split_first().expect("clap requires a command");
+    let error = process::Command::new(program).args(arguments).exec();
+    eprintln!("hopline: cannot run {}: {error}", program.to_string_lossy());
+    // As shells have it: 127 not found, 126 found and not executable.
+    Ok(ExitCode::from(if error.kind() == io::ErrorKind::NotFound {
+        127
+    } else {
+        126
+    }))
+}

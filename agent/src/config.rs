@@ -1,0 +1,582 @@
+//! The configuration: one YAML file with a default for every key, checked whole before anything starts.
+//!
+//! Reads the one file it is given; flags are laid over it by the commands. A key that is unknown, a unit that is wrong
+//! or a value that cannot be is refused with file, line and key.
+use std::{
+    fmt, fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use serde::{Deserialize, Deserializer, de};
+
+use crate::cli::{LogFormat, WatchArgs};
+
+/// Everything that can be set.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address of the HTTP server.
+    pub listen: SocketAddr,
+    /// Watched cgroups; empty for the whole node.
+    #[serde(deserialize_with = "cgroups")]
+    pub cgroups: Vec<PathBuf>,
+    /// Log messages.
+    pub log: LogConfig,
+    /// Bounds on memory.
+    pub limits: LimitsConfig,
+    /// Events per second and kind that each cgroup keeps while a ring is more than half full.
+    #[serde(deserialize_with = "share")]
+    pub share: u32,
+    /// A connection that waits longer counts as waiting.
+    #[serde(deserialize_with = "waiting_time")]
+    pub waiting_after: Duration,
+    /// A connection that waits longer is told as STUCK.
+    #[serde(deserialize_with = "waiting_time")]
+    pub stuck_after: Duration,
+    /// Recording of the event stream.
+    pub record: RecordConfig,
+}
+
+/// Log messages on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogConfig {
+    /// Least severe level that is written.
+    pub level: Level,
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+/// Bounds on memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Size of each ring buffer, bytes; the kernel wants a power of two of at least a page.
+    #[serde(deserialize_with = "ring_bytes")]
+    pub ring_bytes: u32,
+    /// Connections followed at once.
+    #[serde(deserialize_with = "entries")]
+    pub connections: usize,
+    /// Processes remembered at once.
+    #[serde(deserialize_with = "entries")]
+    pub processes: usize,
+    /// Time series exported.
+    #[serde(deserialize_with = "entries")]
+    pub series: usize,
+}
+
+/// Recording of the event stream.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecordConfig {
+    /// Where to; none for no recording.
+    pub file: Option<PathBuf>,
+    /// A file that has grown to this many bytes is moved aside.
+    #[serde(deserialize_with = "rotate_bytes")]
+    pub rotate_bytes: u64,
+    /// How many files are kept, the one being written included.
+    #[serde(deserialize_with = "keep")]
+    pub keep: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9737)),
+            cgroups: Vec::new(),
+            log: LogConfig::default(),
+            limits: LimitsConfig::default(),
+            share: 20_000,
+            waiting_after: Duration::from_secs(1),
+            stuck_after: Duration::from_secs(5),
+            record: RecordConfig::default(),
+        }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self {
+            ring_bytes: 8 << 20,
+            connections: 100_000,
+            processes: 32_768,
+            series: 20_000,
+        }
+    }
+}
+
+impl Default for RecordConfig {
+    fn default() -> Self {
+        Self {
+            file: None,
+            rotate_bytes: 512 << 20,
+            keep: 4,
+        }
+    }
+}
+
+/// A level of log messages, by its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(pub tracing::Level);
+
+impl Default for Level {
+    fn default() -> Self {
+        Self(tracing::Level::INFO)
+    }
+}
+
+impl<'de> Deserialize<'de> for Level {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_level(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// Why a configuration was refused. One line: file, line and key where they are known.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", file.display())]
+    Unreadable {
+        /// Which file.
+        file: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file can be read and does not make sense.
+    #[error("{}:{line}: {key}{message}", file.display())]
+    Invalid {
+        /// Which file.
+        file: PathBuf,
+        /// Line, from 1; 0 when the whole file is meant.
+        line: u64,
+        /// Dotted path of the key with `: ` behind it; empty when it cannot be told.
+        key: String,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+impl Config {
+    /// The file (or the defaults) with the flags laid over it.
+    pub fn load(watch: &WatchArgs) -> Result<Self, ConfigError> {
+        let mut config = match &watch.config {
+            Some(file) => {
+                let text = fs::read_to_string(file).map_err(|source| ConfigError::Unreadable {
+                    file: file.clone(),
+                    source,
+                })?;
+                Self::parse(file, &text)?
+            }
+            None => Self::default(),
+        };
+        if !watch.cgroup.is_empty() {
+            config.cgroups.clone_from(&watch.cgroup);
+        }
+        if watch.record.is_some() {
+            config.record.file.clone_from(&watch.record);
+        }
+        if let Some(bytes) = watch.ring_bytes {
+            config.limits.ring_bytes = bytes;
+        }
+        Ok(config)
+    }
+
+    /// Parses the text of `file`. An empty file is all defaults.
+    pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
+        if text
+            .lines()
+            .all(|line| line.trim().is_empty() || line.trim_start().starts_with('#'))
+        {
+            return Ok(Self::default());
+        }
+        serde_saphyr::from_str(text).map_err(|error| {
+            let line = error.location().map_or(0, |location| location.line());
+            let key = key_at(text, line).map_or_else(String::new, |key| format!("{key}: "));
+            ConfigError::Invalid {
+                file: file.to_owned(),
+                line,
+                key,
+                message: one_line(&error),
+            }
+        })
+    }
+
+    /// The whole configuration as a file with comments that [`Config::parse`] reads back.
+    pub fn to_yaml(&self) -> String {
+        format!(
+            "\
+# Address of the HTTP server. Beyond loopback only /metrics, /livez and /readyz answer.
+listen: {listen}
+
+# Watch only sockets and processes in these cgroups and below; empty: the whole node.
+cgroups: {cgroups}
+
+# Log messages on stderr.
+log:
+  # error, warn, info, debug or trace
+  level: {level}
+  # text or json
+  format: {format}
+
+# Bounds on memory.
+limits:
+  # Size of each ring buffer between kernel and agent: a power of two, at least 4KiB.
+  ring_bytes: {ring_bytes}
+  # Connections followed at once.
+  connections: {connections}
+  # Processes remembered at once.
+  processes: {processes}
+  # Time series exported; beyond, the least busy destinations fold into `other`.
+  series: {series}
+
+# Events per second and kind that each cgroup keeps while a ring is more than half full.
+share: {share}
+
+# A connection that waits longer is counted in hopline_connections_waiting.
+waiting_after: {waiting_after}
+
+# A connection that waits longer is told as STUCK.
+stuck_after: {stuck_after}
+
+# Recording of the event stream, for `hopline replay`.
+record:
+  # Where to; null: no recording.
+  file: {record_file}
+  # A file that has grown to this size is moved aside to FILE.1, FILE.1 to FILE.2 and so on.
+  rotate_bytes: {rotate_bytes}
+  # How many files are kept, the one being written included.
+  keep: {keep}
+",
+            listen = self.listen,
+            cgroups = quoted_list(&self.cgroups),
+            level = self.log.level,
+            format = match self.log.format {
+                LogFormat::Text => "text",
+                LogFormat::Json => "json",
+            },
+            ring_bytes = Bytes(u64::from(self.limits.ring_bytes)),
+            connections = self.limits.connections,
+            processes = self.limits.processes,
+            series = self.limits.series,
+            share = self.share,
+            waiting_after = Seconds(self.waiting_after),
+            stuck_after = Seconds(self.stuck_after),
+            record_file = self
+                .record
+                .file
+                .as_ref()
+                .map_or_else(|| "null".to_owned(), |file| quoted(file)),
+            rotate_bytes = Bytes(self.record.rotate_bytes),
+            keep = self.record.keep,
+        )
+    }
+}
+
+/// The message of a YAML error without its source excerpt and place, on one line.
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let message = first.rsplit_once(" at line ").map_or(first, |(message, _)| message);
+    message.trim_start_matches("error: ").to_owned()
+}
+
+/// Dotted path of the key on a line of block-style YAML: the key there and those less indented above it.
+fn key_at(text: &str, line: u64) -> Option<String> {
+    let above = usize::try_from(line).ok().filter(|line| *line > 0)?;
+    let lines: Vec<&str> = text.lines().take(above).collect();
+    let mut keys = Vec::new();
+    let mut indent = usize::MAX;
+    for line in lines.iter().rev() {
+        let trimmed = line.trim_start();
+        let depth = line.len() - trimmed.len();
+        let Some((key, _)) = trimmed.split_once(':') else {
+            continue;
+        };
+        if depth < indent && !trimmed.starts_with('#') && !trimmed.starts_with('-') {
+            keys.push(key.trim());
+            indent = depth;
+        }
+    }
+    keys.reverse();
+    (!keys.is_empty()).then(|| keys.join("."))
+}
+
+/// A time with its unit: `250ms`, `5s`, `10m`, `2h`, `1d`.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    const UNITS: [(&str, f64); 6] = [
+        ("us", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+        ("d", 86400.0),
+    ];
+    let wrong = || format!("`{text}` is no time: write a number and us, ms, s, m, h or d, such as 500ms");
+    let (number, unit) = split_unit(text);
+    let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    let seconds = f64::from_str(number).map_err(|_| wrong())? * factor;
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+/// A size with its unit: `65536B`, `512KiB`, `8MiB`, `1GiB`; without one, bytes.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 5] = [("", 1), ("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+    let wrong = || format!("`{text}` is no size: write bytes, or a number and KiB, MiB or GiB, such as 8MiB");
+    let (number, unit) = split_unit(text);
+    let (_, factor) = UNITS.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    u64::from_str(number)
+        .ok()
+        .and_then(|number| number.checked_mul(*factor))
+        .ok_or_else(wrong)
+}
+
+/// A size that a ring buffer can have.
+pub fn parse_ring_bytes(text: &str) -> Result<u32, String> {
+    let bytes = parse_bytes(text)?;
+    if !bytes.is_power_of_two() || !(4096..=1 << 30).contains(&bytes) {
+        return Err(format!(
+            "`{text}` is no size of a ring buffer: a power of two from 4KiB to 1GiB"
+        ));
+    }
+    u32::try_from(bytes).map_err(|error| error.to_string())
+}
+
+/// The name of a log level.
+pub fn parse_level(text: &str) -> Result<Level, String> {
+    const NAMES: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
+    if !NAMES.contains(&text) {
+        return Err(format!("`{text}` is no level: {}", NAMES.join(", ")));
+    }
+    tracing::Level::from_str(text)
+        .map(Level)
+        .map_err(|error| error.to_string())
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    (&text[..end], text[end..].trim_start())
+}
+
+fn in_range<'de, D, T>(deserializer: D, least: T, most: T) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + PartialOrd + fmt::Display,
+{
+    let value = T::deserialize(deserializer)?;
+    if value < least || value > most {
+        return Err(de::Error::custom(format_args!(
+            "{value} is out of range, {least} to {most}"
+        )));
+    }
+    Ok(value)
+}
+
+fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    in_range(deserializer, 100, 100_000_000)
+}
+
+fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    in_range(deserializer, 1, u32::MAX)
+}
+
+fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    in_range(deserializer, 1, 1000)
+}
+
+fn waiting_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let time = parse_duration(&text).map_err(de::Error::custom)?;
+    if time < Duration::from_millis(100) || time > Duration::from_hours(1) {
+        return Err(de::Error::custom(format_args!("{text} is out of range, 100ms to 1h")));
+    }
+    Ok(time)
+}
+
+fn ring_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    parse_ring_bytes(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+fn rotate_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let bytes = parse_bytes(&text).map_err(de::Error::custom)?;
+    if bytes < 1 << 16 {
+        return Err(de::Error::custom(format_args!("{text} is too small, at least 64KiB")));
+    }
+    Ok(bytes)
+}
+
+fn cgroups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let paths = Vec::<PathBuf>::deserialize(deserializer)?;
+    let most = agent_ebpf::scope::MAX_SCOPES;
+    if paths.len() > most {
+        return Err(de::Error::custom(format_args!(
+            "{} cgroups, at most {most}",
+            paths.len()
+        )));
+    }
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => Err(de::Error::custom(format_args!(
+            "`{}` is no absolute path",
+            path.display()
+        ))),
+        None => Ok(paths),
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.as_str().to_ascii_lowercase())
+    }
+}
+
+/// A size in the largest unit that takes it whole.
+struct Bytes(u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, factor) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+            if self.0 != 0 && self.0.is_multiple_of(factor) {
+                return write!(f, "{}{unit}", self.0 / factor);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
+
+/// A time in seconds, or in milliseconds when it is no whole number of them.
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.subsec_millis() {
+            0 => write!(f, "{}s", self.0.as_secs()),
+            _ => write!(f, "{}ms", self.0.as_millis()),
+        }
+    }
+}
+
+/// A path as a JSON string, which is a YAML scalar whatever it holds.
+fn quoted(path: &Path) -> String {
+    serde_json::Value::from(path.to_string_lossy()).to_string()
+}
+
+fn quoted_list(paths: &[PathBuf]) -> String {
+    format!(
+        "[{}]",
+        paths.iter().map(|path| quoted(path)).collect::<Vec<_>>().join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("hopline.yaml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn printed_defaults_read_back() {
+        let config = Config::default();
+        assert_eq!(parse(&config.to_yaml()), Ok(config));
+        assert_eq!(parse(""), Ok(Config::default()));
+        assert_eq!(parse("# nothing\n"), Ok(Config::default()));
+    }
+
+    #[test]
+    fn printed_values_read_back() {
+        let mut config = Config {
+            share: 7,
+            stuck_after: Duration::from_millis(2500),
+            ..Config::default()
+        };
+        config.cgroups = vec!["/sys/fs/cgroup/a: \"b\"".into(), "/c".into()];
+        config.record = RecordConfig {
+            file: Some("/tmp/#x".into()),
+            rotate_bytes: (1 << 20) + 1,
+            keep: 1,
+        };
+        config.log = LogConfig {
+            level: Level(tracing::Level::WARN),
+            format: LogFormat::Json,
+        };
+        assert_eq!(parse(&config.to_yaml()), Ok(config));
+    }
+
+    #[test]
+    fn refusals_name_file_line_and_key() {
+        let check = |text: &str, start: &str, part: &str| {
+            let error = parse(text).expect_err(text);
+            assert!(error.starts_with(start), "{error}");
+            assert!(error.contains(part), "{error}");
+            assert_eq!(error.lines().count(), 1, "{error}");
+        };
+        check("lissten: 1\n", "hopline.yaml:1: lissten: ", "unknown field");
+        check(
+            "log:\n  level: loud\n",
+            "hopline.yaml:2: log.level: ",
+            "`loud` is no level",
+        );
+        check("log:\n  format: xml\n", "hopline.yaml:2: log.format: ", "xml");
+        check("share: 0\n", "hopline.yaml:1: share: ", "out of range");
+        check("share: many\n", "hopline.yaml:1: share: ", "");
+        check(
+            "# c\n\nstuck_after: 5\n",
+            "hopline.yaml:3: stuck_after: ",
+            "such as 500ms",
+        );
+        check("stuck_after: 1ms\n", "hopline.yaml:1: stuck_after: ", "out of range");
+        check(
+            "limits:\n  connections: 1\n  series: 0\n",
+            "hopline.yaml:2: limits.connections: ",
+            "out of range",
+        );
+        check(
+            "limits:\n  ring_bytes: 5000\n",
+            "hopline.yaml:2: limits.ring_bytes: ",
+            "power of two",
+        );
+        check(
+            "limits:\n  rings: 1\n",
+            "hopline.yaml:2: limits.rings: ",
+            "unknown field",
+        );
+        check(
+            "record:\n  rotate_bytes: 8MB\n",
+            "hopline.yaml:2: record.rotate_bytes: ",
+            "KiB",
+        );
+        check("cgroups: [a]\n", "hopline.yaml:1: cgroups: ", "absolute");
+        check("listen: 9737\n", "hopline.yaml:1: listen: ", "");
+        check("listen: [\n", "hopline.yaml:", "");
+        check("- a\n", "hopline.yaml:1: ", "");
+    }
+
+    #[test]
+    fn units() {
+        let time = |text: &str, millis: Option<u64>| {
+            assert_eq!(parse_duration(text).ok(), millis.map(Duration::from_millis), "{text}");
+        };
+        time("250ms", Some(250));
+        time("1.5s", Some(1500));
+        time("2 m", Some(120_000));
+        time("1d", Some(86_400_000));
+        time("5", None);
+        time("-5s", None);
+        time("s", None);
+        time("5 fortnights", None);
+        let size = |text: &str, bytes: Option<u64>| assert_eq!(parse_bytes(text).ok(), bytes, "{text}");
+        size("65536", Some(65536));
+        size("64KiB", Some(65536));
+        size("1 GiB", Some(1 << 30));
+        size("1GB", None);
+        size("1.5MiB", None);
+        size("99999999999999GiB", None);
+    }
+}

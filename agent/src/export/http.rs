@@ -1,0 +1,183 @@
+//! The HTTP server: metrics, health, and the API for people and programs on this machine.
+//!
+//! Loopback is shared by every process of the host and by every browser tab on it, so a request must name loopback in
+//! its `Host` header (a page of another origin cannot). Records tell who talks to whom: beyond loopback only
+//! `/metrics`, `/livez` and `/readyz` answer. Asks the agent through its [`Handle`]; started by `command`.
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{
+    Json, Router,
+    extract::{Request, State},
+    http::{StatusCode, Uri, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::net::TcpListener;
+
+use super::{json, prometheus};
+use crate::agent::Handle;
+
+/// What every request sees.
+#[derive(Clone, Debug)]
+struct Server {
+    agent: Handle,
+    /// The address the server listens on.
+    listen: SocketAddr,
+}
+
+/// Answers requests until the task is dropped.
+pub async fn serve(listener: TcpListener, agent: Handle) -> std::io::Result<()> {
+    let server = Server {
+        agent,
+        listen: listener.local_addr()?,
+    };
+    let router = Router::new()
+        .route("/", get(index))
+        .route("/metrics", get(metrics))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/api/v1/destinations", get(destinations))
+        .route("/api/v1/totals", get(totals))
+        .layer(middleware::from_fn_with_state(server.clone(), guard))
+        .with_state(server);
+    axum::serve(listener, router).await
+}
+
+/// Who may ask for what.
+async fn guard(State(server): State<Server>, request: Request, next: Next) -> Response {
+    let host = request
+        .headers()
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    match refusal(server.listen.ip(), host, request.uri()) {
+        Some(refusal) => refusal.into_response(),
+        None => next.run(request).await,
+    }
+}
+
+/// Why a request is refused, if it is.
+fn refusal(listen: IpAddr, host: &str, uri: &Uri) -> Option<(StatusCode, &'static str)> {
+    if listen.is_loopback() {
+        let misdirected = (
+            StatusCode::MISDIRECTED_REQUEST,
+            "this server answers requests to a loopback address only\n",
+        );
+        return (!names_loopback(host)).then_some(misdirected);
+    }
+    let open = matches!(uri.path(), "/metrics" | "/livez" | "/readyz");
+    (!open).then_some((
+        StatusCode::FORBIDDEN,
+        "beyond loopback only /metrics, /livez and /readyz answer\n",
+    ))
+}
+
+/// Whether a `Host` header, with or without a port, is a loopback address or `localhost`.
+fn names_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name
+        .strip_prefix('[')
+        .and_then(|name| name.strip_suffix(']'))
+        .unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+async fn index() -> impl IntoResponse {
+    "hopline\n\n/metrics              OpenMetrics\n/livez, /readyz       health\n/api/v1/destinations  per \
+     destination, JSON\n/api/v1/totals        sums, JSON\n"
+}
+
+/// The agent is ending, or too many ask at once.
+fn unavailable() -> Response {
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the agent is busy or ending; try again\n",
+    )
+        .into_response()
+}
+
+async fn readyz(State(server): State<Server>) -> Response {
+    if server.agent.is_ready() {
+        return "ready\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
+}
+
+async fn metrics(State(server): State<Server>) -> Response {
+    let Some((scrape, own)) = server.agent.scrape().await else {
+        return unavailable();
+    };
+    // Thousands of series take milliseconds to write: not on the thread that reads the rings.
+    let text = tokio::task::spawn_blocking(move || prometheus::encode(&scrape.snapshot, &own)).await;
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "writing the metrics failed");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn destinations(State(server): State<Server>) -> Response {
+    match server.agent.scrape().await {
+        Some((scrape, _)) => Json(json::destinations(&scrape.snapshot)).into_response(),
+        None => unavailable(),
+    }
+}
+
+async fn totals(State(server): State<Server>) -> Response {
+    match server.agent.scrape().await {
+        Some((scrape, _)) => Json(json::totals(&scrape.snapshot)).into_response(),
+        None => unavailable(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for (host, loopback) in [
+            ("127.0.0.1:9737", true),
+            ("127.0.0.1", true),
+            ("localhost:9737", true),
+            ("LOCALHOST", true),
+            ("[::1]:9737", true),
+            ("[::1]", true),
+            ("127.9.9.9:1", true),
+            ("", false),
+            ("evil.example", false),
+            ("evil.example:9737", false),
+            ("localhost.evil.example", false),
+            ("10.0.0.1:9737", false),
+            ("127.0.0.1.evil.example", false),
+            ("127.0.0.1:evil", false),
+        ] {
+            assert_eq!(names_loopback(host), loopback, "{host}");
+        }
+    }
+
+    #[test]
+    fn refusals() {
+        let check = |listen: &str, host: &str, path: &'static str, status: Option<u16>| {
+            let refusal = refusal(listen.parse().expect("an address"), host, &Uri::from_static(path));
+            assert_eq!(
+                refusal.map(|(status, _)| status.as_u16()),
+                status,
+                "{listen} {host} {path}"
+            );
+        };
+        check("127.0.0.1", "127.0.0.1:9737", "/api/v1/connections", None);
+        check("127.0.0.1", "evil.example", "/metrics", Some(421));
+        check("::1", "localhost", "/", None);
+        check("0.0.0.0", "10.0.0.1:9737", "/metrics", None);
+        check("0.0.0.0", "10.0.0.1:9737", "/readyz", None);
+        check("0.0.0.0", "127.0.0.1:9737", "/api/v1/totals", Some(403));
+        check("10.0.0.1", "10.0.0.1", "/api/v1/connections", Some(403));
+    }
+}

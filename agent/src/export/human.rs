@@ -1,0 +1,423 @@
+//! Text for people: the line of one connection, the table of destinations, what `doctor` found. Pure.
+//!
+//! Names come from others (a process chooses its own): control characters never reach the terminal.
+use std::fmt::{self, Write as _};
+
+use crate::{
+    aggregate::{DestinationSnapshot, NameSource, Snapshot},
+    connection::{ConnectionRecord, Outcome, Phase, Role},
+    pipeline::Output,
+    selfmetrics::FeatureState,
+};
+
+/// Widest name in a table; longer ones lose their middle.
+const NAME_WIDTH: usize = 44;
+
+/// Heads the lines of [`line`].
+pub fn line_header() -> String {
+    format!(
+        "{:<12} {:<24}    {:<36} {:>9} {:>9} {:>4} {:>8} {:>8}  {}",
+        "TIME", "PROCESS", "DESTINATION", "TCP", "RTT", "RTX", "SENT", "RECEIVED", "OUTCOME"
+    )
+}
+
+/// One connection on one line, without its line break.
+pub fn line(output: &Output) -> String {
+    match output {
+        Output::Finished(record) => {
+            let tcp = &record.tcp;
+            let retransmits = &tcp.retransmits;
+            let sent_again = retransmits.syn + retransmits.rto + retransmits.fast + retransmits.tlp + retransmits.other;
+            format!(
+                "{} {:>9} {:>9} {sent_again:>4} {:>8} {:>8}  {}",
+                line_start(record),
+                time_or_dash(record.phases_us.tcp),
+                time_or_dash(tcp.rtt_us.mean),
+                bytes(tcp.bytes_sent),
+                bytes(tcp.bytes_received),
+                ending(record),
+            )
+        }
+        Output::Stuck(record) => {
+            let phase = record.waiting.map_or("?", phase_name);
+            let syns = match record.tcp.retransmits.syn {
+                0 => String::new(),
+                1 => ", SYN sent again once".to_owned(),
+                times => format!(", SYN sent again {times} times"),
+            };
+            format!(
+                "{} STUCK in {phase} for {}{syns}",
+                line_start(record),
+                time(record.duration_us as f64)
+            )
+        }
+    }
+}
+
+fn line_start(record: &ConnectionRecord) -> String {
+    // RFC 3339: the time of day to the millisecond.
+    let time_of_day = record.start.get(11..23).unwrap_or(&record.start);
+    let process = &record.process;
+    let name = process.comm.as_deref().map_or_else(|| "?".to_owned(), printable);
+    let pid = process.pid.map_or_else(String::new, |pid| format!("[{pid}]"));
+    let (process, arrow, peer) = match record.role {
+        Role::Client => {
+            let destination = &record.destination;
+            (
+                format!("{name}{pid}"),
+                "->",
+                endpoint(&destination.host, destination.port),
+            )
+        }
+        Role::Server => {
+            let remote = &record.remote;
+            (
+                format!("{name}{pid}:{}", record.local.port),
+                "<-",
+                endpoint(&remote.address, remote.port),
+            )
+        }
+    };
+    format!(
+        "{time_of_day:<12} {process:<24} {arrow} {:<36}",
+        shortened(&peer, NAME_WIDTH)
+    )
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Dns => "dns",
+        Phase::Tcp => "tcp",
+        Phase::Tls => "tls",
+        Phase::Ttfb => "ttfb",
+    }
+}
+
+fn ending(record: &ConnectionRecord) -> String {
+    let outcome = record.outcome.map_or("?", Outcome::name);
+    let late = if record.late { ", opened before hopline" } else { "" };
+    match record.tcp.closed_by {
+        Some(by) => format!("{outcome}, closed by {}{late}", by.name().replace('_', " ")),
+        None => format!("{outcome}{late}"),
+    }
+}
+
+/// The table of destinations; empty text when there are none.
+pub fn table(snapshot: &Snapshot) -> String {
+    if snapshot.destinations.is_empty() {
+        return String::new();
+    }
+    let head = [
+        "DESTINATION",
+        "ROLE",
+        "CONNECTS",
+        "FAILED",
+        "OPEN",
+        "WAITING",
+        "TCP p50",
+        "TCP p95",
+        "RTT p50",
+        "RTT p95",
+        "RTX",
+        "SENT",
+        "RECEIVED",
+        "ERRORS",
+    ];
+    let mut rows = vec![head.map(str::to_owned)];
+    rows.extend(snapshot.destinations.iter().map(row));
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            // Numbers to the right; names, roles and errors to the left.
+            let written = match column {
+                0 | 1 | 13 => write!(line, "{cell:<width$}  "),
+                _ => write!(line, "{cell:>width$}  "),
+            };
+            written.expect("writing to memory");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn row(destination: &DestinationSnapshot) -> [String; 14] {
+    let counters = &destination.counters;
+    let labels = &destination.labels;
+    let name = match (destination.source, labels.port) {
+        (NameSource::Other, _) | (_, None) => "(all others)".to_owned(),
+        (_, Some(port)) => endpoint(&labels.destination, port),
+    };
+    let quantile = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |seconds| time(seconds * 1e6));
+    let errors: Vec<String> = Outcome::ALL
+        .iter()
+        .zip(counters.connections)
+        .filter(|(outcome, count)| **outcome != Outcome::Ok && *count > 0)
+        .map(|(outcome, count)| format!("{count} {}", outcome.name()))
+        .collect();
+    [
+        shortened(&name, NAME_WIDTH),
+        destination.role.name().to_owned(),
+        counters.connects().to_string(),
+        counters.failed().to_string(),
+        destination.active.iter().sum::<u64>().to_string(),
+        destination.waiting.to_string(),
+        quantile(destination.handshake.map(|quantiles| quantiles.p50)),
+        quantile(destination.handshake.map(|quantiles| quantiles.p95)),
+        quantile(destination.rtt.map(|quantiles| quantiles.p50)),
+        quantile(destination.rtt.map(|quantiles| quantiles.p95)),
+        counters.retransmits.iter().sum::<u64>().to_string(),
+        bytes(counters.bytes_sent),
+        bytes(counters.bytes_received),
+        errors.join(", "),
+    ]
+}
+
+/// What `doctor` says of the features.
+pub fn features(features: &[FeatureState]) -> String {
+    let width = |cells: &mut dyn Iterator<Item = usize>| cells.max().unwrap_or(0);
+    let feature_width = width(&mut features.iter().map(|state| state.feature.len()));
+    let hook_width = width(&mut features.iter().map(|state| state.hook.len())).max("off".len());
+    let mut text = String::new();
+    for state in features {
+        let mark = if state.enabled { "ok " } else { "OFF" };
+        let hook = if state.hook.is_empty() { "off" } else { &state.hook };
+        let line = format!(
+            "{mark}  {:<feature_width$}  {hook:<hook_width$}  {}",
+            state.feature, state.reason
+        );
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// `address:port`, with brackets around IPv6.
+fn endpoint(host: &str, port: u16) -> String {
+    let host = printable(host);
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// Without control characters, which could steer the terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// At most `width` characters, the middle left out.
+fn shortened(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let start = width / 2;
+    let end = width - start - 1;
+    text.chars()
+        .take(start)
+        .chain(['…'])
+        .chain(text.chars().skip(length - end))
+        .collect()
+}
+
+fn time_or_dash(us: Option<u64>) -> String {
+    us.map_or_else(|| "-".to_owned(), |us| time(us as f64))
+}
+
+/// Microseconds in the unit that suits, three significant digits.
+fn time(us: f64) -> String {
+    struct Digits(f64);
+    impl fmt::Display for Digits {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let decimals = match self.0 {
+                ..9.995 => 2,
+                ..99.95 => 1,
+                _ => 0,
+            };
+            write!(f, "{:.decimals$}", self.0)
+        }
+    }
+    match us {
+        ..999.5 => format!("{us:.0}us"),
+        ..999_500.0 => format!("{}ms", Digits(us / 1e3)),
+        _ => format!("{}s", Digits(us / 1e6)),
+    }
+}
+
+/// A number of bytes in the unit that suits.
+fn bytes(bytes: u64) -> String {
+    let value = bytes as f64;
+    match bytes {
+        0..10_000 => format!("{bytes}B"),
+        10_000..10_240_000 => format!("{:.0}KiB", value / 1024.0),
+        10_240_000..10_485_760_000 => format!("{:.0}MiB", value / 1_048_576.0),
+        _ => format!("{:.0}GiB", value / 1_073_741_824.0),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::connection::{ClosedBy, Phase, record as fields};
+
+    pub(crate) fn record() -> ConnectionRecord {
+        let address = |address: &str, port| fields::AddressRecord {
+            address: address.to_owned(),
+            port,
+        };
+        ConnectionRecord {
+            schema: fields::SCHEMA,
+            id: "b-1".to_owned(),
+            node: "n".to_owned(),
+            netns: 1,
+            start: "2026-11-21T01:33:20.123456789Z".to_owned(),
+            duration_us: 2500,
+            role: Role::Client,
+            family: "ipv4",
+            local: address("10.0.0.1", 40_000),
+            remote: address("10.0.0.2", 443),
+            destination: fields::DestinationRecord {
+                host: "10.0.0.2".to_owned(),
+                port: 443,
+                source: "ip",
+                verified: false,
+                group: String::new(),
+            },
+            backend: None,
+            process: fields::ProcessRecord {
+                pid: Some(77),
+                comm: Some("curl".to_owned()),
+                ..fields::ProcessRecord::default()
+            },
+            phases_us: fields::PhasesRecord {
+                tcp: Some(1234),
+                ..fields::PhasesRecord::default()
+            },
+            marks_ns: fields::MarksRecord::default(),
+            ttfb_basis: None,
+            late: false,
+            turns: fields::TurnsRecord::default(),
+            dns: None,
+            tls: None,
+            http: None,
+            tcp: fields::TcpRecord {
+                bytes_sent: 78,
+                bytes_received: 20_480,
+                closed_by: Some(ClosedBy::ResetRemote),
+                ..fields::TcpRecord::default()
+            },
+            waiting: None,
+            outcome: Some(Outcome::Ok),
+        }
+    }
+
+    fn check(change: impl FnOnce(&mut ConnectionRecord), stuck: bool, expected: &str) {
+        let mut record = Box::new(record());
+        change(&mut record);
+        let line = line(&if stuck {
+            Output::Stuck(record)
+        } else {
+            Output::Finished(record)
+        });
+        assert_eq!(line.split_whitespace().collect::<Vec<_>>().join(" "), expected);
+    }
+
+    #[test]
+    fn lines() {
+        check(
+            |_| {},
+            false,
+            "01:33:20.123 curl[77] -> 10.0.0.2:443 1.23ms - 0 78B 20KiB ok, closed by reset remote",
+        );
+        check(
+            |record| {
+                record.role = Role::Server;
+                record.remote.address = "fd00::2".to_owned();
+                record.process.comm = Some("a\x1b[2Jb".to_owned());
+                record.tcp.closed_by = None;
+                record.late = true;
+                record.tcp.retransmits.rto = 3;
+                record.tcp.rtt_us.mean = Some(98_760);
+            },
+            false,
+            "01:33:20.123 a\u{fffd}[2Jb[77]:40000 <- [fd00::2]:443 1.23ms 98.8ms 3 78B 20KiB ok, opened before hopline",
+        );
+        check(
+            |record| {
+                record.waiting = Some(Phase::Tcp);
+                record.outcome = None;
+                record.duration_us = 5_250_000;
+                record.tcp.retransmits.syn = 2;
+            },
+            true,
+            "01:33:20.123 curl[77] -> 10.0.0.2:443 STUCK in tcp for 5.25s, SYN sent again 2 times",
+        );
+    }
+
+    #[test]
+    fn lines_stand_under_their_header() {
+        let mut record = Box::new(record());
+        record.tcp.rtt_us.mean = Some(1);
+        let line = line(&Output::Finished(record));
+        let column = |text: &str, word: &str| text.find(word).map(|at| at + word.len());
+        assert_eq!(column(&line, "1.23ms"), column(&line_header(), "TCP"));
+        assert_eq!(column(&line, "20KiB"), column(&line_header(), "RECEIVED"));
+    }
+
+    #[test]
+    fn units() {
+        for (us, text) in [
+            (0.0, "0us"),
+            (999.0, "999us"),
+            (999.6, "1.00ms"),
+            (9_994.0, "9.99ms"),
+            (9_996.0, "10.0ms"),
+            (123_456.0, "123ms"),
+            (999_600.0, "1.00s"),
+            (75e6, "75.0s"),
+        ] {
+            assert_eq!(time(us), text);
+        }
+        for (count, text) in [
+            (0, "0B"),
+            (9_999, "9999B"),
+            (10_240, "10KiB"),
+            (1 << 24, "16MiB"),
+            (1 << 35, "32GiB"),
+        ] {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(shortened("abcdefghij", 5), "ab…ij");
+        assert_eq!(shortened("abcde", 5), "abcde");
+    }
+
+    #[test]
+    fn features_in_columns() {
+        let states = [
+            FeatureState {
+                feature: "syn",
+                hook: "fentry".into(),
+                enabled: true,
+                reason: String::new(),
+            },
+            FeatureState {
+                feature: "existing",
+                hook: String::new(),
+                enabled: false,
+                reason: "EPERM".into(),
+            },
+        ];
+        assert_eq!(
+            features(&states),
+            "ok   syn       fentry\nOFF  existing  off     EPERM\n"
+        );
+    }
+}

@@ -1,0 +1,149 @@
+//! JSON of records, destinations and totals: what `--json` and `/api/v1` give. Pure.
+use serde_json::{Map, Value, json};
+
+use crate::{
+    aggregate::{Counters, DestinationSnapshot, Ended, Histogram, Quantiles, Retransmit, Snapshot},
+    connection::{ClosedBy, Outcome, Role, TcpState},
+    pipeline::Output,
+};
+
+/// Appends one record with its line break: the contract's keys behind a first key `event`, `finished` or `stuck`.
+pub fn record_line(output: &Output, line: &mut Vec<u8>) {
+    let (event, record) = match output {
+        Output::Finished(record) => ("finished", record),
+        Output::Stuck(record) => ("stuck", record),
+    };
+    line.extend_from_slice(format!("{{\"event\":\"{event}\",").as_bytes());
+    let brace = line.len();
+    serde_json::to_writer(&mut *line, record).expect("a record has string keys and goes to memory");
+    line.remove(brace);
+    line.push(b'\n');
+}
+
+/// `/api/v1/destinations`: the busiest first.
+pub fn destinations(snapshot: &Snapshot) -> Value {
+    snapshot.destinations.iter().map(destination).collect()
+}
+
+fn destination(destination: &DestinationSnapshot) -> Value {
+    let labels = &destination.labels;
+    json!({
+        "role": destination.role,
+        "destination": &*labels.destination,
+        "port": labels.port,
+        "group": &*labels.group,
+        "source": destination.source,
+        "source_namespace": &*labels.source_namespace,
+        "source_workload": &*labels.source_workload,
+        "active": by_name(TcpState::ALL.map(TcpState::name), &destination.active),
+        "waiting": destination.waiting,
+        "longest_wait_us": destination.longest_wait_ns / 1000,
+        "tcp_us": destination.handshake.map(quantiles),
+        "rtt_us": destination.rtt.map(quantiles),
+        "rtt_min_us": destination.rtt_min_us,
+        "counters": counters(&destination.counters),
+    })
+}
+
+/// `/api/v1/totals`: by role, where `series` + `expired` = `truth` exactly, and what arrived and was refused.
+pub fn totals(snapshot: &Snapshot) -> Value {
+    let roles = Role::ALL.iter().zip(&snapshot.totals).map(|(role, totals)| {
+        let sums = json!({
+            "truth": counters(&totals.truth),
+            "expired": counters(&totals.expired),
+            "series": counters(&totals.series),
+        });
+        (role.name().to_owned(), sums)
+    });
+    let mut all: Map<String, Value> = roles.collect();
+    let counts = &snapshot.counts;
+    let kinds = (0..).map_while(|kind| counts.events.get(kind as usize).map(|count| (kind, count)));
+    let kinds =
+        kinds.filter_map(|(kind, count)| Some((agent_ebpf::event::kind_name(kind)?.to_owned(), (*count).into())));
+    all.insert("events".to_owned(), Value::Object(kinds.collect()));
+    all.insert("malformed".to_owned(), counts.malformed.into());
+    all.insert("unknown_kind".to_owned(), counts.unknown_kind.into());
+    Value::Object(all)
+}
+
+fn counters(counters: &Counters) -> Value {
+    let ended = Ended::ALL.iter().zip(&counters.ended).map(|(ended, by)| {
+        let names = ClosedBy::ALL.map(ClosedBy::name).into_iter().chain(["nobody"]);
+        (ended.name().to_owned(), by_name(names, by))
+    });
+    json!({
+        "connections": by_name(Outcome::ALL.map(Outcome::name), &counters.connections),
+        "ended": Value::Object(ended.collect()),
+        "handshake": histogram(&counters.handshake),
+        "rtt": histogram(&counters.rtt),
+        "retransmits": by_name(Retransmit::ALL.map(Retransmit::name), &counters.retransmits),
+        "bytes_sent": counters.bytes_sent,
+        "bytes_received": counters.bytes_received,
+        "segments_sent": counters.segments_sent,
+        "segments_received": counters.segments_received,
+    })
+}
+
+fn by_name(names: impl IntoIterator<Item = &'static str>, values: &[u64]) -> Value {
+    Value::Object(
+        names
+            .into_iter()
+            .zip(values)
+            .map(|(name, value)| (name.to_owned(), (*value).into()))
+            .collect(),
+    )
+}
+
+fn histogram(histogram: &Histogram) -> Value {
+    json!({ "count": histogram.count, "sum_ns": histogram.sum_ns })
+}
+
+fn quantiles(seconds: Quantiles) -> Value {
+    let us = |seconds: f64| (seconds * 1e7).round() / 10.0;
+    json!({ "p50": us(seconds.p50), "p95": us(seconds.p95), "p99": us(seconds.p99) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::export::human::tests::record;
+
+    #[test]
+    fn a_line_is_the_record_behind_its_event() {
+        let mut line = Vec::new();
+        record_line(&Output::Stuck(Box::new(record())), &mut line);
+        record_line(&Output::Finished(Box::new(record())), &mut line);
+        let text = String::from_utf8(line).expect("utf-8");
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            lines[0].starts_with(r#"{"event":"stuck","schema":1,"id":"#),
+            "{}",
+            lines[0]
+        );
+        assert!(
+            lines[1].starts_with(r#"{"event":"finished","schema":1,"#),
+            "{}",
+            lines[1]
+        );
+        let value: Value = serde_json::from_str(lines[1]).expect("JSON");
+        for key in "id node netns start duration_us role family local remote destination backend process phases_us \
+                    marks_ns ttfb_basis late turns dns tls http tcp waiting outcome"
+            .split_whitespace()
+        {
+            assert!(value.get(key).is_some(), "{key}");
+        }
+    }
+
+    #[test]
+    fn totals_name_every_count() {
+        let totals = totals(&Snapshot::default());
+        for path in [
+            "/client/truth/connections/no_port",
+            "/server/series/ended/tcp/nobody",
+            "/events/connection_close",
+        ] {
+            assert_eq!(totals.pointer(path), Some(&json!(0)), "{path}");
+        }
+        assert_eq!(destinations(&Snapshot::default()), json!([]));
+    }
+}
