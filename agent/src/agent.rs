@@ -90,8 +90,8 @@ pub struct Finished {
     pub kernel: KernelNumbers,
 }
 
-/// Attaches the kernel programs and starts every stage.
-pub fn start(config: &Config, listener: Listener) -> Result<Running, AgentError> {
+/// Attaches the kernel programs and starts every stage; of this thread's capabilities only those of `keep` stay.
+pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running, AgentError> {
     let host = Host::running()?;
     privileges::raise_memlock();
     let options = ProbeOptions {
@@ -105,7 +105,7 @@ pub fn start(config: &Config, listener: Listener) -> Result<Running, AgentError>
     let rings = probes.take_rings()?;
     let kernel = KernelSide::start(probes)?;
     privileges::drop_capabilities(Keep {
-        writes_files: recorder.is_some(),
+        writes_files: keep.writes_files || recorder.is_some(),
     });
 
     let records = match &listener {

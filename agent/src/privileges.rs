@@ -20,7 +20,7 @@ mod capability {
 /// Which capabilities stay beside those that reading `/proc` needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Keep {
-    /// The recording is rotated in a directory that may belong to another user.
+    /// Files come and go in directories that root may not write by their mode: recordings, cgroups (0555).
     pub writes_files: bool,
 }
 

@@ -5,7 +5,15 @@ use anyhow::anyhow;
 use tokio::{net::TcpListener, sync::broadcast};
 
 use super::{CommandError, Logging, Signals, block_on, print, tell_losses};
-use crate::{agent, cli::AgentArgs, config::Config, export::http, owner::Listener, pipeline::Output, privileges};
+use crate::{
+    agent,
+    cli::AgentArgs,
+    config::Config,
+    export::http,
+    owner::Listener,
+    pipeline::Output,
+    privileges::{self, Keep},
+};
 
 /// Records that a listener of the stream may be behind before it misses some.
 const STREAM_RECORDS: usize = 1024;
@@ -35,7 +43,7 @@ async fn serve(config: Config) -> Result<ExitCode, CommandError> {
     })?;
     let address = listener.local_addr()?;
     let records: broadcast::Sender<Arc<Output>> = broadcast::Sender::new(STREAM_RECORDS);
-    let mut running = agent::start(&config, Listener::Stream(records))?;
+    let mut running = agent::start(&config, Listener::Stream(records), Keep::default())?;
     for state in running.handle().features().iter().filter(|state| !state.enabled) {
         tracing::warn!(
             feature = state.feature,

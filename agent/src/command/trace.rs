@@ -33,7 +33,7 @@ use crate::{
     config::Config,
     export::human,
     owner::Listener,
-    privileges,
+    privileges::{self, Keep},
 };
 
 /// Batches of records that may wait for the printer.
@@ -71,7 +71,9 @@ async fn start(
     output: File,
 ) -> Result<(Running, oneshot::Receiver<io::Result<()>>), CommandError> {
     let (sender, records) = mpsc::channel(BATCHES);
-    let running = agent::start(config, Listener::All(sender))?;
+    // A cgroup of its own must be removed again.
+    let keep = Keep { writes_files: !args.command.is_empty() };
+    let running = agent::start(config, Listener::All(sender), keep)?;
     let style = Style {
         json: args.json,
         filter: Filter::new(args),

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use axum::{
     Json, Router,
     extract::{Request, State},
-    http::{StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
@@ -107,14 +107,19 @@ async fn readyz(State(server): State<Server>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
 }
 
-async fn metrics(State(server): State<Server>) -> Response {
+async fn metrics(State(server): State<Server>, headers: HeaderMap) -> Response {
     let Some((scrape, own)) = server.agent.scrape().await else {
         return unavailable();
     };
     // Thousands of series take milliseconds to write: not on the thread that reads the rings.
-    let text = tokio::task::spawn_blocking(move || prometheus::encode(&scrape.snapshot, &own)).await;
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
+    let text = tokio::task::spawn_blocking(move || prometheus::scrape(&scrape.snapshot, &own, &accept)).await;
     match text {
-        Ok(text) => ([(header::CONTENT_TYPE, prometheus::CONTENT_TYPE)], text).into_response(),
+        Ok((content_type, text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "writing the metrics failed");
             StatusCode::INTERNAL_SERVER_ERROR.into_response()
