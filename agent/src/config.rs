@@ -5,6 +5,7 @@
 use std::{
     fmt, fs,
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -363,13 +364,14 @@ fn split_unit(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim_start())
 }
 
-fn in_range<'de, D, T>(deserializer: D, least: T, most: T) -> Result<T, D::Error>
+fn in_range<'de, D, T>(deserializer: D, range: &RangeInclusive<T>) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de> + PartialOrd + fmt::Display,
 {
     let value = T::deserialize(deserializer)?;
-    if value < least || value > most {
+    if !range.contains(&value) {
+        let (least, most) = (range.start(), range.end());
         return Err(de::Error::custom(format_args!(
             "{value} is out of range, {least} to {most}"
         )));
@@ -378,15 +380,15 @@ where
 }
 
 fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    in_range(deserializer, 100, 100_000_000)
+    in_range(deserializer, &(100..=100_000_000))
 }
 
 fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    in_range(deserializer, 1, u32::MAX)
+    in_range(deserializer, &(1..=u32::MAX))
 }
 
 fn keep<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    in_range(deserializer, 1, 1000)
+    in_range(deserializer, &(1..=1000))
 }
 
 fn waiting_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {

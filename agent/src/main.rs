@@ -1,7 +1,7 @@
 //! The binary: arguments in, exit code out. 0 success, 1 failure at run time, 2 wrong usage or configuration.
 use std::process::ExitCode;
 
-use clap::{Parser as _, error::ErrorKind};
+use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 use hopline::{cli::Cli, command};
 
 /// Wrong usage, as clap has it.
@@ -39,16 +39,10 @@ fn told(error: &clap::Error) -> ExitCode {
         .unwrap_or_default()
         .trim_start_matches("error: ");
     let words: Vec<&str> = mistake.split_whitespace().collect();
-    let command = text.lines().find_map(|line| line.strip_prefix("Usage: ")).map_or_else(
-        || "hopline".to_owned(),
-        |usage| {
-            usage
-                .split_whitespace()
-                .take_while(|word| !word.starts_with(['[', '<', '-']))
-                .collect::<Vec<_>>()
-                .join(" ")
-        },
-    );
+    let typed = std::env::args()
+        .nth(1)
+        .filter(|typed| Cli::command().find_subcommand(typed).is_some());
+    let command = typed.map_or_else(|| "hopline".to_owned(), |typed| format!("hopline {typed}"));
     eprintln!("hopline: {} (see `{command} --help`)", words.join(" "));
     ExitCode::from(USAGE)
 }

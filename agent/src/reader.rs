@@ -217,7 +217,8 @@ mod tests {
                 };
                 assert!(batch.0.len() <= BATCH_BYTES);
                 seen.extend(batch.samples().map(|sample| (sample[0], sample.len())));
-                give_back.try_send(batch).expect("room for every batch");
+                // The reader may have ended.
+                give_back.try_send(batch).ok();
             }
             seen
         };

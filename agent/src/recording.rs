@@ -204,7 +204,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next whole frame; damaged places before it are noted. `None` at the end.
-    pub fn next(&mut self) -> io::Result<Option<Frame<'_>>> {
+    pub fn next_frame(&mut self) -> io::Result<Option<Frame<'_>>> {
         loop {
             match step(&self.window[self.unread.clone()], self.ended) {
                 Step::Frame(_, used) => {
@@ -461,7 +461,7 @@ mod tests {
     fn read(bytes: &[u8]) -> (Vec<u32>, usize, Damage) {
         let mut reader = Reader::new(bytes);
         let (mut samples, mut others) = (Vec::new(), 0);
-        while let Some(frame) = reader.next().expect("no I/O") {
+        while let Some(frame) = reader.next_frame().expect("no I/O") {
             match frame {
                 Frame::Sample(body) => samples.push(u32::from_le_bytes(body[..4].try_into().expect("four bytes"))),
                 _ => others += 1,

@@ -99,7 +99,7 @@ mod tests {
             receiver,
         )
         .expect("writing to memory");
-        output.iter().filter(|byte| **byte == b'\n').count()
+        String::from_utf8(output).expect("text").lines().count()
     }
 
     #[test]

@@ -64,7 +64,7 @@ impl Replay {
         let source = File::open(path).with_context(|| format!("cannot open {name}"))?;
         let mut reader = Reader::new(source);
         let mut frames = 0_u64;
-        while let Some(frame) = reader.next().with_context(|| format!("cannot read {name}"))? {
+        while let Some(frame) = reader.next_frame().with_context(|| format!("cannot read {name}"))? {
             frames += 1;
             self.frame(frame).with_context(|| name.to_string())?;
         }

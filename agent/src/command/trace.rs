@@ -72,7 +72,9 @@ async fn start(
 ) -> Result<(Running, oneshot::Receiver<io::Result<()>>), CommandError> {
     let (sender, records) = mpsc::channel(BATCHES);
     // A cgroup of its own must be removed again.
-    let keep = Keep { writes_files: !args.command.is_empty() };
+    let keep = Keep {
+        writes_files: !args.command.is_empty(),
+    };
     let running = agent::start(config, Listener::All(sender), keep)?;
     let style = Style {
         json: args.json,
@@ -211,9 +213,10 @@ async fn linger(agent: &Handle) {
 /// Ends the pipeline, then waits for the last lines.
 async fn finish(running: Running, printed: oneshot::Receiver<io::Result<()>>) -> Result<Finished, CommandError> {
     let finished = running.stop().await?;
-    match timeout(PRINT_LIMIT, printed).await {
-        Ok(result) => written(result)?,
-        Err(_) => tracing::warn!("nobody reads the output: the last lines are missing"),
+    if let Ok(result) = timeout(PRINT_LIMIT, printed).await {
+        written(result)?;
+    } else {
+        tracing::warn!("nobody reads the output: the last lines are missing");
     }
     tell_losses(&finished);
     Ok(finished)
