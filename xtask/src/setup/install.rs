@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -22,7 +22,10 @@ const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// Does `step`.
 pub(super) fn perform(step: &Step) -> Result<()> {
     match step {
-        Step::AddRustSource => add_rust_source(),
+        Step::AddRustSource => {
+            add_rust_source();
+            Ok(())
+        }
         Step::Packages(packages) => install_packages(packages),
         Step::LinkDebian => process::run(Command::new("rustup").args(["toolchain", "link", "debian", "/usr"])),
         Step::Linker { llvm } => install_linker(*llvm),
@@ -36,18 +39,8 @@ pub(super) fn has_rust_source() -> bool {
     process::output(Command::new("rustup").args(list)).is_ok_and(|list| list.lines().any(|line| line == "rust-src"))
 }
 
-/// Remembers a refusal, so that later runs are quick.
-fn refusal() -> PathBuf {
-    workspace::cache("setup").join("rust-src-refused")
-}
-
-/// True when an earlier run could not add `rust-src`. Removing the file makes setup try again.
-pub(super) fn rust_source_was_refused() -> bool {
-    refusal().exists()
-}
-
 /// Not having it is no failure: Debian's packages are the other way.
-fn add_rust_source() -> Result<()> {
+fn add_rust_source() {
     let mut command = Command::new("rustup");
     command
         .args(["component", "add", "rust-src", "--toolchain", "nightly"])
@@ -55,14 +48,7 @@ fn add_rust_source() -> Result<()> {
     let added = process::run_for(&mut command, COMPONENT_LIMIT).is_ok_and(|status| status.success());
     if !added || !has_rust_source() {
         println!("setup: rust-src cannot be had here: going on with Debian's compiler");
-        let file = refusal();
-        fs::create_dir_all(file.parent().context("a file in the cache")?)?;
-        fs::write(
-            &file,
-            "rustup could not add rust-src to the nightly toolchain; remove this file to try again\n",
-        )?;
     }
-    Ok(())
 }
 
 fn install_packages(packages: &[String]) -> Result<()> {

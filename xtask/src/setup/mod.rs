@@ -44,7 +44,11 @@ pub(crate) fn ensure_ready(purposes: &[Purpose], arguments: Arguments) -> Result
             );
         }
         carry_out(&plan.steps, arguments)?;
-        plan = plan::make(&probe::machine(purposes));
+        let source_refused = plan.steps.contains(&plan::Step::AddRustSource);
+        plan = plan::make(&plan::Machine {
+            source_refused,
+            ..probe::machine(purposes)
+        });
         if plan == plan::Plan::default() {
             println!("setup: all there ({:.0} s)", begin.elapsed().as_secs_f64());
             return Ok(());

@@ -29,8 +29,10 @@ pub(super) struct Machine {
     pub(super) wants_clippy: bool,
     /// LLVM of a nightly that has `rust-src`.
     pub(super) nightly_llvm: Option<u32>,
-    /// A nightly is there, but without `rust-src`, and adding that was not refused yet.
+    /// A nightly is there, but without `rust-src`.
     pub(super) nightly_lacks_source: bool,
+    /// `rust-src` was asked for in this run, and refused.
+    pub(super) source_refused: bool,
     /// LLVM of `/usr/bin/rustc`, when that has `core` for BPF.
     pub(super) debian_llvm: Option<u32>,
     /// Rustup knows `/usr` as toolchain `debian`.
@@ -114,7 +116,7 @@ fn compiler(machine: &Machine, plan: &mut Plan, packages: &mut Vec<String>, afte
         plan.by_hand
             .push("rustup, with a stable toolchain of at least 1.95 (https://rustup.rs)".to_owned());
     }
-    if machine.nightly_llvm.is_none() && machine.nightly_lacks_source {
+    if machine.nightly_lacks_source && machine.debian_llvm.is_none() && !machine.source_refused {
         // What else is needed depends on whether this works: the next plan tells.
         after.push(Step::AddRustSource);
         return;
@@ -222,6 +224,19 @@ mod tests {
 
     #[test]
     fn a_nightly_is_tried_first_and_its_llvm_decides() {
+        let refused = make(&Machine {
+            nightly_lacks_source: true,
+            source_refused: true,
+            ..bare()
+        });
+        assert_eq!(refused, make(&bare()));
+        check(
+            &Machine {
+                nightly_lacks_source: true,
+                ..ready()
+            },
+            &[],
+        );
         check(
             &Machine {
                 nightly_lacks_source: true,

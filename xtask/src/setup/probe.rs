@@ -61,7 +61,7 @@ fn look_for_compiler(machine: &mut Machine) {
         if install::has_rust_source() {
             machine.nightly_llvm = llvm_of(&ask("rustup", &["run", "nightly", "rustc", "-vV"]).unwrap_or_default());
         } else {
-            machine.nightly_lacks_source = !install::rust_source_was_refused();
+            machine.nightly_lacks_source = true;
         }
     }
     if has_core(Path::new(DEBIAN_RUSTC)) {
