@@ -55,7 +55,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
             &[("role", role), ("state", "established")],
         )
     };
-    let listening = |metrics: &Metrics| metrics.sum("hopline_tcp_connections_active", &[("state", "listen")]);
+    let listening = |metrics: &Metrics| metrics.sum("hopline_events_total", &[("kind", "listener_open")]);
     let complete = |metrics: &Metrics| {
         active(metrics, "client") == connections && active(metrics, "server") == connections && listening(metrics) == 3
     };

@@ -96,7 +96,7 @@ fn steady(lab: &Lab, verdict: &mut Verdict, netns: &NetNs) -> Result<()> {
         metrics.sum("hopline_tcp_connections_total", &[("role", "client")]),
         made,
     );
-    verdict.count("events lost", metrics.sum("hopline_events_lost_total", &[]), 0);
+    super::compare_losses(verdict, &metrics);
     verdict.note("agent's processor share", cpu, "%");
     verdict.note("agent's resident memory", now, "MiB");
     verdict.note("agent's resident memory, peak", peak, "MiB");

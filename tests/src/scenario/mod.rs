@@ -13,6 +13,7 @@ mod trace;
 
 use anyhow::{Context as _, Result};
 
+use crate::hopline::Metrics;
 use crate::lab::Lab;
 use crate::verdict::Verdict;
 
@@ -96,5 +97,17 @@ pub(crate) fn find(name: &str) -> Result<&'static Scenario> {
 pub(crate) fn list() {
     for scenario in SCENARIOS {
         println!("{:10}  {}", scenario.name, scenario.about);
+    }
+}
+
+/// Nothing may be lost; what was is named by its kind.
+fn compare_losses(verdict: &mut Verdict, metrics: &Metrics) {
+    const LOST: &str = "hopline_events_lost_total";
+    verdict.count("events lost", metrics.sum(LOST, &[]), 0);
+    for kind in metrics.values(LOST, "kind") {
+        let lost = metrics.sum(LOST, &[("kind", kind)]);
+        if lost > 0 {
+            verdict.note(format!("events lost of kind {kind}"), lost as f64, "");
+        }
     }
 }

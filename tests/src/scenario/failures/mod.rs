@@ -302,7 +302,7 @@ fn compare_retransmissions(verdict: &mut Verdict, agent: &Agent, pair: &Pair) ->
     for kind in ["syn", "synack", "rto", "fast", "tlp", "other"] {
         verdict.note(format!("retransmissions of type {kind}"), of_type(kind) as f64, "");
     }
-    verdict.count("lost events", metrics.sum("hopline_events_lost_total", &[]), 0);
+    super::compare_losses(verdict, &metrics);
     Ok(())
 }
 
