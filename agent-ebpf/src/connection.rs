@@ -9,7 +9,7 @@ pub const ROLE_LISTENER: u8 = 3;
 
 /// [`ConnectionState::flags`]: opened before hopline started, found by the iterator; its phases are unknown.
 pub const FLAG_LATE: u8 = 1;
-/// [`ConnectionState::flags`]: the kernel calls back for this socket's changes of state and RTT samples (sock_ops).
+/// [`ConnectionState::flags`]: the kernel calls back for this socket's changes of state and RTT samples (`sock_ops`).
 pub const FLAG_CALLBACKS: u8 = 1 << 1;
 /// [`ConnectionState::flags`]: an MPTCP subflow.
 pub const FLAG_MPTCP: u8 = 1 << 2;
@@ -31,7 +31,7 @@ pub const CLOSED_BY_RESET_REMOTE: u8 = 4;
 /// [`ConnectionState::closed_by`]: retransmissions or keep-alives were given up.
 pub const CLOSED_BY_TIMEOUT: u8 = 5;
 
-/// RFC 9293 states in the kernel's numbering (include/net/tcp_states.h).
+/// RFC 9293 states in the kernel's numbering (`include/net/tcp_states.h`).
 pub mod tcp_state {
     pub const ESTABLISHED: u8 = 1;
     pub const SYN_SENT: u8 = 2;

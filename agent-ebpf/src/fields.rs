@@ -22,11 +22,23 @@ pub struct KernelField {
 }
 
 const fn required(global: &'static str, structure: &'static str, member: &'static str, size: u32) -> KernelField {
-    KernelField { global, structure, member, size, required: true }
+    KernelField {
+        global,
+        structure,
+        member,
+        size,
+        required: true,
+    }
 }
 
 const fn optional(global: &'static str, structure: &'static str, member: &'static str, size: u32) -> KernelField {
-    KernelField { global, structure, member, size, required: false }
+    KernelField {
+        global,
+        structure,
+        member,
+        size,
+        required: false,
+    }
 }
 
 /// All members that the programs read.

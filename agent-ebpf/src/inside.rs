@@ -1,7 +1,7 @@
 //! Is it inside the watched cgroups? For programs that a cgroup does not limit by itself.
 
-use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 use agent_ebpf::scope::{MAX_SCOPES, ScopeEntry};
+use aya_ebpf::helpers::generated::bpf_get_current_ancestor_cgroup_id;
 
 use crate::{kernel::Cgroup, maps::SCOPE, settings};
 

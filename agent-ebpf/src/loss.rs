@@ -3,7 +3,7 @@
 /// Counters of one kind of event; one entry per CPU and kind.
 ///
 /// `attempts` is raised before the ring is asked for room, so once the rings are drained
-/// attempts = received + ring_full + throttled, exactly.
+/// `attempts = received + ring_full + throttled`, exactly.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventCounts {

@@ -4,7 +4,10 @@
 //! its feature only. State lives in the socket's storage (`socket.rs`), leaves through `output.rs`.
 #![no_std]
 #![no_main]
-#![expect(internal_features, reason = "core has no stable atomic add for BPF, whose atomics lack compare-and-swap")]
+#![expect(
+    internal_features,
+    reason = "core has no stable atomic add for BPF, whose atomics lack compare-and-swap"
+)]
 #![feature(core_intrinsics)]
 
 mod inside;

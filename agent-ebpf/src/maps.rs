@@ -1,14 +1,14 @@
 //! Every map, with its size, who writes it and who reads it.
 
-use aya_ebpf::{
-    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC},
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
-    macros::btf_map,
-};
 use agent_ebpf::{
     event::{ConnectionEvent, KINDS},
     loss::{EventCounts, FAILURES as FAILURE_KINDS, Share, ShareKey},
     scope::{MAX_SCOPES, ScopeEntry},
+};
+use aya_ebpf::{
+    bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
 };
 
 /// Placeholder: the agent sets the size of each ring at load.

@@ -2,12 +2,12 @@
 
 use core::{ffi::c_void, mem::size_of};
 
+use agent_ebpf::loss::{Share, ShareKey};
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::RingBuf,
     helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output, bpf_ringbuf_query},
 };
-use agent_ebpf::loss::{Share, ShareKey};
 
 use crate::{
     maps::{CONNECTIONS, COUNTS, FAILURES, PROCESSES, SHARES},
@@ -23,7 +23,13 @@ const SECOND_NS: u64 = 1_000_000_000;
 /// The ring of connection events.
 #[inline(always)]
 pub fn send_connection<T>(kind: u32, cgroup_id: u64, event: *const T) {
-    send(ring(&CONNECTIONS), settings::connection_ring_bytes(), kind, cgroup_id, event);
+    send(
+        ring(&CONNECTIONS),
+        settings::connection_ring_bytes(),
+        kind,
+        cgroup_id,
+        event,
+    );
 }
 
 /// The ring of process and cgroup events.
@@ -56,8 +62,7 @@ fn send<T>(ring: *mut c_void, ring_bytes: u64, kind: u32, cgroup_id: u64, event:
     let wake = pending >= threshold && pending < threshold + WAKE_WINDOW;
     let flags = if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
     // SAFETY: `event` is a whole `T`; the verifier checks it.
-    let result =
-        unsafe { bpf_ringbuf_output(ring, event.cast_mut().cast(), size_of::<T>() as u64, u64::from(flags)) };
+    let result = unsafe { bpf_ringbuf_output(ring, event.cast_mut().cast(), size_of::<T>() as u64, u64::from(flags)) };
     if result != 0 {
         // SAFETY: as above.
         unsafe { add(&raw mut (*counts).ring_full) };
@@ -79,11 +84,19 @@ pub fn count_failure(index: u32) {
 #[inline(always)]
 fn has_share(cgroup_id: u64, kind: u32) -> bool {
     let rate = settings::share_per_second();
-    let key = ShareKey { cgroup_id, kind, reserved: 0 };
+    let key = ShareKey {
+        cgroup_id,
+        kind,
+        reserved: 0,
+    };
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(share) = SHARES.get_ptr_mut(key) else {
-        let full = Share { tokens: rate, refilled_ns: now, throttled: 0 };
+        let full = Share {
+            tokens: rate,
+            refilled_ns: now,
+            throttled: 0,
+        };
         return SHARES.insert(key, full, u64::from(BPF_ANY)).is_ok();
     };
     // SAFETY: the entry lives as long as this program runs.

@@ -4,20 +4,18 @@
 
 use core::ptr;
 
-use aya_ebpf::{
-    bindings::BPF_SK_STORAGE_GET_F_CREATE,
-    helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get},
-};
 use agent_ebpf::{
     connection::{
         CLOSED_BY_LOCAL, CLOSED_BY_NOBODY, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE,
         CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LISTENER_OWNER, FLAG_MPTCP, ROLE_LISTENER,
         ROLE_SERVER, RttSamples, tcp_state,
     },
-    event::{
-        CONNECTION_CLOSE, CONNECTION_ESTABLISHED, CONNECTION_UPDATE, ConnectionEvent, UPDATE_INTERVAL_NS,
-    },
+    event::{CONNECTION_CLOSE, CONNECTION_ESTABLISHED, CONNECTION_UPDATE, ConnectionEvent, UPDATE_INTERVAL_NS},
     loss::STORAGE_FAILED,
+};
+use aya_ebpf::{
+    bindings::BPF_SK_STORAGE_GET_F_CREATE,
+    helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get},
 };
 
 use crate::{
@@ -62,7 +60,9 @@ fn get<'a, S>(sk: *const S, flags: u64) -> Option<&'a mut ConnectionEvent> {
     // SAFETY: the verifier checks that `sk` is a socket that this hook may pass; the storage outlives the program run,
     // and the socket's lock makes this the only reference.
     unsafe {
-        bpf_sk_storage_get(SOCKETS.as_ptr(), sk.cast_mut().cast(), ptr::null_mut(), flags).cast::<ConnectionEvent>().as_mut()
+        bpf_sk_storage_get(SOCKETS.as_ptr(), sk.cast_mut().cast(), ptr::null_mut(), flags)
+            .cast::<ConnectionEvent>()
+            .as_mut()
     }
 }
 

@@ -2,8 +2,8 @@
 
 use core::marker::PhantomData;
 
-use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 use agent_ebpf::fields::ABSENT;
+use aya_ebpf::{Global, helpers::bpf_probe_read_kernel};
 
 /// Member of type `T` in kernel struct `S`: its offset, set by the agent from the kernel's BTF.
 ///
@@ -17,7 +17,10 @@ pub struct Field<S, T> {
 
 impl<S, T: Copy> Field<S, T> {
     pub const fn new() -> Self {
-        Self { offset: Global::new(ABSENT), types: PhantomData }
+        Self {
+            offset: Global::new(ABSENT),
+            types: PhantomData,
+        }
     }
 
     /// This kernel has the member.

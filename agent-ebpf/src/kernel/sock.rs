@@ -137,7 +137,11 @@ impl Sock {
     #[inline(always)]
     pub fn inode(sk: *const Self) -> u32 {
         let socket = SK_SOCKET.read(sk);
-        if socket.is_null() { 0 } else { SOCKET_INODE_NUMBER.probe_read(socket).unwrap_or(0) as u32 }
+        if socket.is_null() {
+            0
+        } else {
+            SOCKET_INODE_NUMBER.probe_read(socket).unwrap_or(0) as u32
+        }
     }
 }
 

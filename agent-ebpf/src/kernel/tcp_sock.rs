@@ -1,7 +1,7 @@
 //! `struct tcp_sock` and a listener's `struct request_sock`.
 
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 use agent_ebpf::connection::TcpCounters;
+use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
 
 use super::{Field, Sock};
 
@@ -88,7 +88,11 @@ impl TcpSock {
     /// Raw RTT of the segment delivered last (RACK, RFC 8985); 0 before the first sample or when the kernel has none.
     #[inline(always)]
     pub fn last_rtt_us(tcp: *const Self) -> u32 {
-        if TCP_RACK_RTT_US.is_present() { TCP_RACK_RTT_US.read(tcp) } else { 0 }
+        if TCP_RACK_RTT_US.is_present() {
+            TCP_RACK_RTT_US.read(tcp)
+        } else {
+            0
+        }
     }
 
     /// `BPF_SOCK_OPS_*_CB_FLAG` bits that are set on the socket.

@@ -1,5 +1,10 @@
 //! A client's connect: the intent with its owner, the `syn` mark, and what fails before a SYN leaves.
 
+use agent_ebpf::{
+    connection::{ConnectionState, ROLE_CLIENT},
+    event::{CONNECTION_CLOSE, ConnectionEvent},
+    loss::INTENTS_FULL,
+};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_ANY, bpf_sock_addr},
@@ -9,11 +14,6 @@ use aya_ebpf::{
     },
     macros::{cgroup_sock_addr, fentry, fexit, kprobe, tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, SockAddrContext, TracePointContext},
-};
-use agent_ebpf::{
-    connection::{ConnectionState, ROLE_CLIENT},
-    event::{CONNECTION_CLOSE, ConnectionEvent},
-    loss::INTENTS_FULL,
 };
 
 use crate::{
@@ -61,12 +61,19 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 fn intent(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock_addr, &mut [u8; 16])) {
     let address = ctx.sock_addr.cast_const();
     // SAFETY: the context is valid for the program's run.
-    let (protocol, port, sk) =
-        unsafe { ((*address).protocol, (*address).user_port, (*address).__bindgen_anon_1.sk.cast::<Sock>()) };
+    let (protocol, port, sk) = unsafe {
+        (
+            (*address).protocol,
+            (*address).user_port,
+            (*address).__bindgen_anon_1.sk.cast::<Sock>(),
+        )
+    };
     if protocol != IPPROTO_TCP || sk.is_null() {
         return;
     }
-    let Some(event) = socket::find_or_create(sk) else { return };
+    let Some(event) = socket::find_or_create(sk) else {
+        return;
+    };
     let state = &mut event.state;
     // SAFETY: the helper takes this context.
     socket::restart(state, unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }, ROLE_CLIENT);
@@ -133,7 +140,9 @@ pub fn inet_stream_connect_fexit(ctx: FExitContext) -> i32 {
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
     // SAFETY: within the record of this tracepoint.
-    let Ok(result) = (unsafe { ctx.read_at::<i64>(SYS_EXIT_RET) }) else { return 0 };
+    let Ok(result) = (unsafe { ctx.read_at::<i64>(SYS_EXIT_RET) }) else {
+        return 0;
+    };
     if result >= 0 || result == -EINPROGRESS {
         return 0;
     }

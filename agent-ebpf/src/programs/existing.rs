@@ -2,13 +2,13 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB_FLAG},
-    helpers::generated::{bpf_get_socket_cookie, bpf_setsockopt},
-};
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, tcp_state},
     event::{CONNECTION_OPEN, CONNECTION_UPDATE, LISTENER_OPEN},
+};
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB_FLAG},
+    helpers::generated::{bpf_get_socket_cookie, bpf_setsockopt},
 };
 
 use crate::{
@@ -48,7 +48,9 @@ pub fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
         sample_without_callbacks(event, tcp);
         return 0;
     }
-    let Some(event) = socket::find_or_create(tcp) else { return 0 };
+    let Some(event) = socket::find_or_create(tcp) else {
+        return 0;
+    };
     let state = &mut event.state;
     // SAFETY: `tcp` is a socket.
     socket::restart(state, unsafe { bpf_get_socket_cookie(tcp.cast()) }, ROLE_CLIENT);
@@ -91,8 +93,8 @@ fn sample_without_callbacks(event: &mut agent_ebpf::event::ConnectionEvent, tcp:
 
 #[inline(always)]
 fn ask_for_callbacks(tcp: *mut TcpSock) -> bool {
-    let mut flags = i32::from(TcpSock::callback_flags(tcp))
-        | (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG) as i32;
+    let mut flags =
+        i32::from(TcpSock::callback_flags(tcp)) | (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG) as i32;
     // SAFETY: the walk holds the socket's lock; `flags` is as long as said.
     let result = unsafe {
         bpf_setsockopt(

@@ -2,15 +2,15 @@
 
 use core::ptr;
 
-use aya_ebpf::{
-    helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_ktime_get_ns},
-    macros::{btf_map, btf_tracepoint},
-    btf_maps::PerCpuArray,
-    programs::BtfTracePointContext,
-};
 use agent_ebpf::{
     event::{CGROUP_MKDIR, EventHeader, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK},
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
+};
+use aya_ebpf::{
+    btf_maps::PerCpuArray,
+    helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_ktime_get_ns},
+    macros::{btf_map, btf_tracepoint},
+    programs::BtfTracePointContext,
 };
 
 use crate::{
@@ -29,7 +29,11 @@ static SCRATCH_CGROUP: PerCpuArray<CgroupEvent, 1> = PerCpuArray::new();
 #[inline(always)]
 fn header<T>(kind: u32) -> EventHeader {
     // SAFETY: no preconditions.
-    EventHeader { kind, size: size_of::<T>() as u32, time_ns: unsafe { bpf_ktime_get_ns() } }
+    EventHeader {
+        kind,
+        size: size_of::<T>() as u32,
+        time_ns: unsafe { bpf_ktime_get_ns() },
+    }
 }
 
 #[btf_tracepoint(function = "sched_process_fork")]
@@ -56,7 +60,9 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     if !inside::current_task() {
         return 0;
     }
-    let Some(event) = SCRATCH_EXEC.get_ptr_mut(0) else { return 0 };
+    let Some(event) = SCRATCH_EXEC.get_ptr_mut(0) else {
+        return 0;
+    };
     // SAFETY: this CPU's own entry.
     let event = unsafe { &mut *event };
     let task: *const Task = ctx.arg(0);
@@ -76,7 +82,11 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
     if !Task::is_last_thread(task) || !inside::current_task() {
         return 0;
     }
-    let event = ExitEvent { header: header::<ExitEvent>(PROCESS_EXIT), pid: Task::tgid(task), reserved: 0 };
+    let event = ExitEvent {
+        header: header::<ExitEvent>(PROCESS_EXIT),
+        pid: Task::tgid(task),
+        reserved: 0,
+    };
     output::send_process(PROCESS_EXIT, Task::cgroup_id(task), &raw const event);
     0
 }
@@ -87,7 +97,9 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     if !Cgroup::is_unified(cgroup) || !inside::cgroup(cgroup) {
         return 0;
     }
-    let Some(event) = SCRATCH_CGROUP.get_ptr_mut(0) else { return 0 };
+    let Some(event) = SCRATCH_CGROUP.get_ptr_mut(0) else {
+        return 0;
+    };
     // SAFETY: this CPU's own entry.
     let event = unsafe { &mut *event };
     event.header = header::<CgroupEvent>(CGROUP_MKDIR);

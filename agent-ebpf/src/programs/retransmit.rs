@@ -1,14 +1,12 @@
 //! Segments sent again, by the reason the kernel had; as many as the kernel's own counter says.
 
-use aya_ebpf::{
-    bindings::BPF_NOEXIST,
-    helpers::generated::bpf_get_socket_cookie,
-    macros::btf_tracepoint,
-    programs::BtfTracePointContext,
-};
 use agent_ebpf::{
     connection::{ROLE_LISTENER, tcp_state},
     event::SYNACK_RETRANSMIT,
+};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST, helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint,
+    programs::BtfTracePointContext,
 };
 
 use crate::{
@@ -55,7 +53,8 @@ pub fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
     let request: *const RequestSock = ctx.arg(1);
     // SAFETY: a request begins as every socket does; its child will have the same cookie.
     let cookie = unsafe { bpf_get_socket_cookie(request.cast_mut().cast()) };
-    let _kept_from_the_first_time = SYNACKS.insert(cookie, RequestSock::first_synack_ns(request), u64::from(BPF_NOEXIST));
+    let _kept_from_the_first_time =
+        SYNACKS.insert(cookie, RequestSock::first_synack_ns(request), u64::from(BPF_NOEXIST));
     if event.state.role == ROLE_LISTENER {
         let mut copy = *event;
         socket::identify_remote(&mut copy.state, request.cast());

@@ -1,5 +1,9 @@
 //! Calls back for the sockets of a cgroup: SYN about to leave, child accepted, listening, change of state, RTT sample.
 
+use agent_ebpf::{
+    connection::{FLAG_CALLBACKS, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
+    event::{CONNECTION_OPEN, LISTENER_OPEN},
+};
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{
@@ -9,10 +13,6 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_coarse_ns},
     macros::sock_ops,
     programs::SockOpsContext,
-};
-use agent_ebpf::{
-    connection::{FLAG_CALLBACKS, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
-    event::{CONNECTION_OPEN, LISTENER_OPEN},
 };
 
 use crate::{
@@ -43,7 +43,11 @@ pub fn sock_ops(ctx: SockOpsContext) -> u32 {
 fn sk(ctx: &SockOpsContext) -> Option<*const Sock> {
     // SAFETY: the context is valid for the program's run.
     let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
-    if sk.is_null() { None } else { Some(sk.cast_const().cast()) }
+    if sk.is_null() {
+        None
+    } else {
+        Some(sk.cast_const().cast())
+    }
 }
 
 /// First statement of `tcp_connect`, in process context: addresses and ports are final, no SYN has left.
@@ -51,7 +55,9 @@ fn sk(ctx: &SockOpsContext) -> Option<*const Sock> {
 fn connecting(ctx: &SockOpsContext) {
     let Some(sk) = sk(ctx) else { return };
     let Some(tcp) = TcpSock::of(sk) else { return };
-    let Some(event) = socket::find_or_create(sk) else { return };
+    let Some(event) = socket::find_or_create(sk) else {
+        return;
+    };
     let state = &mut event.state;
     if state.role != ROLE_CLIENT || state.intent_ns == 0 || state.closed_ns != 0 {
         // No intent was seen: an MPTCP subflow, or cgroup/connect is not there. A worker of the kernel is no owner.
@@ -87,7 +93,9 @@ fn connecting(ctx: &SockOpsContext) {
 fn accepted(ctx: &SockOpsContext) {
     let Some(sk) = sk(ctx) else { return };
     let Some(tcp) = TcpSock::of(sk) else { return };
-    let Some(event) = socket::find_or_create(sk) else { return };
+    let Some(event) = socket::find_or_create(sk) else {
+        return;
+    };
     socket::accepted(&mut event.state, tcp, cookie(ctx));
     // ESTABLISHED follows at once, or later for TCP Fast Open: the state callback marks both.
     call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
@@ -99,7 +107,9 @@ fn accepted(ctx: &SockOpsContext) {
 fn listening(ctx: &SockOpsContext) {
     let Some(sk) = sk(ctx) else { return };
     let Some(tcp) = TcpSock::of(sk) else { return };
-    let Some(event) = socket::find_or_create(sk) else { return };
+    let Some(event) = socket::find_or_create(sk) else {
+        return;
+    };
     let state = &mut event.state;
     socket::restart(state, cookie(ctx), ROLE_LISTENER);
     state.intent_ns = socket::now();

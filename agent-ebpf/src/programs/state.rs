@@ -1,10 +1,10 @@
 //! Changes of state for sockets that sock_ops does not call back for: late ones before 6.12, all when it was refused.
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, ROLE_CLIENT, tcp_state},
     event::{CONNECTION_CLOSE, CONNECTION_OPEN},
 };
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
     kernel::{Sock, TcpSock},

@@ -63,7 +63,8 @@ struct Type {
     kind: u32,
     members: u32,
     bitfields: bool,
-    size_or_type: u32,
+    /// Size in bytes, or the id of the type pointed to, by kind.
+    target: u32,
 }
 
 impl KernelTypes {
@@ -82,7 +83,11 @@ impl KernelTypes {
         let types = header + u32_at(&data, 8)? as usize;
         let end = types + u32_at(&data, 12)? as usize;
         let strings = header + u32_at(&data, 16)? as usize;
-        let mut this = Self { data, strings, positions: vec![0] };
+        let mut this = Self {
+            data,
+            strings,
+            positions: vec![0],
+        };
         let mut position = types;
         while position < end {
             let ty = this.type_at(position)?;
@@ -94,7 +99,10 @@ impl KernelTypes {
 
     /// Offset of a member, with its size checked; [`ABSENT`] for an optional one that this kernel lacks.
     pub(super) fn offset(&self, field: &KernelField) -> Result<u32, BpfError> {
-        let missing = || BpfError::MissingField { structure: field.structure, member: field.member };
+        let missing = || BpfError::MissingField {
+            structure: field.structure,
+            member: field.member,
+        };
         match self.member(field.structure, field.member) {
             Some((offset, size)) if size >= field.size => Ok(offset),
             _ if field.required => Err(missing()),
@@ -106,8 +114,8 @@ impl KernelTypes {
     pub(super) fn tracepoint_arguments(&self, tracepoint: &str) -> u32 {
         let name = format!("btf_trace_{tracepoint}");
         self.find(kind::TYPEDEF, &name)
-            .and_then(|ty| self.resolve(ty.size_or_type))
-            .and_then(|pointer| self.resolve(pointer.size_or_type))
+            .and_then(|ty| self.resolve(ty.target))
+            .and_then(|pointer| self.resolve(pointer.target))
             .filter(|ty| ty.kind == kind::FUNC_PROTO)
             // The first one is the registration's own data, which programs are not given.
             .map_or(0, |prototype| prototype.members.saturating_sub(1))
@@ -115,12 +123,18 @@ impl KernelTypes {
 
     /// Some enum of the kernel has a constant of this name.
     pub(super) fn has_enumerator(&self, name: &str) -> bool {
-        self.positions.iter().skip(1).filter_map(|&position| self.type_at(position)).any(|ty| {
-            ty.kind == kind::ENUM
-                && (0..ty.members as usize).any(|index| {
-                    self.u32(ty.position + 12 + index * 8).and_then(|name| self.string(name)) == Some(name.as_bytes())
-                })
-        })
+        self.positions
+            .iter()
+            .skip(1)
+            .filter_map(|&position| self.type_at(position))
+            .any(|ty| {
+                ty.kind == kind::ENUM
+                    && (0..ty.members as usize).any(|index| {
+                        self.u32(ty.position + 12 + index * 8)
+                            .and_then(|name| self.string(name))
+                            == Some(name.as_bytes())
+                    })
+            })
     }
 
     /// Byte offset and size of `path` (members joined by dots) in the struct called `structure`.
@@ -143,7 +157,11 @@ impl KernelTypes {
             let position = ty.position + 12 + index * 12;
             let (name_offset, member) = (self.u32(position)?, self.u32(position + 4)?);
             let packed = self.u32(position + 8)?;
-            let (bits, width) = if ty.bitfields { (packed & 0x00ff_ffff, packed >> 24) } else { (packed, 0) };
+            let (bits, width) = if ty.bitfields {
+                (packed & 0x00ff_ffff, packed >> 24)
+            } else {
+                (packed, 0)
+            };
             if name_offset == 0 {
                 let inner = self.resolve(member)?;
                 if matches!(inner.kind, kind::STRUCT | kind::UNION)
@@ -159,10 +177,16 @@ impl KernelTypes {
     }
 
     fn find(&self, kind: u32, name: &str) -> Option<Type> {
-        self.positions.iter().skip(1).filter_map(|&position| self.type_at(position)).find(|ty| {
-            // A declaration without members is not the struct.
-            ty.kind == kind && (ty.members > 0 || kind != kind::STRUCT) && self.string(ty.name) == Some(name.as_bytes())
-        })
+        self.positions
+            .iter()
+            .skip(1)
+            .filter_map(|&position| self.type_at(position))
+            .find(|ty| {
+                // A declaration without members is not the struct.
+                ty.kind == kind
+                    && (ty.members > 0 || kind != kind::STRUCT)
+                    && self.string(ty.name) == Some(name.as_bytes())
+            })
     }
 
     /// The type behind typedefs and qualifiers.
@@ -172,7 +196,7 @@ impl KernelTypes {
         for _ in 0..32 {
             match ty.kind {
                 kind::TYPEDEF | kind::VOLATILE | kind::CONST | kind::RESTRICT | kind::TYPE_TAG => {
-                    ty = self.type_by_id(ty.size_or_type)?;
+                    ty = self.type_by_id(ty.target)?;
                 }
                 _ => return Some(ty),
             }
@@ -189,10 +213,10 @@ impl KernelTypes {
                 let (element, count) = (self.u32(position)?, self.u32(position + 8)?);
                 // Arrays of arrays are not read by any field.
                 let element = self.resolve(element)?;
-                let size = if element.kind == kind::PTR { 8 } else { element.size_or_type };
+                let size = if element.kind == kind::PTR { 8 } else { element.target };
                 size.checked_mul(count)
             }
-            kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 => Some(ty.size_or_type),
+            kind::INT | kind::STRUCT | kind::UNION | kind::ENUM | kind::ENUM64 => Some(ty.target),
             _ => None,
         }
     }
@@ -209,7 +233,7 @@ impl KernelTypes {
             kind: (info >> 24) & 0x1f,
             members: info & 0xffff,
             bitfields: info >> 31 != 0,
-            size_or_type: self.u32(position + 8)?,
+            target: self.u32(position + 8)?,
         })
     }
 
@@ -235,11 +259,17 @@ fn tail_bytes(kind: u32, members: u32) -> u32 {
 }
 
 fn u16_at(data: &[u8], position: usize) -> Option<u16> {
-    data.get(position..position + 2)?.try_into().ok().map(u16::from_ne_bytes)
+    data.get(position..position + 2)?
+        .try_into()
+        .ok()
+        .map(u16::from_ne_bytes)
 }
 
 fn u32_at(data: &[u8], position: usize) -> Option<u32> {
-    data.get(position..position + 4)?.try_into().ok().map(u32::from_ne_bytes)
+    data.get(position..position + 4)?
+        .try_into()
+        .ok()
+        .map(u32::from_ne_bytes)
 }
 
 #[cfg(test)]
@@ -256,7 +286,11 @@ mod tests {
         assert_eq!(types.member("iphdr", "ttl"), Some((8, 1)));
         assert_eq!(types.member("in6_addr", "in6_u"), Some((0, 16)));
         assert_eq!(types.member("tcp_sock", "no_such_member"), None);
-        assert!(types.member("tcp_sock", "rack.rtt_us").is_some_and(|(offset, size)| offset > 0 && size == 4));
+        assert!(
+            types
+                .member("tcp_sock", "rack.rtt_us")
+                .is_some_and(|(offset, size)| offset > 0 && size == 4)
+        );
         assert!(types.tracepoint_arguments("tcp_retransmit_skb") >= 2);
         assert_eq!(types.tracepoint_arguments("no_such_tracepoint"), 0);
         assert!(types.has_enumerator("BPF_SOCK_OPS_RTT_CB"));
@@ -267,7 +301,9 @@ mod tests {
     fn refuses_cut_or_foreign_bytes() {
         assert!(KernelTypes::parse(Vec::new()).is_none());
         assert!(KernelTypes::parse(vec![0; 64]).is_none());
-        let Ok(data) = std::fs::read("/sys/kernel/btf/vmlinux") else { return };
+        let Ok(data) = std::fs::read("/sys/kernel/btf/vmlinux") else {
+            return;
+        };
         for length in [2, 8, 20, 24, 100, 5000] {
             // Cut inside the types: refused, without a panic.
             assert!(KernelTypes::parse(data[..length].to_vec()).is_none(), "{length} bytes");

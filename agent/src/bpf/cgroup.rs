@@ -23,7 +23,10 @@ pub(super) struct Scope {
 pub(super) fn scopes(paths: &[PathBuf]) -> Result<Vec<Scope>, BpfError> {
     let mount = unified_mount().ok_or(BpfError::NoCgroup2)?;
     if paths.len() > MAX_SCOPES {
-        return Err(BpfError::TooManyCgroups { given: paths.len(), most: MAX_SCOPES });
+        return Err(BpfError::TooManyCgroups {
+            given: paths.len(),
+            most: MAX_SCOPES,
+        });
     }
     if paths.is_empty() {
         return Ok(vec![scope(&mount, &mount)?]);
@@ -32,16 +35,29 @@ pub(super) fn scopes(paths: &[PathBuf]) -> Result<Vec<Scope>, BpfError> {
 }
 
 fn scope(mount: &Path, path: &Path) -> Result<Scope, BpfError> {
-    let unreadable = |source| BpfError::Cgroup { path: path.to_path_buf(), source };
+    let unreadable = |source| BpfError::Cgroup {
+        path: path.to_path_buf(),
+        source,
+    };
     let canonical = path.canonicalize().map_err(unreadable)?;
     let level = canonical
         .strip_prefix(mount)
-        .map_err(|_| BpfError::NotCgroup2 { path: path.to_path_buf(), mount: mount.to_path_buf() })?
+        .map_err(|_| BpfError::NotCgroup2 {
+            path: path.to_path_buf(),
+            mount: mount.to_path_buf(),
+        })?
         .components()
         .count();
     let directory = File::open(&canonical).map_err(unreadable)?;
     let cgroup_id = directory.metadata().map_err(unreadable)?.ino();
-    Ok(Scope { directory, entry: ScopeEntry { cgroup_id, level: level as u32, reserved: 0 } })
+    Ok(Scope {
+        directory,
+        entry: ScopeEntry {
+            cgroup_id,
+            level: level as u32,
+            reserved: 0,
+        },
+    })
 }
 
 /// Where cgroup v2 is mounted, from the mount table: on hybrid hosts it is not `/sys/fs/cgroup`.
@@ -75,7 +91,10 @@ mod tests {
         let check = |mountinfo: &str, expected: Option<&str>| {
             assert_eq!(mount_in(mountinfo), expected.map(PathBuf::from), "{mountinfo}");
         };
-        check("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw", Some("/sys/fs/cgroup"));
+        check(
+            "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw",
+            Some("/sys/fs/cgroup"),
+        );
         check(
             "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n38 31 0:35 / /sys/fs/cgroup/unified rw shared:9 - cgroup2 none rw",
             Some("/sys/fs/cgroup/unified"),

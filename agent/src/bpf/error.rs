@@ -22,7 +22,9 @@ pub enum BpfError {
         path: &'static str,
     },
     /// A member that the programs cannot do without.
-    #[error("this kernel's `struct {structure}` has no `{member}` as hopline knows it: please report the kernel version")]
+    #[error(
+        "this kernel's `struct {structure}` has no `{member}` as hopline knows it: please report the kernel version"
+    )]
     MissingField {
         /// Kernel struct.
         structure: &'static str,
@@ -30,7 +32,9 @@ pub enum BpfError {
         member: &'static str,
     },
     /// cgroup v2 is not mounted.
-    #[error("cgroup v2 is not mounted: mount it with `mount -t cgroup2 none /sys/fs/cgroup` or boot with systemd.unified_cgroup_hierarchy=1")]
+    #[error(
+        "cgroup v2 is not mounted: mount it with `mount -t cgroup2 none /sys/fs/cgroup` or boot with systemd.unified_cgroup_hierarchy=1"
+    )]
     NoCgroup2,
     /// A `--cgroup` that is not there.
     #[error("cannot open cgroup {path}: {source}", path = path.display())]
@@ -57,7 +61,9 @@ pub enum BpfError {
         most: usize,
     },
     /// BPF is refused altogether.
-    #[error("the kernel refuses BPF ({reason}): run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; kernel lockdown must allow BPF")]
+    #[error(
+        "the kernel refuses BPF ({reason}): run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN; kernel lockdown must allow BPF"
+    )]
     Refused {
         /// The kernel's word.
         reason: String,
@@ -87,7 +93,9 @@ pub enum BpfError {
 impl From<EbpfError> for BpfError {
     fn from(error: EbpfError) -> Self {
         if is_permission_error(&error) {
-            return Self::Refused { reason: one_line(&error) };
+            return Self::Refused {
+                reason: one_line(&error),
+            };
         }
         Self::Object(one_line(&error))
     }
@@ -99,11 +107,9 @@ pub(super) fn reason(error: &ProgramError) -> String {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             // The last lines of a log are statistics; the complaint stands before them.
-            let complaint = log
-                .lines()
-                .rev()
-                .map(str::trim)
-                .find(|line| !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time"));
+            let complaint = log.lines().rev().map(str::trim).find(|line| {
+                !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time")
+            });
             match complaint {
                 Some(complaint) => format!("{io_error}: {complaint}"),
                 None => io_error.to_string(),
@@ -130,7 +136,10 @@ fn one_line(error: &dyn std::error::Error) -> String {
 fn is_permission_error(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(cause) = next {
-        if cause.downcast_ref::<io::Error>().is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied) {
+        if cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|io| io.kind() == io::ErrorKind::PermissionDenied)
+        {
             return true;
         }
         next = cause.source();

@@ -15,7 +15,9 @@ use super::{BpfError, object::Object};
 
 /// Walks all namespaces on a thread of its own, which enters them one after the other and then ends.
 pub(super) fn walk_all(object: &mut Object) -> Result<(), BpfError> {
-    let Some(iterator) = object.iterator() else { return Ok(()) };
+    let Some(iterator) = object.iterator() else {
+        return Ok(());
+    };
     std::thread::scope(|scope| scope.spawn(|| walk_namespaces(iterator)).join())
         .map_err(|_| BpfError::Walk("the walking thread panicked".to_owned()))?
 }
@@ -64,7 +66,13 @@ fn walk_sockets(iterator: &mut Iter) -> Result<(), BpfError> {
 fn namespace_files() -> Vec<PathBuf> {
     let entries = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
     let of_processes = entries("/proc")
-        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
+        .filter(|entry| {
+            entry
+                .file_name()
+                .to_string_lossy()
+                .bytes()
+                .all(|byte| byte.is_ascii_digit())
+        })
         .map(|entry| entry.path().join("ns/net"));
     let kept = entries("/run/netns").map(|entry| entry.path());
     of_processes.chain(kept).collect()

@@ -15,11 +15,7 @@ use std::path::PathBuf;
 
 use aya::maps::{MapData, RingBuf};
 
-pub use self::{
-    cgroup::unified_mount,
-    error::BpfError,
-    stats::KernelCounts,
-};
+pub use self::{cgroup::unified_mount, error::BpfError, stats::KernelCounts};
 use self::{object::Object, plan::Plan};
 use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
 
@@ -64,7 +60,10 @@ impl Probes {
         give_memory_back();
         if !features.iter().any(|feature| feature.enabled) {
             return Err(BpfError::NothingLoaded {
-                reason: features.first().map(|feature| feature.reason.clone()).unwrap_or_default(),
+                reason: features
+                    .first()
+                    .map(|feature| feature.reason.clone())
+                    .unwrap_or_default(),
             });
         }
         Ok(Self { object, features })
@@ -72,7 +71,10 @@ impl Probes {
 
     /// The rings, once.
     pub fn take_rings(&mut self) -> Result<Rings, BpfError> {
-        Ok(Rings { connections: self.object.take_ring("CONNECTIONS")?, processes: self.object.take_ring("PROCESSES")? })
+        Ok(Rings {
+            connections: self.object.take_ring("CONNECTIONS")?,
+            processes: self.object.take_ring("PROCESSES")?,
+        })
     }
 
     /// Which hook serves each feature, and why not a better one.

@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeSet, path::Path};
 
+use agent_ebpf::{fields::FIELDS, scope::ScopeEntry};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, MapData, RingBuf},
     programs::{CgroupAttachMode, Iter, Program, ProgramError},
 };
-use agent_ebpf::{fields::FIELDS, scope::ScopeEntry};
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
@@ -18,7 +18,7 @@ use super::{
     btf::Kernel,
     cgroup::Scope,
     error::reason,
-    plan::{Globals, Plan},
+    plan::{Plan, Settings},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hopline-ebpf"));
@@ -45,24 +45,35 @@ impl Object {
         scopes: &[Scope],
         options: &ProbeOptions,
     ) -> Result<Self, BpfError> {
-        let mut this = Self::with_globals(kernel, &plan.globals(options), options.ring_bytes, &options.fail_programs)?;
-        let map = this.ebpf.map_mut("SCOPE").ok_or_else(|| BpfError::Object("map SCOPE is missing".to_owned()))?;
-        let mut entries: Array<_, ScopeEntry> =
-            map.try_into().map_err(|source| BpfError::Map { name: "SCOPE", source })?;
+        let mut this = Self::with_globals(
+            kernel,
+            &plan.settings(options),
+            options.ring_bytes,
+            &options.fail_programs,
+        )?;
+        let map = this
+            .ebpf
+            .map_mut("SCOPE")
+            .ok_or_else(|| BpfError::Object("map SCOPE is missing".to_owned()))?;
+        let mut entries: Array<_, ScopeEntry> = map
+            .try_into()
+            .map_err(|source| BpfError::Map { name: "SCOPE", source })?;
         for (index, scope) in scopes.iter().enumerate() {
-            entries.set(index as u32, scope.entry, 0).map_err(|source| BpfError::Map { name: "SCOPE", source })?;
+            entries
+                .set(index as u32, scope.entry, 0)
+                .map_err(|source| BpfError::Map { name: "SCOPE", source })?;
         }
         Ok(this)
     }
 
     /// An instance with the smallest rings, to try on this kernel what the plan depends on.
     pub(super) fn for_trial(kernel: &Kernel, options: &ProbeOptions) -> Result<Self, BpfError> {
-        Self::with_globals(kernel, &Globals::default(), Some(0), &options.fail_programs)
+        Self::with_globals(kernel, &Settings::new(), Some(0), &options.fail_programs)
     }
 
     fn with_globals(
         kernel: &Kernel,
-        globals: &Globals,
+        settings: &Settings,
         ring_bytes: Option<u32>,
         refused: &[String],
     ) -> Result<Self, BpfError> {
@@ -73,22 +84,31 @@ impl Object {
         let ring_bytes = ring_bytes.unwrap_or(DEFAULT_RING_BYTES);
         let rings = [
             ("CONNECTIONS", "CONNECTION_RING_BYTES", whole_pages(ring_bytes)),
-            ("PROCESSES", "PROCESS_RING_BYTES", whole_pages(ring_bytes / PROCESS_RING_FRACTION)),
+            (
+                "PROCESSES",
+                "PROCESS_RING_BYTES",
+                whole_pages(ring_bytes / PROCESS_RING_FRACTION),
+            ),
         ];
         let mut loader = EbpfLoader::new();
         loader.btf(Some(&kernel.btf));
         for (ring, global, bytes) in &rings {
-            loader.map_max_entries(ring, *bytes).override_global(global, bytes, true);
+            loader
+                .map_max_entries(ring, *bytes)
+                .override_global(global, bytes, true);
         }
         for (global, offset) in &offsets {
             loader.override_global(global, offset, true);
         }
-        let settings = globals.named();
-        for (global, value) in &settings {
+        for (global, value) in settings {
             loader.override_global(global, value, true);
         }
         let ebpf = loader.load(OBJECT)?;
-        Ok(Self { ebpf, refused: refused.to_vec(), attached: BTreeSet::new() })
+        Ok(Self {
+            ebpf,
+            refused: refused.to_vec(),
+            attached: BTreeSet::new(),
+        })
     }
 
     /// Loads and attaches one program; the error is the kernel's reason in one line.
@@ -99,7 +119,10 @@ impl Object {
         if self.attached.contains(program.name) {
             return Ok(());
         }
-        let loaded = self.ebpf.program_mut(program.name).ok_or_else(|| "not in the kernel object".to_owned())?;
+        let loaded = self
+            .ebpf
+            .program_mut(program.name)
+            .ok_or_else(|| "not in the kernel object".to_owned())?;
         load_and_attach(loaded, program.target, &kernel.btf, scopes).map_err(|error| reason(&error))?;
         self.attached.insert(program.name);
         Ok(())
@@ -111,7 +134,9 @@ impl Object {
 
     /// The attached programs, by name.
     pub(super) fn attached(&self) -> impl Iterator<Item = (&'static str, &Program)> {
-        self.attached.iter().filter_map(|name| self.ebpf.program(name).map(|program| (*name, program)))
+        self.attached
+            .iter()
+            .filter_map(|name| self.ebpf.program(name).map(|program| (*name, program)))
     }
 
     /// The socket iterator, when it is loaded.
@@ -123,13 +148,18 @@ impl Object {
     }
 
     pub(super) fn take_ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, BpfError> {
-        let map = self.ebpf.take_map(name).ok_or_else(|| BpfError::Object(format!("ring {name} was taken before")))?;
+        let map = self
+            .ebpf
+            .take_map(name)
+            .ok_or_else(|| BpfError::Object(format!("ring {name} was taken before")))?;
         RingBuf::try_from(map).map_err(|source| BpfError::Map { name, source })
     }
 
     /// A map to read.
     pub(super) fn map(&self, name: &'static str) -> Result<&aya::maps::Map, BpfError> {
-        self.ebpf.map(name).ok_or_else(|| BpfError::Object(format!("map {name} is missing")))
+        self.ebpf
+            .map(name)
+            .ok_or_else(|| BpfError::Object(format!("map {name} is missing")))
     }
 
     /// Sums an entry of a per-CPU array over the CPUs.
@@ -186,7 +216,9 @@ fn load_and_attach(program: &mut Program, target: &str, btf: &Btf, scopes: &[Sco
         }
         Program::TracePoint(program) => {
             program.load()?;
-            let (category, name) = target.split_once('/').expect("tracepoint targets are written category/name");
+            let (category, name) = target
+                .split_once('/')
+                .expect("tracepoint targets are written category/name");
             with_tracefs(|| program.attach(category, name))?;
         }
         // Runs when it is asked to.
@@ -200,14 +232,33 @@ fn load_and_attach(program: &mut Program, target: &str, btf: &Btf, scopes: &[Sco
 /// which ends with it: nothing of the host changes.
 fn with_tracefs<T: Send>(attach: impl FnOnce() -> Result<T, ProgramError> + Send) -> Result<T, ProgramError> {
     const TRACEFS: &str = "/sys/kernel/tracing";
-    if ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"].iter().any(|path| Path::new(path).exists()) {
+    if ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+    {
         return attach();
     }
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             let private = unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS)
-                .and_then(|()| mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>))
-                .and_then(|()| mount(Some("tracefs"), TRACEFS, Some("tracefs"), MsFlags::empty(), None::<&str>));
+                .and_then(|()| {
+                    mount(
+                        None::<&str>,
+                        "/",
+                        None::<&str>,
+                        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+                        None::<&str>,
+                    )
+                })
+                .and_then(|()| {
+                    mount(
+                        Some("tracefs"),
+                        TRACEFS,
+                        Some("tracefs"),
+                        MsFlags::empty(),
+                        None::<&str>,
+                    )
+                });
             if let Err(error) = private {
                 tracing::debug!(%error, "cannot mount tracefs for this thread");
             }
@@ -230,7 +281,13 @@ mod tests {
 
     #[test]
     fn ring_sizes_are_powers_of_two_of_pages() {
-        for (asked, given) in [(0, 4096), (4096, 4096), (5000, 8192), (8 << 20, 8 << 20), (u32::MAX, 1 << 30)] {
+        for (asked, given) in [
+            (0, 4096),
+            (4096, 4096),
+            (5000, 8192),
+            (8 << 20, 8 << 20),
+            (u32::MAX, 1 << 30),
+        ] {
             assert_eq!(whole_pages(asked), given, "{asked}");
         }
     }

@@ -8,26 +8,70 @@ use super::{
 };
 use crate::selfmetrics::FeatureState;
 
-const CONNECT4: Attachment = Attachment { name: "connect4", target: "" };
-const CONNECT6: Attachment = Attachment { name: "connect6", target: "" };
-const SOCK_OPS: Attachment = Attachment { name: "sock_ops", target: "" };
-const TCP_CONNECT_FENTRY: Attachment = Attachment { name: "tcp_connect_fentry", target: "tcp_connect" };
-const TCP_CONNECT_KPROBE: Attachment = Attachment { name: "tcp_connect_kprobe", target: "tcp_connect" };
-const INET_STREAM_CONNECT: Attachment =
-    Attachment { name: "inet_stream_connect_fexit", target: "inet_stream_connect" };
-const SYS_EXIT_CONNECT: Attachment =
-    Attachment { name: "sys_exit_connect", target: "syscalls/sys_exit_connect" };
-const SET_STATE: Attachment = Attachment { name: "inet_sock_set_state", target: "inet_sock_set_state" };
-const RETRANSMIT_SKB: Attachment = Attachment { name: "tcp_retransmit_skb", target: "tcp_retransmit_skb" };
-const RETRANSMIT_SYNACK: Attachment = Attachment { name: "tcp_retransmit_synack", target: "tcp_retransmit_synack" };
-const ITER_TCP: Attachment = Attachment { name: "iter_tcp", target: "tcp" };
-const FORK: Attachment = Attachment { name: "sched_process_fork", target: "sched_process_fork" };
-const EXEC: Attachment = Attachment { name: "sched_process_exec", target: "sched_process_exec" };
-const EXIT: Attachment = Attachment { name: "sched_process_exit", target: "sched_process_exit" };
-const CGROUP_MKDIR: Attachment = Attachment { name: "cgroup_mkdir", target: "cgroup_mkdir" };
+const CONNECT4: Attachment = Attachment {
+    name: "connect4",
+    target: "",
+};
+const CONNECT6: Attachment = Attachment {
+    name: "connect6",
+    target: "",
+};
+const SOCK_OPS: Attachment = Attachment {
+    name: "sock_ops",
+    target: "",
+};
+const TCP_CONNECT_FENTRY: Attachment = Attachment {
+    name: "tcp_connect_fentry",
+    target: "tcp_connect",
+};
+const TCP_CONNECT_KPROBE: Attachment = Attachment {
+    name: "tcp_connect_kprobe",
+    target: "tcp_connect",
+};
+const INET_STREAM_CONNECT: Attachment = Attachment {
+    name: "inet_stream_connect_fexit",
+    target: "inet_stream_connect",
+};
+const SYS_EXIT_CONNECT: Attachment = Attachment {
+    name: "sys_exit_connect",
+    target: "syscalls/sys_exit_connect",
+};
+const SET_STATE: Attachment = Attachment {
+    name: "inet_sock_set_state",
+    target: "inet_sock_set_state",
+};
+const RETRANSMIT_SKB: Attachment = Attachment {
+    name: "tcp_retransmit_skb",
+    target: "tcp_retransmit_skb",
+};
+const RETRANSMIT_SYNACK: Attachment = Attachment {
+    name: "tcp_retransmit_synack",
+    target: "tcp_retransmit_synack",
+};
+const ITER_TCP: Attachment = Attachment {
+    name: "iter_tcp",
+    target: "tcp",
+};
+const FORK: Attachment = Attachment {
+    name: "sched_process_fork",
+    target: "sched_process_fork",
+};
+const EXEC: Attachment = Attachment {
+    name: "sched_process_exec",
+    target: "sched_process_exec",
+};
+const EXIT: Attachment = Attachment {
+    name: "sched_process_exit",
+    target: "sched_process_exit",
+};
+const CGROUP_MKDIR: Attachment = Attachment {
+    name: "cgroup_mkdir",
+    target: "cgroup_mkdir",
+};
 
 /// What has to be known before the globals are set: which programs the kernel takes, and what it can do.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent answers of the kernel")]
 pub(super) struct Plan {
     fentry: bool,
     kprobe: bool,
@@ -37,30 +81,8 @@ pub(super) struct Plan {
     late_callbacks: bool,
 }
 
-/// Values of the object's settings, `agent-ebpf/src/settings.rs`.
-#[derive(Debug, Default)]
-pub(super) struct Globals {
-    whole_node: bool,
-    match_intents: bool,
-    syn_by_kprobe: bool,
-    state_by_tracing: bool,
-    retransmit_has_result: bool,
-    share_per_second: u32,
-}
-
-impl Globals {
-    /// By the names that the object has.
-    pub(super) fn named(&self) -> [(&'static str, u32); 6] {
-        [
-            ("WHOLE_NODE", self.whole_node.into()),
-            ("MATCH_INTENTS", self.match_intents.into()),
-            ("SYN_BY_KPROBE", self.syn_by_kprobe.into()),
-            ("STATE_BY_TRACING", self.state_by_tracing.into()),
-            ("RETRANSMIT_RESULT", self.retransmit_has_result.into()),
-            ("SHARE_PER_SECOND", self.share_per_second),
-        ]
-    }
-}
+/// The object's settings (`agent-ebpf/src/settings.rs`) by name; those not named keep their zero.
+pub(super) type Settings = Vec<(&'static str, u32)>;
 
 impl Plan {
     /// Tries the few programs on which settings depend, with no storage to work on, and takes them off again.
@@ -80,15 +102,16 @@ impl Plan {
         })
     }
 
-    pub(super) fn globals(&self, options: &ProbeOptions) -> Globals {
-        Globals {
-            whole_node: options.cgroups.is_empty(),
-            match_intents: !self.fexit,
-            syn_by_kprobe: !self.fentry && self.kprobe,
-            state_by_tracing: !self.sock_ops,
-            retransmit_has_result: self.retransmit_has_result,
-            share_per_second: options.share_per_second,
-        }
+    /// What the kernel side is told before the load.
+    pub(super) fn settings(&self, options: &ProbeOptions) -> Settings {
+        vec![
+            ("WHOLE_NODE", options.cgroups.is_empty().into()),
+            ("MATCH_INTENTS", (!self.fexit).into()),
+            ("SYN_BY_KPROBE", (!self.fentry && self.kprobe).into()),
+            ("STATE_BY_TRACING", (!self.sock_ops).into()),
+            ("RETRANSMIT_RESULT", self.retransmit_has_result.into()),
+            ("SHARE_PER_SECOND", options.share_per_second),
+        ]
     }
 }
 
@@ -99,7 +122,10 @@ struct Choice {
     programs: &'static [Attachment],
 }
 
-const SET_STATE_HOOK: Choice = Choice { hook: "tp_btf/inet_sock_set_state", programs: &[SET_STATE] };
+const SET_STATE_HOOK: Choice = Choice {
+    hook: "tp_btf/inet_sock_set_state",
+    programs: &[SET_STATE],
+};
 
 /// Every feature with its hooks, best first. Processes come first, so that no connection is seen before its owner;
 /// the walk over existing sockets comes last, when all that may happen to them is seen.
@@ -107,54 +133,138 @@ const FEATURES: &[(&str, &[Choice])] = &[
     (
         "process",
         &[
-            Choice { hook: "tp_btf/sched_process_{fork,exec,exit}", programs: &[FORK, EXEC, EXIT] },
-            Choice { hook: "tp_btf/sched_process_{fork,exec}", programs: &[FORK, EXEC] },
-            Choice { hook: "tp_btf/sched_process_{exec,exit}", programs: &[EXEC, EXIT] },
-            Choice { hook: "tp_btf/sched_process_{fork,exit}", programs: &[FORK, EXIT] },
+            Choice {
+                hook: "tp_btf/sched_process_{fork,exec,exit}",
+                programs: &[FORK, EXEC, EXIT],
+            },
+            Choice {
+                hook: "tp_btf/sched_process_{fork,exec}",
+                programs: &[FORK, EXEC],
+            },
+            Choice {
+                hook: "tp_btf/sched_process_{exec,exit}",
+                programs: &[EXEC, EXIT],
+            },
+            Choice {
+                hook: "tp_btf/sched_process_{fork,exit}",
+                programs: &[FORK, EXIT],
+            },
         ],
     ),
-    ("cgroup_names", &[Choice { hook: "tp_btf/cgroup_mkdir", programs: &[CGROUP_MKDIR] }]),
-    ("retransmits", &[Choice { hook: "tp_btf/tcp_retransmit_skb", programs: &[RETRANSMIT_SKB] }]),
-    ("synack_retransmits", &[Choice { hook: "tp_btf/tcp_retransmit_synack", programs: &[RETRANSMIT_SYNACK] }]),
-    ("state", &[Choice { hook: "sock_ops/STATE_CB", programs: &[SOCK_OPS] }, SET_STATE_HOOK]),
-    ("rtt", &[Choice { hook: "sock_ops/RTT_CB", programs: &[SOCK_OPS] }]),
+    (
+        "cgroup_names",
+        &[Choice {
+            hook: "tp_btf/cgroup_mkdir",
+            programs: &[CGROUP_MKDIR],
+        }],
+    ),
+    (
+        "retransmits",
+        &[Choice {
+            hook: "tp_btf/tcp_retransmit_skb",
+            programs: &[RETRANSMIT_SKB],
+        }],
+    ),
+    (
+        "synack_retransmits",
+        &[Choice {
+            hook: "tp_btf/tcp_retransmit_synack",
+            programs: &[RETRANSMIT_SYNACK],
+        }],
+    ),
+    (
+        "state",
+        &[
+            Choice {
+                hook: "sock_ops/STATE_CB",
+                programs: &[SOCK_OPS],
+            },
+            SET_STATE_HOOK,
+        ],
+    ),
+    (
+        "rtt",
+        &[Choice {
+            hook: "sock_ops/RTT_CB",
+            programs: &[SOCK_OPS],
+        }],
+    ),
     (
         "syn",
         &[
-            Choice { hook: "fentry/tcp_connect", programs: &[TCP_CONNECT_FENTRY] },
-            Choice { hook: "kprobe/tcp_connect", programs: &[TCP_CONNECT_KPROBE, SOCK_OPS] },
-            Choice { hook: "sock_ops/TCP_CONNECT_CB", programs: &[SOCK_OPS] },
+            Choice {
+                hook: "fentry/tcp_connect",
+                programs: &[TCP_CONNECT_FENTRY],
+            },
+            Choice {
+                hook: "kprobe/tcp_connect",
+                programs: &[TCP_CONNECT_KPROBE, SOCK_OPS],
+            },
+            Choice {
+                hook: "sock_ops/TCP_CONNECT_CB",
+                programs: &[SOCK_OPS],
+            },
             SET_STATE_HOOK,
         ],
     ),
     (
         "failure_before_syn",
         &[
-            Choice { hook: "fexit/inet_stream_connect", programs: &[INET_STREAM_CONNECT] },
-            Choice { hook: "tracepoint/sys_exit_connect", programs: &[SYS_EXIT_CONNECT] },
+            Choice {
+                hook: "fexit/inet_stream_connect",
+                programs: &[INET_STREAM_CONNECT],
+            },
+            Choice {
+                hook: "tracepoint/sys_exit_connect",
+                programs: &[SYS_EXIT_CONNECT],
+            },
         ],
     ),
     (
         "connect",
         &[
-            Choice { hook: "cgroup/connect{4,6}", programs: &[CONNECT4, CONNECT6] },
-            Choice { hook: "cgroup/connect4", programs: &[CONNECT4] },
-            Choice { hook: "cgroup/connect6", programs: &[CONNECT6] },
-            Choice { hook: "sock_ops/TCP_CONNECT_CB", programs: &[SOCK_OPS] },
+            Choice {
+                hook: "cgroup/connect{4,6}",
+                programs: &[CONNECT4, CONNECT6],
+            },
+            Choice {
+                hook: "cgroup/connect4",
+                programs: &[CONNECT4],
+            },
+            Choice {
+                hook: "cgroup/connect6",
+                programs: &[CONNECT6],
+            },
+            Choice {
+                hook: "sock_ops/TCP_CONNECT_CB",
+                programs: &[SOCK_OPS],
+            },
         ],
     ),
 ];
 
 /// The walk where the kernel calls back for what it finds.
-const WALK: Choice = Choice { hook: "iter/tcp", programs: &[ITER_TCP] };
+const WALK: Choice = Choice {
+    hook: "iter/tcp",
+    programs: &[ITER_TCP],
+};
 /// The walk where it does not: the close is traced, samples are taken by walking again.
-const TRACED_WALK: Choice = Choice { hook: "iter/tcp+tp_btf/inet_sock_set_state", programs: &[ITER_TCP, SET_STATE] };
+const TRACED_WALK: Choice = Choice {
+    hook: "iter/tcp+tp_btf/inet_sock_set_state",
+    programs: &[ITER_TCP, SET_STATE],
+};
 
 /// Attaches, feature by feature.
 pub(super) fn serve_features(object: &mut Object, kernel: &Kernel, plan: &Plan, scopes: &[Scope]) -> Vec<FeatureState> {
-    let walk: &[Choice] = if plan.late_callbacks && plan.sock_ops { &[WALK] } else { &[TRACED_WALK] };
+    let walk: &[Choice] = if plan.late_callbacks && plan.sock_ops {
+        &[WALK]
+    } else {
+        &[TRACED_WALK]
+    };
     let features = FEATURES.iter().copied().chain([("existing", walk)]);
-    features.map(|(feature, choices)| serve(object, kernel, feature, choices, scopes)).collect()
+    features
+        .map(|(feature, choices)| serve(object, kernel, feature, choices, scopes))
+        .collect()
 }
 
 /// The first choice that the kernel takes whole.
@@ -167,17 +277,29 @@ fn serve(
 ) -> FeatureState {
     let mut reasons = Vec::new();
     for choice in choices {
-        let refused = choice
-            .programs
-            .iter()
-            .find_map(|program| object.attach(kernel, program, scopes).err().map(|reason| format!("{}: {reason}", program.name)));
+        let refused = choice.programs.iter().find_map(|program| {
+            object
+                .attach(kernel, program, scopes)
+                .err()
+                .map(|reason| format!("{}: {reason}", program.name))
+        });
         match refused {
             None => {
-                return FeatureState { feature, hook: choice.hook.to_owned(), enabled: true, reason: reasons.join("; ") };
+                return FeatureState {
+                    feature,
+                    hook: choice.hook.to_owned(),
+                    enabled: true,
+                    reason: reasons.join("; "),
+                };
             }
             Some(reason) if !reasons.contains(&reason) => reasons.push(reason),
             Some(_) => {}
         }
     }
-    FeatureState { feature, hook: String::new(), enabled: false, reason: reasons.join("; ") }
+    FeatureState {
+        feature,
+        hook: String::new(),
+        enabled: false,
+        reason: reasons.join("; "),
+    }
 }

@@ -39,7 +39,12 @@ pub(super) fn counts(object: &Object) -> Result<Vec<KernelCounts>, BpfError> {
 pub(super) fn failures(object: &Object) -> Result<Vec<(&'static str, u64)>, BpfError> {
     let names = (0..FAILURES).filter_map(|index| failure_name(index).map(|name| (index, name)));
     names
-        .map(|(index, name)| Ok((name, object.per_cpu("FAILURES", index, |cpus: &[u64]| cpus.iter().sum())?)))
+        .map(|(index, name)| {
+            Ok((
+                name,
+                object.per_cpu("FAILURES", index, |cpus: &[u64]| cpus.iter().sum())?,
+            ))
+        })
         .collect()
 }
 
@@ -48,13 +53,17 @@ pub(super) fn shares(object: &Object) -> Result<Vec<CgroupThrottled>, BpfError> 
     let failed = |source| BpfError::Map { name: NAME, source };
     let map: HashMap<_, ShareKey, Share> = object.map(NAME)?.try_into().map_err(failed)?;
     let mut shares = Vec::new();
-    for entry in map.iter() {
+    for entry in &map {
         // An entry may be replaced while the map is walked.
         let Ok((key, share)) = entry else { continue };
         if let Some(kind) = kind_name(key.kind)
             && share.throttled > 0
         {
-            shares.push(CgroupThrottled { cgroup_id: key.cgroup_id, kind, throttled: share.throttled });
+            shares.push(CgroupThrottled {
+                cgroup_id: key.cgroup_id,
+                kind,
+                throttled: share.throttled,
+            });
         }
     }
     Ok(shares)
@@ -65,7 +74,12 @@ pub(super) fn programs(object: &Object) -> Vec<ProgramStats> {
         .attached()
         .filter_map(|(name, program)| {
             let (run_ns, runs, recursion_misses) = run_stats(program.fd().ok()?.as_fd())?;
-            Some(ProgramStats { name: name.to_owned(), run_ns, runs, recursion_misses })
+            Some(ProgramStats {
+                name: name.to_owned(),
+                run_ns,
+                runs,
+                recursion_misses,
+            })
         })
         .collect()
 }
@@ -86,12 +100,20 @@ fn run_stats(program: BorrowedFd<'_>) -> Option<(u64, u64, u64)> {
     }
 
     let mut info = Info([0; 232]);
-    let mut attribute =
-        Attribute { fd: program.as_raw_fd() as u32, info_len: size_of::<Info>() as u32, info: (&raw mut info) as u64 };
+    let mut attribute = Attribute {
+        fd: program.as_raw_fd() as u32,
+        info_len: size_of::<Info>() as u32,
+        info: (&raw mut info) as u64,
+    };
     // SAFETY: the attribute is as the system call wants it for this command; the kernel writes at most `info_len` bytes
     // to `info`, which lives until after the call. An all-zero request asks for no arrays.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attribute, size_of::<Attribute>() as libc::c_uint)
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_OBJ_GET_INFO_BY_FD,
+            &raw mut attribute,
+            size_of::<Attribute>() as libc::c_uint,
+        )
     };
     if result != 0 {
         return None;
