@@ -11,11 +11,11 @@ use crate::{process, workspace};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    setup: setup::Arguments,
+    consent: setup::Consent,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure_ready(&[Purpose::Build], arguments.setup)?;
+    setup::ensure_ready(&[Purpose::Build], arguments.consent)?;
     println!("built {}", agent()?.display());
     Ok(())
 }

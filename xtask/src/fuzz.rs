@@ -17,7 +17,7 @@ pub(crate) struct Arguments {
     /// Only this target.
     target: Option<String>,
     #[command(flatten)]
-    setup: setup::Arguments,
+    consent: setup::Consent,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -30,7 +30,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "no such fuzz target; there are: {}",
         self::targets()?.join(", ")
     );
-    setup::ensure_ready(&[Purpose::Fuzz], arguments.setup)?;
+    setup::ensure_ready(&[Purpose::Fuzz], arguments.consent)?;
     for target in &targets {
         println!("fuzz: {target} for {}", arguments.duration);
         fuzz(target, *arguments.duration)?;

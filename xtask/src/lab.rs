@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure_ready(&[Purpose::Build, Purpose::Lab], setup::Arguments::default())?;
+    setup::ensure_ready(&[Purpose::Build, Purpose::Lab], setup::Consent::default())?;
     process::run(&mut command(&arguments.words)?)
 }
 

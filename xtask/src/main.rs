@@ -33,7 +33,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Setup(setup::Arguments),
+    Setup(setup::Consent),
     Build(build::Arguments),
     Run(run::Arguments),
     Test(test::Arguments),
@@ -62,5 +62,13 @@ fn main() -> ExitCode {
             eprintln!("xtask: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_line_is_sound() {
+        <super::Cli as clap::CommandFactory>::command().debug_assert();
     }
 }

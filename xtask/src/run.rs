@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     save_metrics: Option<PathBuf>,
     #[command(flatten)]
-    setup: setup::Arguments,
+    consent: setup::Consent,
     /// More arguments for `hopline agent`.
     #[arg(last = true)]
     agent: Vec<String>,
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         &[Purpose::Build]
     };
-    setup::ensure_ready(purposes, arguments.setup)?;
+    setup::ensure_ready(purposes, arguments.consent)?;
     ensure!(
         nix::unistd::geteuid().is_root(),
         "loading kernel programs needs root: sudo -E cargo xtask run"

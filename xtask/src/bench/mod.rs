@@ -47,7 +47,7 @@ struct KernelArguments {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     #[command(flatten)]
-    setup: setup::Arguments,
+    consent: setup::Consent,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
@@ -58,7 +58,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 fn kernel(arguments: &KernelArguments) -> Result<()> {
-    setup::ensure_ready(&[Purpose::Build, Purpose::Bench], arguments.setup)?;
+    setup::ensure_ready(&[Purpose::Build, Purpose::Bench], arguments.consent)?;
     ensure!(nix::unistd::geteuid().is_root(), "loading kernel programs needs root");
     ensure!(arguments.rounds > 0, "at least one round");
     let hopline = build::agent()?;
@@ -79,7 +79,8 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
 fn cost(hopline: &Path, sandbox: &Sandbox, loads: &[Load]) -> Result<()> {
     let _statistics = programs::Statistics::enable()?;
     let others = programs::list()?;
-    let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &[])?;
+    let quiet = quiet();
+    let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet)?;
     for load in loads {
         let before = programs::list()?;
         sandbox.run(*load)?;
@@ -96,6 +97,7 @@ fn cost(hopline: &Path, sandbox: &Sandbox, loads: &[Load]) -> Result<()> {
 
 /// Runs each load with and without the agent in turn, statistics off.
 fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: usize) -> Result<()> {
+    let quiet = quiet();
     let mut without = vec![Vec::new(); loads.len()];
     let mut with = vec![Vec::new(); loads.len()];
     for round in 0..=rounds {
@@ -103,7 +105,7 @@ fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: usize) -> R
             .iter()
             .map(|load| sandbox.run(*load))
             .collect::<Result<Vec<Rate>>>()?;
-        let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &[])?;
+        let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet)?;
         let watched = loads
             .iter()
             .map(|load| sandbox.run(*load))
@@ -142,6 +144,11 @@ fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: usize) -> R
         );
     }
     Ok(())
+}
+
+/// The agent's words between the figures would only hide them.
+fn quiet() -> [String; 2] {
+    ["--log-level", "warn"].map(String::from)
 }
 
 fn median(values: &[f64]) -> f64 {

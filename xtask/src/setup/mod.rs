@@ -16,19 +16,19 @@ pub(crate) use tools::Purpose;
 
 /// Install what building, testing and the VMs need.
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
-pub(crate) struct Arguments {
+pub(crate) struct Consent {
     /// Install without asking; so does CI=true.
     #[arg(long)]
     pub(crate) yes: bool,
 }
 
 /// Everything, for all purposes.
-pub(crate) fn run(arguments: Arguments) -> Result<()> {
-    ensure_ready(Purpose::ALL, arguments)
+pub(crate) fn run(consent: Consent) -> Result<()> {
+    ensure_ready(Purpose::ALL, consent)
 }
 
 /// Makes sure that everything `purposes` need is there; a machine that is ready costs well under a second.
-pub(crate) fn ensure_ready(purposes: &[Purpose], arguments: Arguments) -> Result<()> {
+pub(crate) fn ensure_ready(purposes: &[Purpose], consent: Consent) -> Result<()> {
     let begin = Instant::now();
     let mut plan = plan::make(&probe::machine(purposes));
     if plan == plan::Plan::default() {
@@ -43,7 +43,7 @@ pub(crate) fn ensure_ready(purposes: &[Purpose], arguments: Arguments) -> Result
                 plan.by_hand.join("\n  ")
             );
         }
-        carry_out(&plan.steps, arguments)?;
+        carry_out(&plan.steps, consent)?;
         let source_refused = plan.steps.contains(&plan::Step::AddRustSource);
         plan = plan::make(&plan::Machine {
             source_refused,
@@ -65,12 +65,12 @@ pub(crate) fn ensure_ready(purposes: &[Purpose], arguments: Arguments) -> Result
 /// Plans after which nothing new can come: rust-src, the compiler, a linker for its LLVM.
 const ROUNDS: usize = 3;
 
-fn carry_out(steps: &[plan::Step], arguments: Arguments) -> Result<()> {
+fn carry_out(steps: &[plan::Step], consent: Consent) -> Result<()> {
     println!("setup: to install:");
     for step in steps {
         println!("  {step}");
     }
-    ensure!(is_agreed(arguments)?, "nothing was installed");
+    ensure!(is_agreed(consent)?, "nothing was installed");
     for (number, step) in steps.iter().enumerate() {
         println!("setup: {} of {}: {step}", number + 1, steps.len());
         let begin = Instant::now();
@@ -80,8 +80,8 @@ fn carry_out(steps: &[plan::Step], arguments: Arguments) -> Result<()> {
     Ok(())
 }
 
-fn is_agreed(arguments: Arguments) -> Result<bool> {
-    if arguments.yes || std::env::var("CI").is_ok_and(|value| value == "true") {
+fn is_agreed(consent: Consent) -> Result<bool> {
+    if consent.yes || std::env::var("CI").is_ok_and(|value| value == "true") {
         return Ok(true);
     }
     ensure!(

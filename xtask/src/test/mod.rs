@@ -25,12 +25,12 @@ pub(crate) struct Arguments {
     #[arg(long)]
     vm: bool,
     #[command(flatten)]
-    setup: setup::Arguments,
+    consent: setup::Consent,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let begin = Instant::now();
-    setup::ensure_ready(&[Purpose::Build, Purpose::Lab, Purpose::Test], arguments.setup)?;
+    setup::ensure_ready(&[Purpose::Build, Purpose::Lab, Purpose::Test], arguments.consent)?;
     let hopline = build::agent().context("building hopline")?;
     let lab = build::lab().context("building the lab")?;
     let mut summary = Summary::default();

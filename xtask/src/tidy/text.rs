@@ -51,7 +51,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<String> {
     complaints
 }
 
-/// True when an absolute path in `line` begins with `start`; `…/work/…` inside a longer path is none.
+/// True when an absolute path in `line` begins with `start`; the middle of a longer path is none.
 fn has_path(line: &str, start: &str) -> bool {
     line.match_indices(start).any(|(at, _)| {
         let before = line[..at].chars().next_back();

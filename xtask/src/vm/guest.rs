@@ -34,10 +34,9 @@ impl Jobs {
     }
 }
 
-/// File systems, modules, and a function that runs one job.
+/// File systems (not /tmp: a checkout may be there), modules, and a function that runs one job.
 const PREPARE: &str = r#"mount -t proc proc /proc
 mount -t sysfs sys /sys
-mount -t tmpfs tmp /tmp
 mount -t tmpfs run /run
 mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
@@ -59,7 +58,7 @@ job() {
 }
 # Nobody says which cgroup: hopline must see the connections of this whole machine.
 whole_node() {
-    "$HOPLINE_BIN" trace --json --for 8s >/tmp/records 2>/tmp/errors &
+    "$HOPLINE_BIN" trace --json >/tmp/records 2>/tmp/errors &
     local hopline=$! port=8123 tries=0
     until grep -q '^ready' /tmp/errors; do
         sleep 0.2
@@ -70,6 +69,9 @@ whole_node() {
     sleep 1
     for _ in 1 2 3 4 5; do curl -s -o /dev/null http://127.0.0.1:$port/records; done
     curl -s -o /dev/null http://127.0.0.1:1/
+    # The last close is on its way to the reader.
+    sleep 3
+    kill -INT $hopline
     wait $hopline || { echo "hopline ended with $?"; cat /tmp/errors; return 1; }
     kill $server
     cat /tmp/records

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     #[arg(long, default_value = "40m")]
     limit: humantime::Duration,
     #[command(flatten)]
-    setup: setup::Arguments,
+    consent: setup::Consent,
 }
 
 /// Scenarios that fit an emulated machine, with their options there: few connections, short floods.
@@ -54,7 +54,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure_ready(&[Purpose::Build, Purpose::Lab, Purpose::Vm], arguments.setup)?;
+    setup::ensure_ready(&[Purpose::Build, Purpose::Lab, Purpose::Vm], arguments.consent)?;
     let jobs = guest::Jobs {
         hopline: build::agent()?,
         lab: build::lab()?,
