@@ -58,9 +58,13 @@ pub(crate) struct Tcp {
     pub(crate) closed_by: Option<String>,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Retransmits {
     pub(crate) syn: u64,
+    pub(crate) rto: u64,
+    pub(crate) fast: u64,
+    pub(crate) tlp: u64,
+    pub(crate) other: u64,
 }
 
 impl From<Endpoint> for SocketAddr {

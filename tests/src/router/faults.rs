@@ -56,6 +56,7 @@ impl Faults {
         match fault {
             Fault::SwallowSyn { first } if to_server && segment.syn => self.swallow(flow, first),
             Fault::SwallowSynAck { first } if !to_server && segment.syn => self.swallow(flow, first),
+            Fault::SwallowPayload { first } if to_server && segment.payload > 0 => self.swallow(flow, first),
             Fault::Unreachable if to_server && segment.syn => Fate::Unreachable,
             Fault::ResetHandshake if to_server && !segment.syn && !segment.rst => Fate::Reset,
             Fault::Lose { per_mille } if segment.payload > 0 && self.random.u32(0..1000) < per_mille => Fate::Drop,

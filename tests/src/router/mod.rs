@@ -44,6 +44,8 @@ pub(crate) enum Fault {
     SwallowSyn { first: u32 },
     /// The first SYN-ACKs of each connection vanish.
     SwallowSynAck { first: u32 },
+    /// The client's first segments with payload vanish, retransmissions among them.
+    SwallowPayload { first: u32 },
     /// SYNs are answered with ICMP host (IPv6: address) unreachable.
     Unreachable,
     /// The client's first segment after the SYN vanishes and both sides get a RST for it.

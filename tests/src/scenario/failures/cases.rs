@@ -45,6 +45,8 @@ pub(super) struct Case {
     pub(super) on_wire: bool,
     /// Connections of its own that the server has; they went well.
     pub(super) server_records: usize,
+    /// Tail loss probes and retransmissions after a time-out that the client must need; `None`: left to chance.
+    pub(super) probes_and_timeouts: Option<(u64, u64)>,
     /// Bytes that a good connection carries, each way.
     pub(super) bytes: u64,
     /// The address has no route.
@@ -65,6 +67,7 @@ const fn case(name: &'static str, port: u16) -> Case {
         closed_by: None,
         on_wire: false,
         server_records: 0,
+        probes_and_timeouts: Some((0, 0)),
         bytes: 0,
         no_route: false,
         no_free_port: false,
@@ -146,6 +149,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         fault: Some(Fault::Lose { per_mille: 30 }),
+        probes_and_timeouts: None,
         bytes: 2_000_000,
         ..good("lossy transfer", 12, "local", &[])
     },
@@ -162,5 +166,17 @@ pub(super) const CASES: &[Case] = &[
         outcome: "unreachable",
         no_route: true,
         ..case("no route", 14)
+    },
+    Case {
+        // The request is one segment, the last of its flight: a probe sends it again.
+        fault: Some(Fault::SwallowPayload { first: 1 }),
+        probes_and_timeouts: Some((1, 0)),
+        ..good("request lost once", 15, "local", &[])
+    },
+    Case {
+        // The probe and the first retransmission vanish too.
+        fault: Some(Fault::SwallowPayload { first: 3 }),
+        probes_and_timeouts: Some((1, 2)),
+        ..good("request lost three times", 16, "local", &[])
     },
 ];

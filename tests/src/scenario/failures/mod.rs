@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use self::cases::{CASES, Case, HOLDERS, PORT_RANGE, Side};
 use crate::capture::{Capture, Closer, Conversation, Conversations};
-use crate::hopline::{Agent, AgentOptions, Record, Trace};
+use crate::hopline::{Agent, AgentOptions, Record, Retransmits, Trace};
 use crate::lab::Lab;
 use crate::router::{DEVICE, PortFault, RouterSettings};
 use crate::topology::{Family, Pair, kernel_counter};
@@ -99,6 +99,10 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
                 .count();
             verdict.count(format!("mptcp two subflows, {role} records"), seen as u64, subflows);
         }
+    }
+    if mptcp.is_ok() {
+        let agreed = kernel_counter(&pair.client, "MPTcpExtMPCapableSYNACKRX")?;
+        verdict.at_least("connections that were MPTCP", agreed as f64, 1.0, "");
     }
     compare_retransmissions(verdict, &agent, &pair)?;
     agent.stop()
@@ -204,16 +208,48 @@ fn closed_by(closer: Closer, side: Side) -> &'static str {
 }
 
 /// What is compared of a record, on one line.
-fn describe(
-    family: &str,
-    outcome: &str,
-    closed_by: Option<&str>,
-    syn: u64,
-    bytes: (Option<u64>, Option<u64>),
-) -> String {
-    let closed_by = closed_by.unwrap_or("nobody");
-    let [sent, received] = [bytes.0, bytes.1].map(Option::unwrap_or_default);
-    format!("{family} {outcome}, {closed_by}, {syn} SYN, {sent}/{received} B")
+fn measured(record: &Record, case: &Case) -> String {
+    let tcp = &record.tcp;
+    let Retransmits {
+        syn,
+        rto,
+        tlp,
+        fast,
+        other,
+    } = tcp.retransmits;
+    let again = case
+        .probes_and_timeouts
+        .map(|_| format!(" {tlp} TLP {rto} RTO {} else", fast + other));
+    format!(
+        "{} {}, {}, {}/{} B, again: {syn} SYN{}",
+        record.family,
+        record.outcome.as_deref().unwrap_or("null"),
+        tcp.closed_by.as_deref().unwrap_or("nobody"),
+        tcp.bytes_sent.unwrap_or_default(),
+        tcp.bytes_received.unwrap_or_default(),
+        again.unwrap_or_default(),
+    )
+}
+
+/// The same line as the case and the capture have it.
+fn truth(family: Family, case: &Case, side: Side, closed_by: Option<&str>, syn: u32) -> String {
+    let again = case.probes_and_timeouts.map(|(probes, timeouts)| {
+        let (probes, timeouts) = if side == Side::Client {
+            (probes, timeouts)
+        } else {
+            (0, 0)
+        };
+        format!(" {probes} TLP {timeouts} RTO 0 else")
+    });
+    format!(
+        "{} {}, {}, {}/{} B, again: {syn} SYN{}",
+        family.recorded(),
+        case.outcome,
+        closed_by.unwrap_or("nobody"),
+        case.bytes,
+        case.bytes,
+        again.unwrap_or_default(),
+    )
 }
 
 fn compare(
@@ -232,7 +268,7 @@ fn compare(
         family.server(port)
     };
     for (side, capture) in [(Side::Client, at_client), (Side::Server, at_server)] {
-        let name = format!("{} {} {}", family.name(), case.name, side.name());
+        let name = format!("{} {}, {}", family.name(), case.name, side.name());
         let mine: Vec<&Record> = records
             .iter()
             .filter(|record| record.role == side.name() && record.server_port() == port)
@@ -256,28 +292,13 @@ fn compare(
         }
         let closed_by = seen.map_or(case.closed_by, |closer| Some(closed_by(closer, side)));
         let syn = if side == Side::Client {
-            u64::from(conversation.syn_again)
+            conversation.syn_again
         } else {
             0
         };
         let record = mine[0];
-        verdict.text(
-            &name,
-            describe(
-                &record.family,
-                record.outcome.as_deref().unwrap_or("null"),
-                record.tcp.closed_by.as_deref(),
-                record.tcp.retransmits.syn,
-                (record.tcp.bytes_sent, record.tcp.bytes_received),
-            ),
-            describe(
-                family.recorded(),
-                case.outcome,
-                closed_by,
-                syn,
-                (Some(case.bytes), Some(case.bytes)),
-            ),
-        );
+        let truth = truth(family, case, side, closed_by, syn);
+        verdict.text(&name, measured(record, case), truth);
         if side == Side::Client {
             let pid = record.process.pid.map_or_else(String::new, |pid| pid.to_string());
             verdict.text(format!("{name} pid"), pid, attempt.pid.to_string());
