@@ -61,7 +61,7 @@ pub struct WatchArgs {
     /// Write everything that arrives from the kernel to FILE, for `hopline replay`
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
-    /// Size of each ring buffer
+    /// Size of the ring buffer of connection events
     #[arg(long, value_name = "BYTES", hide = true, value_parser = config::parse_ring_bytes)]
     pub ring_bytes: Option<u32>,
 }

@@ -55,7 +55,8 @@ pub struct LogConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Size of each ring buffer, bytes; the kernel wants a power of two of at least a page.
+    /// Size of the ring buffer of connection events, bytes: a power of two of at least a page. That of process events
+    /// is a quarter of it.
     #[serde(deserialize_with = "ring_bytes")]
     pub ring_bytes: u32,
     /// Connections followed at once.
@@ -101,7 +102,7 @@ impl Default for Config {
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
-            ring_bytes: 8 << 20,
+            ring_bytes: 4 << 20,
             connections: 100_000,
             processes: 32_768,
             series: 20_000,
@@ -224,7 +225,7 @@ log:
 
 # Bounds on memory.
 limits:
-  # Size of each ring buffer between kernel and agent: a power of two, at least 4KiB.
+  # Size of the ring buffer of connection events: a power of two, at least 4KiB. That of process events is a quarter.
   ring_bytes: {ring_bytes}
   # Connections followed at once.
   connections: {connections}

@@ -150,9 +150,9 @@ fn print(text: &str) -> Result<(), CommandError> {
 /// Tells which events were lost, if any were.
 fn tell_losses(finished: &Finished) {
     for kind in running_agent::kind_counts(&finished.scrape.snapshot.counts.events, &finished.kernel) {
-        let lost = kind.ring_full + kind.throttled;
-        if lost > 0 {
-            tracing::warn!(kind = kind.kind, lost, received = kind.received, "events were lost");
+        let (ring_full, throttled) = (kind.ring_full, kind.throttled);
+        if ring_full + throttled > 0 {
+            tracing::warn!(kind = kind.kind, received = kind.received, ring_full, throttled, "events were lost");
         }
     }
 }
