@@ -6,8 +6,17 @@ use aya_build::{Package, Toolchain, build_ebpf};
 
 fn main() -> anyhow::Result<()> {
     let root_dir = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent-ebpf");
-    let features: &[&str] = if std::env::var_os("CARGO_CFG_DEBUG_ASSERTIONS").is_some() { &["log"] } else { &[] };
-    let package = Package { name: "agent-ebpf", root_dir, features, ..Package::default() };
+    let features: &[&str] = if std::env::var_os("CARGO_CFG_DEBUG_ASSERTIONS").is_some() {
+        &["log"]
+    } else {
+        &[]
+    };
+    let package = Package {
+        name: "agent-ebpf",
+        root_dir,
+        features,
+        ..Package::default()
+    };
     build_ebpf([package], toolchain()?).context("building the kernel object (is bpf-linker installed?)")
 }
 
@@ -18,7 +27,10 @@ fn toolchain() -> anyhow::Result<Toolchain<'static>> {
         return Ok(Toolchain::Nightly);
     }
     let toolchains = rustup(&["toolchain", "list"]).unwrap_or_default();
-    if toolchains.lines().any(|line| line.split_whitespace().next() == Some("debian")) {
+    if toolchains
+        .lines()
+        .any(|line| line.split_whitespace().next() == Some("debian"))
+    {
         return Ok(Toolchain::Custom("debian"));
     }
     bail!("no Rust compiler with `core` for BPF: run `cargo xtask setup`")
@@ -26,5 +38,8 @@ fn toolchain() -> anyhow::Result<Toolchain<'static>> {
 
 fn rustup(args: &[&str]) -> Option<String> {
     let output = Command::new("rustup").args(args).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output
+        .status
+        .success()
+        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -17,6 +17,8 @@ pub const FLAG_MPTCP: u8 = 1 << 2;
 pub const FLAG_LISTENER_OWNER: u8 = 1 << 3;
 /// [`ConnectionState::flags`]: the peer's FIN was received (it counts as one byte in `tcp_sock.bytes_received`).
 pub const FLAG_FIN_RECEIVED: u8 = 1 << 4;
+/// [`ConnectionState::flags`]: the main thread called, so `comm` is the name of the process.
+pub const FLAG_MAIN_THREAD: u8 = 1 << 5;
 
 /// [`ConnectionState::closed_by`]: not closed yet, or nobody closed what never opened.
 pub const CLOSED_BY_NOBODY: u8 = 0;

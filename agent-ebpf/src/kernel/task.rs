@@ -63,6 +63,12 @@ impl Task {
         TASK_FLAGS.read(task) & PF_KTHREAD != 0
     }
 
+    /// The thread that the process began with; its name is the process's.
+    #[inline(always)]
+    pub fn is_main_thread(task: *const Self) -> bool {
+        Self::tid(task) == Self::tgid(task)
+    }
+
     /// Name, NUL-padded.
     #[inline(always)]
     pub fn comm(task: *const Self) -> [u8; 16] {

@@ -1,7 +1,7 @@
 //! A client's connect: the intent with its owner, the `syn` mark, and what fails before a SYN leaves.
 
 use agent_ebpf::{
-    connection::{ConnectionState, ROLE_CLIENT},
+    connection::{ConnectionState, FLAG_MAIN_THREAD, ROLE_CLIENT},
     event::{CONNECTION_CLOSE, ConnectionEvent},
     loss::INTENTS_FULL,
 };
@@ -88,6 +88,9 @@ fn intent(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock
     let thread = unsafe { bpf_get_current_pid_tgid() };
     state.pid = (thread >> 32) as u32;
     state.comm = bpf_get_current_comm().unwrap_or_default();
+    if state.pid == thread as u32 {
+        state.flags |= FLAG_MAIN_THREAD;
+    }
     if let Some(tcp) = TcpSock::of(sk) {
         state.netns = Sock::netns(tcp.cast());
         state.cgroup_id = Sock::cgroup_id(tcp.cast());

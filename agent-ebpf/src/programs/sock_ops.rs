@@ -1,7 +1,7 @@
 //! Calls back for the sockets of a cgroup: SYN about to leave, child accepted, listening, change of state, RTT sample.
 
 use agent_ebpf::{
-    connection::{FLAG_CALLBACKS, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
+    connection::{FLAG_CALLBACKS, FLAG_MAIN_THREAD, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
     event::{CONNECTION_OPEN, LISTENER_OPEN},
 };
 use aya_ebpf::{
@@ -168,4 +168,7 @@ fn take_owner(state: &mut agent_ebpf::connection::ConnectionState) {
     }
     state.pid = Task::tgid(task);
     state.comm = Task::comm(task);
+    if Task::is_main_thread(task) {
+        state.flags |= FLAG_MAIN_THREAD;
+    }
 }

@@ -22,7 +22,7 @@ const GRACE_NS: u64 = 60_000_000_000;
 const START_TOLERANCE_NS: u64 = 1_000_000_000;
 
 /// One program that a process ran.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Process id in the init namespace; 0 when unknown.
     pub pid: u32,
@@ -110,11 +110,14 @@ impl Processes {
 
     pub(super) fn fork(&mut self, event: &ForkEvent, procfs: Option<&Procfs>, strings: &mut Interner) {
         let at_ns = event.header.time_ns;
+        let comm = strings.intern(&event.comm);
+        if event.by_main_thread != 0 {
+            self.rename(event.parent_pid, at_ns, &comm);
+        }
         let exe = self
             .at(event.parent_pid, at_ns, procfs, strings)
             .and_then(|parent| parent.exe.clone());
         let ancestry = self.ancestry_below(event.parent_pid, at_ns);
-        let comm = strings.intern(&event.comm);
         self.begin(
             Process {
                 pid: event.pid,
@@ -153,6 +156,17 @@ impl Processes {
             },
             at_ns,
         );
+    }
+
+    /// The main thread has this name now (`prctl`): it is the name of the process.
+    pub(super) fn rename(&mut self, pid: u32, at_ns: u64, comm: &Arc<str>) {
+        if let Some(image) = self.image(pid, at_ns)
+            && image.process.comm != *comm
+        {
+            let process = Process { comm: Arc::clone(comm), ..(*image.process).clone() };
+            image.process = Arc::new(process);
+            image.below = None;
+        }
     }
 
     pub(super) fn exit(&mut self, pid: u32, at_ns: u64) {

@@ -54,6 +54,14 @@ pub(crate) fn close(time_ns: u64, state: ConnectionState) -> Vec<u8> {
 }
 
 pub(crate) fn fork(time_ns: u64, pid: u32, parent_pid: u32, comm: &str) -> Vec<u8> {
+    forked(time_ns, pid, parent_pid, comm, 0)
+}
+
+pub(crate) fn fork_by_main_thread(time_ns: u64, pid: u32, parent_pid: u32, comm: &str) -> Vec<u8> {
+    forked(time_ns, pid, parent_pid, comm, 1)
+}
+
+fn forked(time_ns: u64, pid: u32, parent_pid: u32, comm: &str, by_main_thread: u32) -> Vec<u8> {
     let header = header::<ForkEvent>(PROCESS_FORK, time_ns);
     bytes(&ForkEvent {
         header,
@@ -61,6 +69,8 @@ pub(crate) fn fork(time_ns: u64, pid: u32, parent_pid: u32, comm: &str) -> Vec<u
         parent_pid,
         pid,
         comm: text(comm),
+        by_main_thread,
+        reserved: 0,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Who owns a connection: processes by time, listeners, sockets older than hopline.
 use agent_ebpf::{
-    connection::{CLOSED_BY_REMOTE, ConnectionState, FLAG_LATE},
+    connection::{CLOSED_BY_REMOTE, ConnectionState, FLAG_LATE, FLAG_MAIN_THREAD},
     event::{CONNECTION_ESTABLISHED, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 use hopline::{
@@ -10,7 +10,7 @@ use hopline::{
 };
 
 use super::{
-    events::{SECOND, child, close, closed_locally, connection, exec, exit, fork, listener},
+    events::{SECOND, child, close, closed_locally, connection, exec, exit, fork, fork_by_main_thread, listener, text},
     only_destination, only_record, records, run,
 };
 
@@ -99,6 +99,34 @@ fn an_owner_is_right_by_time() {
     check(9 * SECOND + 1, "curl", Some("./curl"), &["gitlab-runner"]);
     // Nobody had the pid then: only what the socket itself says.
     check(7 * SECOND, "thread", None, &[]);
+}
+
+#[test]
+fn the_main_thread_names_the_process() {
+    let samples = [
+        fork(SECOND, 40, 1, "sh"),
+        exec(SECOND, 40, 1, "/usr/bin/spawn"),
+        // Has called itself otherwise since.
+        fork_by_main_thread(2 * SECOND, 41, 40, "spawner"),
+        exec(3 * SECOND, 41, 40, "/usr/bin/java"),
+        // A worker's name says nothing of its process.
+        fork(4 * SECOND, 42, 41, "worker-7"),
+    ];
+    let owner = |flags, pid| {
+        let connect = ConnectionState {
+            flags,
+            pid,
+            intent_ns: 5 * SECOND,
+            comm: text("renamed"),
+            ..closed_locally(1)
+        };
+        let process = only_record(&[&samples[..], &[close(30 * SECOND, connect)]].concat()).process;
+        (process.comm.expect("a name"), process.ancestry)
+    };
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    assert_eq!(owner(0, 41), ("java".to_owned(), names(&["spawner"])));
+    assert_eq!(owner(FLAG_MAIN_THREAD, 41), ("renamed".to_owned(), names(&["spawner"])));
+    assert_eq!(owner(0, 42), ("worker-7".to_owned(), names(&["java", "spawner"])));
 }
 
 #[test]
