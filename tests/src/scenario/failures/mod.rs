@@ -86,19 +86,8 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     for (family, case, attempt) in &made {
         compare(verdict, *family, case, attempt, &records, &at_client, &at_server)?;
     }
-    if let Some(captured) = two_subflows {
-        let subflows = at_client.to(Family::Mptcp.server(SUBFLOWS)).count() as u64;
-        ensure!(
-            subflows == captured,
-            "two subflows were asked for, the capture has {subflows}"
-        );
-        for role in ["client", "server"] {
-            let seen = records
-                .iter()
-                .filter(|record| record.role == role && record.server_port() == SUBFLOWS)
-                .count();
-            verdict.count(format!("mptcp two subflows, {role} records"), seen as u64, subflows);
-        }
+    if let Some(attempt) = two_subflows {
+        compare_subflows(verdict, &attempt, &records, &at_client)?;
     }
     if mptcp.is_ok() {
         let agreed = kernel_counter(&pair.client, "MPTcpExtMPCapableSYNACKRX")?;
@@ -168,8 +157,8 @@ fn connect(lab: &Lab, pair: &Pair, family: Family, case: &Case) -> Result<Attemp
     Ok(attempt)
 }
 
-/// A second address of the client joins the connection; gives the number of subflows that must come of it.
-fn connect_with_two_subflows(lab: &Lab, pair: &Pair) -> Result<u64> {
+/// A second address of the client joins the connection: two subflows.
+fn connect_with_two_subflows(lab: &Lab, pair: &Pair) -> Result<Attempt> {
     let server_address = Family::Mptcp.server(SUBFLOWS).to_string();
     for netns in [&pair.client, &pair.server] {
         netns.ip("mptcp limits set subflow 2 add_addr_accepted 2")?;
@@ -193,8 +182,8 @@ fn connect_with_two_subflows(lab: &Lab, pair: &Pair) -> Result<u64> {
         "--linger-ms",
         "500",
     ];
-    lab.helper(&words, &pair.client, &lab.traffic)?.finish()?;
-    Ok(2)
+    let output = lab.helper(&words, &pair.client, &lab.traffic)?.finish()?;
+    attempts(&output)?.pop().context("the generator made no attempt")
 }
 
 /// `closed_by` as one side must name it.
@@ -304,6 +293,33 @@ fn compare(
             verdict.text(format!("{name} pid"), pid, attempt.pid.to_string());
         }
     }
+    Ok(())
+}
+
+/// One record per subflow and side; both of the client belong to the process that connected.
+fn compare_subflows(
+    verdict: &mut Verdict,
+    attempt: &Attempt,
+    records: &[Record],
+    capture: &Conversations,
+) -> Result<()> {
+    let subflows = capture.to(Family::Mptcp.server(SUBFLOWS)).count() as u64;
+    ensure!(subflows == 2, "two subflows were asked for, the capture has {subflows}");
+    let of_role = |role: &'static str| {
+        let matching = move |record: &&Record| record.role == role && record.server_port() == SUBFLOWS;
+        records.iter().filter(matching)
+    };
+    for role in ["client", "server"] {
+        verdict.count(
+            format!("mptcp two subflows, {role} records"),
+            of_role(role).count() as u64,
+            subflows,
+        );
+    }
+    let owned = of_role("client")
+        .filter(|record| record.process.pid == Some(attempt.pid))
+        .count();
+    verdict.count("mptcp two subflows, client owner", owned as u64, subflows);
     Ok(())
 }
 
