@@ -19,8 +19,10 @@ use tokio::{
 };
 
 use crate::{
+    aggregate::Snapshot,
     bpf::{self, BpfError, ProbeOptions, Probes},
     config::Config,
+    export::http,
     host::{self, Host},
     kernel_side::{KernelNumbers, KernelSide},
     owner::{Input, Listener, Owner, Scrape},
@@ -232,19 +234,12 @@ impl Running {
     }
 }
 
-impl Handle {
-    /// Whether the programs are attached and the sockets opened before the start were looked for.
-    pub fn is_ready(&self) -> bool {
+impl http::Source for Handle {
+    fn is_ready(&self) -> bool {
         self.kernel.is_ready()
     }
 
-    /// Which hook serves each feature.
-    pub fn features(&self) -> &[FeatureState] {
-        self.kernel.features()
-    }
-
-    /// The pipeline's picture and the agent's own numbers; `None` at the end, or when too many ask at once.
-    pub async fn scrape(&self) -> Option<(Scrape, SelfMetrics)> {
+    async fn scrape(&self) -> Option<(Snapshot, SelfMetrics)> {
         let inputs = self.inputs.upgrade()?;
         // First what arrived, then what was attempted: a difference is what is still in the rings, never negative.
         let (answer, scrape) = oneshot::channel();
@@ -252,7 +247,14 @@ impl Handle {
         let scrape = scrape.await.ok()?;
         let kernel = self.kernel.numbers().await?;
         let own = self.self_metrics(&scrape, kernel);
-        Some((scrape, own))
+        Some((scrape.snapshot, own))
+    }
+}
+
+impl Handle {
+    /// Which hook serves each feature.
+    pub fn features(&self) -> &[FeatureState] {
+        self.kernel.features()
     }
 
     /// A stream of single connections; `None` at the end.

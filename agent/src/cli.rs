@@ -5,7 +5,10 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{config, connection::Phase};
+use self::units::{Level, parse_duration, parse_level, parse_ring_bytes};
+use crate::connection::Phase;
+
+pub mod units;
 
 /// Tells which destination is slow or failing, in which phase, for which workload, without changing any program.
 #[derive(Debug, Parser)]
@@ -15,8 +18,8 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// Least severe log messages to write: error, warn, info, debug or trace
-    #[arg(long, global = true, value_name = "LEVEL", value_parser = config::parse_level)]
-    pub log_level: Option<config::Level>,
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = parse_level)]
+    pub log_level: Option<Level>,
     /// How log messages are written to stderr
     #[arg(long, global = true, value_name = "FORMAT", value_enum)]
     pub log_format: Option<LogFormat>,
@@ -62,7 +65,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
     /// Size of the ring buffer of connection events
-    #[arg(long, value_name = "BYTES", hide = true, value_parser = config::parse_ring_bytes)]
+    #[arg(long, value_name = "BYTES", hide = true, value_parser = parse_ring_bytes)]
     pub ring_bytes: Option<u32>,
 }
 
@@ -145,7 +148,7 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// End after this time, such as 30s or 5m
-    #[arg(long = "for", value_name = "DURATION", value_parser = config::parse_duration)]
+    #[arg(long = "for", value_name = "DURATION", value_parser = parse_duration)]
     pub duration: Option<Duration>,
     /// Run this command in a cgroup of its own and trace just that
     #[arg(last = true, value_name = "COMMAND", conflicts_with_all = ["cgroup", "duration", "count"])]
@@ -222,7 +225,7 @@ fn parse_slower_than(text: &str) -> Result<SlowerThan, String> {
         "ttfb" => Phase::Ttfb,
         other => return Err(format!("`{other}` is no phase: dns, tcp, tls or ttfb")),
     };
-    let bound_us = u64::try_from(config::parse_duration(bound)?.as_micros()).map_err(|_| "too long".to_owned())?;
+    let bound_us = u64::try_from(parse_duration(bound)?.as_micros()).map_err(|_| "too long".to_owned())?;
     Ok(SlowerThan { phase, bound_us })
 }
 

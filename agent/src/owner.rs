@@ -3,6 +3,7 @@
 //! Reads the clock for the pipeline, which must not. Started by `agent`.
 use std::{sync::Arc, time::Duration};
 
+use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     time::{MissedTickBehavior, interval},
@@ -12,7 +13,6 @@ use crate::{
     aggregate::Snapshot,
     host,
     pipeline::{Output, Pipeline},
-    reader::Batch,
     recording::Recorder,
 };
 
@@ -20,6 +20,57 @@ use crate::{
 const TICK: Duration = Duration::from_millis(250);
 /// Ticks after which the clock offset is read again: 10 s.
 const TICKS_PER_CLOCK: u32 = 40;
+
+/// Bytes of one batch.
+const BATCH_BYTES: usize = 1 << 18;
+/// Room for one more event that a batch must still have; no event is longer.
+const SAMPLE_ROOM: usize = 4096;
+
+/// Some events, each behind its length.
+#[derive(Debug)]
+pub struct Batch(BytesMut);
+
+impl Batch {
+    /// A batch without events.
+    pub fn empty() -> Self {
+        Self(BytesMut::with_capacity(BATCH_BYTES))
+    }
+
+    /// Whether the next event might not fit.
+    pub fn is_full(&self) -> bool {
+        self.0.len() + SAMPLE_ROOM > BATCH_BYTES
+    }
+
+    /// Adds an event.
+    pub fn push(&mut self, sample: &[u8]) {
+        self.0.put_u32_ne(sample.len() as u32);
+        self.0.put_slice(sample);
+    }
+
+    /// How much it holds, lengths included.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets its events and keeps its memory.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// The events in it.
+    pub fn samples(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.0[..];
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let length = rest.get_u32_ne() as usize;
+            let (sample, tail) = rest.split_at(length);
+            rest = tail;
+            Some(sample)
+        })
+    }
+}
 
 /// Everything that can happen to the owner beside the clock.
 #[derive(Debug)]
@@ -155,5 +206,86 @@ impl Owner {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::{
+        config::RecordConfig,
+        pipeline::PipelineSettings,
+        recording::{Frame, Header, Reader, VERSION},
+    };
+
+    #[test]
+    fn a_batch_gives_back_what_was_pushed() {
+        let mut batch = Batch::empty();
+        let samples: [&[u8]; 4] = [b"a", b"", b"ccc", &[7; 300]];
+        for sample in samples {
+            batch.push(sample);
+        }
+        assert!(batch.samples().eq(samples));
+        batch.clear();
+        assert_eq!((batch.samples().count(), batch.bytes()), (0, 0));
+        while !batch.is_full() {
+            batch.push(&[0; 1000]);
+        }
+        assert!((BATCH_BYTES - SAMPLE_ROOM..BATCH_BYTES).contains(&batch.bytes()));
+    }
+
+    #[tokio::test]
+    async fn what_is_applied_is_recorded_in_order() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let path = directory.path().join("r");
+        let header = Header {
+            version: VERSION,
+            ..Header::default()
+        };
+        let recorder = Recorder::create(&path, &RecordConfig::default(), header).expect("create");
+        let (spent, mut returned) = mpsc::channel(1);
+        let (records, _) = mpsc::channel(1);
+        let owner = Owner {
+            pipeline: Pipeline::new(PipelineSettings::default()),
+            recorder: Some(recorder),
+            listener: Listener::All(records),
+            spent,
+        };
+        let (inputs, inbox) = mpsc::channel(1);
+        let task = tokio::spawn(owner.run(inbox));
+        for number in 0..3_u8 {
+            let mut batch = Batch::empty();
+            batch.push(&[number; 8]);
+            batch.push(&[number; 9]);
+            inputs.send(Input::Batch(batch)).await.expect("the owner runs");
+            returned.recv().await.expect("every batch comes back");
+        }
+        let (answer, scrape) = oneshot::channel();
+        inputs.send(Input::Scrape(answer)).await.expect("the owner runs");
+        assert_eq!(scrape.await.expect("an answer").snapshot.counts.malformed, 6);
+        inputs.send(Input::Finish).await.expect("the owner runs");
+        let last = task.await.expect("no panic");
+        assert_eq!((last.snapshot.counts.malformed, last.recording_dropped), (6, 0));
+
+        // Replayed, the recording gives the same.
+        let mut replayed = Pipeline::new(PipelineSettings::default());
+        let mut reader = Reader::new(File::open(path).expect("the recording"));
+        let (mut samples, mut ticks, mut offsets) = (Vec::new(), 0, 0);
+        while let Some(frame) = reader.next_frame().expect("readable") {
+            match frame {
+                Frame::Sample(sample) => {
+                    replayed.apply(sample);
+                    samples.push((sample[0], sample.len()));
+                }
+                Frame::Tick(_) => ticks += 1,
+                Frame::ClockOffset(_) => offsets += 1,
+                Frame::Header(_) => {}
+            }
+        }
+        assert_eq!(samples, [(0, 8), (0, 9), (1, 8), (1, 9), (2, 8), (2, 9)]);
+        assert!(ticks >= 1 && offsets == 1, "{ticks} {offsets}");
+        assert_eq!(replayed.snapshot().counts, last.snapshot.counts);
     }
 }

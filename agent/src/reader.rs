@@ -7,56 +7,21 @@
 use std::{collections::VecDeque, io, ops::Deref, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
-use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval},
 };
 
-use crate::{bpf::Rings, owner::Input};
+use crate::{
+    bpf::Rings,
+    owner::{Batch, Input},
+};
 
-/// Bytes of one batch.
-const BATCH_BYTES: usize = 1 << 18;
-/// Room for one more event that a batch must still have; no event is longer.
-const SAMPLE_ROOM: usize = 4096;
 /// Batches that travel between reader and owner.
 const BATCHES: usize = 4;
 /// The kernel wakes the reader when a ring is an eighth full; below that it looks by itself.
 const POLL: Duration = Duration::from_millis(50);
-
-/// Some events, each behind its length.
-#[derive(Debug)]
-pub struct Batch(BytesMut);
-
-impl Batch {
-    fn empty() -> Self {
-        Self(BytesMut::with_capacity(BATCH_BYTES))
-    }
-
-    fn is_full(&self) -> bool {
-        self.0.len() + SAMPLE_ROOM > BATCH_BYTES
-    }
-
-    fn push(&mut self, sample: &[u8]) {
-        self.0.put_u32_ne(sample.len() as u32);
-        self.0.put_slice(sample);
-    }
-
-    /// The events in it.
-    pub fn samples(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.0[..];
-        std::iter::from_fn(move || {
-            if rest.is_empty() {
-                return None;
-            }
-            let length = rest.get_u32_ne() as usize;
-            let (sample, tail) = rest.split_at(length);
-            rest = tail;
-            Some(sample)
-        })
-    }
-}
 
 /// Where samples come from: a ring, or a list in tests.
 trait Source {
@@ -97,12 +62,12 @@ impl Outlet {
             return Ok(batch);
         }
         let mut batch = self.returned.recv().await.ok_or(OwnerGone)?;
-        batch.0.clear();
+        batch.clear();
         Ok(batch)
     }
 
     async fn send(&mut self, batch: Batch) -> Result<(), OwnerGone> {
-        if batch.0.is_empty() {
+        if batch.bytes() == 0 {
             self.spare.push_back(batch);
             return Ok(());
         }
@@ -125,7 +90,7 @@ impl Outlet {
         while more {
             let mut batch = self.batch().await?;
             more = !fill(processes, &mut batch);
-            taken += batch.0.len();
+            taken += batch.bytes();
             more &= taken < ring_bytes;
             self.send(batch).await?;
         }
@@ -215,7 +180,7 @@ mod tests {
                 let Input::Batch(batch) = input else {
                     panic!("the reader sends batches")
                 };
-                assert!(batch.0.len() <= BATCH_BYTES);
+                assert!(batch.bytes() <= 1 << 18);
                 seen.extend(batch.samples().map(|sample| (sample[0], sample.len())));
                 // The reader may have ended.
                 give_back.try_send(batch).ok();

@@ -62,6 +62,6 @@ async fn serve(config: Config) -> Result<ExitCode, CommandError> {
         return Err(error.into());
     }
     tracing::info!("ending");
-    tell_losses(&running.stop().await?);
+    tell_losses(&signals.or_cut_short(running.stop()).await?);
     Ok(ExitCode::SUCCESS)
 }

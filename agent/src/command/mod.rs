@@ -14,6 +14,7 @@ use std::{
     process::{self, ExitCode},
 };
 
+use anyhow::anyhow;
 use tokio::{
     runtime,
     signal::unix::{SignalKind, signal},
@@ -23,8 +24,8 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agent::{self as running_agent, AgentError, Finished},
     bpf::BpfError,
-    cli::{Cli, Command, LogFormat, RunInCgroupArgs},
-    config::{ConfigError, Level},
+    cli::{Cli, Command, LogFormat, RunInCgroupArgs, units::Level},
+    config::ConfigError,
     recording::RecordingError,
 };
 
@@ -152,7 +153,13 @@ fn tell_losses(finished: &Finished) {
     for kind in running_agent::kind_counts(&finished.scrape.snapshot.counts.events, &finished.kernel) {
         let (ring_full, throttled) = (kind.ring_full, kind.throttled);
         if ring_full + throttled > 0 {
-            tracing::warn!(kind = kind.kind, received = kind.received, ring_full, throttled, "events were lost");
+            tracing::warn!(
+                kind = kind.kind,
+                received = kind.received,
+                ring_full,
+                throttled,
+                "events were lost"
+            );
         }
     }
 }
@@ -178,12 +185,23 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+
+    /// The end of the agent, unless somebody does not want to wait for it.
+    async fn or_cut_short(
+        &mut self,
+        stop: impl Future<Output = Result<Finished, AgentError>>,
+    ) -> Result<Finished, CommandError> {
+        tokio::select! {
+            finished = stop => Ok(finished?),
+            () = self.end() => Err(anyhow!("a second signal cut the end short: the last records are missing").into()),
+        }
+    }
 }
 
 /// Enters the cgroup and becomes the command: it is inside from its first instruction.
 fn run_in_cgroup(args: &RunInCgroupArgs) -> Result<ExitCode, CommandError> {
     let entered = std::fs::write(&args.procs, process::id().to_string());
-    entered.map_err(|error| anyhow::anyhow!("cannot enter {}: {error}", args.procs.display()))?;
+    entered.map_err(|error| anyhow!("cannot enter {}: {error}", args.procs.display()))?;
     let (program, arguments) = args.command.split_first().expect("clap requires a command");
     let error = process::Command::new(program).args(arguments).exec();
     eprintln!("hopline: cannot run {}: {error}", program.to_string_lossy());

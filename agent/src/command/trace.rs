@@ -31,7 +31,7 @@ use crate::{
     agent::{self, Finished, Handle, Running},
     cli::TraceArgs,
     config::Config,
-    export::human,
+    export::{http::Source as _, human},
     owner::Listener,
     privileges::{self, Keep},
 };
@@ -108,7 +108,7 @@ async fn watch(args: &TraceArgs, config: &Config, output: File) -> Result<ExitCo
             return Ok(ExitCode::SUCCESS);
         }
     }
-    finish(running, printed).await?;
+    finish(running, printed, &mut signals).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,7 +133,7 @@ async fn follow(args: &TraceArgs, config: &Config, cgroup: &OwnCgroup, output: F
         error = running.ended() => return Err(error.into()),
     };
     linger(running.handle()).await;
-    let finished = finish(running, printed).await?;
+    let finished = finish(running, printed, &mut signals).await?;
     let table = human::table(&finished.scrape.snapshot);
     let summary = if table.is_empty() {
         "no TCP connections\n"
@@ -195,12 +195,11 @@ async fn linger(agent: &Handle) {
     let end = Instant::now() + LINGER;
     while Instant::now() < end {
         sleep(LINGER_STEP).await;
-        let Some((scrape, _)) = agent.scrape().await else {
+        let Some((snapshot, _)) = agent.scrape().await else {
             return;
         };
         let open = |active: &[u64]| active.iter().any(|count| *count > 0);
-        if !scrape
-            .snapshot
+        if !snapshot
             .destinations
             .iter()
             .any(|destination| open(&destination.active))
@@ -210,9 +209,13 @@ async fn linger(agent: &Handle) {
     }
 }
 
-/// Ends the pipeline, then waits for the last lines.
-async fn finish(running: Running, printed: oneshot::Receiver<io::Result<()>>) -> Result<Finished, CommandError> {
-    let finished = running.stop().await?;
+/// Ends the pipeline, then waits for the last lines; another signal cuts that short.
+async fn finish(
+    running: Running,
+    printed: oneshot::Receiver<io::Result<()>>,
+    signals: &mut Signals,
+) -> Result<Finished, CommandError> {
+    let finished = signals.or_cut_short(running.stop()).await?;
     if let Ok(result) = timeout(PRINT_LIMIT, printed).await {
         written(result)?;
     } else {

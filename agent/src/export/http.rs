@@ -2,8 +2,11 @@
 //!
 //! Loopback is shared by every process of the host and by every browser tab on it, so a request must name loopback in
 //! its `Host` header (a page of another origin cannot). Records tell who talks to whom: beyond loopback only
-//! `/metrics`, `/livez` and `/readyz` answer. Asks the agent through its [`Handle`]; started by `command`.
-use std::net::{IpAddr, SocketAddr};
+//! `/metrics`, `/livez` and `/readyz` answer. Knows the agent as a [`Source`] only; started by `command`.
+use std::{
+    future::Future,
+    net::{IpAddr, SocketAddr},
+};
 
 use axum::{
     Json, Router,
@@ -16,36 +19,45 @@ use axum::{
 use tokio::net::TcpListener;
 
 use super::{json, prometheus};
-use crate::agent::Handle;
+use crate::{aggregate::Snapshot, selfmetrics::SelfMetrics};
+
+/// Whom the server asks.
+pub trait Source: Clone + Send + Sync + 'static {
+    /// Whether the programs are attached and the sockets opened before the start were looked for.
+    fn is_ready(&self) -> bool;
+
+    /// The pipeline's picture and the agent's own numbers; `None` at the end, or when too many ask at once.
+    fn scrape(&self) -> impl Future<Output = Option<(Snapshot, SelfMetrics)>> + Send;
+}
 
 /// What every request sees.
 #[derive(Clone, Debug)]
-struct Server {
-    agent: Handle,
+struct Server<S> {
+    agent: S,
     /// The address the server listens on.
     listen: SocketAddr,
 }
 
 /// Answers requests until the task is dropped.
-pub async fn serve(listener: TcpListener, agent: Handle) -> std::io::Result<()> {
+pub async fn serve<S: Source>(listener: TcpListener, agent: S) -> std::io::Result<()> {
     let server = Server {
         agent,
         listen: listener.local_addr()?,
     };
     let router = Router::new()
         .route("/", get(index))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics::<S>))
         .route("/livez", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/api/v1/destinations", get(destinations))
-        .route("/api/v1/totals", get(totals))
-        .layer(middleware::from_fn_with_state(server.clone(), guard))
+        .route("/readyz", get(readyz::<S>))
+        .route("/api/v1/destinations", get(destinations::<S>))
+        .route("/api/v1/totals", get(totals::<S>))
+        .layer(middleware::from_fn_with_state(server.clone(), guard::<S>))
         .with_state(server);
     axum::serve(listener, router).await
 }
 
 /// Who may ask for what.
-async fn guard(State(server): State<Server>, request: Request, next: Next) -> Response {
+async fn guard<S: Source>(State(server): State<Server<S>>, request: Request, next: Next) -> Response {
     let host = request
         .headers()
         .get(header::HOST)
@@ -100,15 +112,15 @@ fn unavailable() -> Response {
         .into_response()
 }
 
-async fn readyz(State(server): State<Server>) -> Response {
+async fn readyz<S: Source>(State(server): State<Server<S>>) -> Response {
     if server.agent.is_ready() {
         return "ready\n".into_response();
     }
     (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
 }
 
-async fn metrics(State(server): State<Server>, headers: HeaderMap) -> Response {
-    let Some((scrape, own)) = server.agent.scrape().await else {
+async fn metrics<S: Source>(State(server): State<Server<S>>, headers: HeaderMap) -> Response {
+    let Some((snapshot, own)) = server.agent.scrape().await else {
         return unavailable();
     };
     // Thousands of series take milliseconds to write: not on the thread that reads the rings.
@@ -117,7 +129,7 @@ async fn metrics(State(server): State<Server>, headers: HeaderMap) -> Response {
         .and_then(|accept| accept.to_str().ok())
         .unwrap_or_default()
         .to_owned();
-    let text = tokio::task::spawn_blocking(move || prometheus::scrape(&scrape.snapshot, &own, &accept)).await;
+    let text = tokio::task::spawn_blocking(move || prometheus::scrape(&snapshot, &own, &accept)).await;
     match text {
         Ok((content_type, text)) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
         Err(error) => {
@@ -127,22 +139,27 @@ async fn metrics(State(server): State<Server>, headers: HeaderMap) -> Response {
     }
 }
 
-async fn destinations(State(server): State<Server>) -> Response {
+async fn destinations<S: Source>(State(server): State<Server<S>>) -> Response {
     match server.agent.scrape().await {
-        Some((scrape, _)) => Json(json::destinations(&scrape.snapshot)).into_response(),
+        Some((snapshot, _)) => Json(json::destinations(&snapshot)).into_response(),
         None => unavailable(),
     }
 }
 
-async fn totals(State(server): State<Server>) -> Response {
+async fn totals<S: Source>(State(server): State<Server<S>>) -> Response {
     match server.agent.scrape().await {
-        Some((scrape, _)) => Json(json::totals(&scrape.snapshot)).into_response(),
+        Some((snapshot, _)) => Json(json::totals(&snapshot)).into_response(),
         None => unavailable(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+    };
+
     use super::*;
 
     #[test]
@@ -184,5 +201,49 @@ mod tests {
         check("0.0.0.0", "10.0.0.1:9737", "/readyz", None);
         check("0.0.0.0", "127.0.0.1:9737", "/api/v1/totals", Some(403));
         check("10.0.0.1", "10.0.0.1", "/api/v1/connections", Some(403));
+    }
+
+    /// An agent that is not ready and has nothing to tell.
+    #[derive(Clone)]
+    struct Starting;
+
+    impl Source for Starting {
+        fn is_ready(&self) -> bool {
+            false
+        }
+
+        async fn scrape(&self) -> Option<(Snapshot, SelfMetrics)> {
+            Some((Snapshot::default(), SelfMetrics::default()))
+        }
+    }
+
+    /// The answer to `GET path`, head and body.
+    fn get(address: SocketAddr, path: &str, host: &str) -> String {
+        let mut stream = TcpStream::connect(address).expect("connect");
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n").expect("write");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("read");
+        answer
+    }
+
+    #[tokio::test]
+    async fn answers() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(serve(listener, Starting));
+        for (path, host, status, part) in [
+            ("/livez", "localhost", 200, "ok"),
+            ("/readyz", "localhost", 503, "starting"),
+            ("/metrics", "127.0.0.1", 200, "hopline_build_info"),
+            ("/api/v1/destinations", "[::1]:1", 200, "[]"),
+            ("/api/v1/totals", "localhost", 200, "\"truth\""),
+            ("/nothing", "localhost", 404, ""),
+            ("/metrics", "evil.example", 421, "loopback"),
+        ] {
+            let asked = tokio::task::spawn_blocking(move || get(address, path, host));
+            let answer = asked.await.expect("no panic");
+            assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{path}: {answer}");
+            assert!(answer.contains(part), "{path}: {answer}");
+        }
     }
 }
