@@ -73,6 +73,8 @@ pub const FIELDS: &[KernelField] = &[
     optional("TCP_IS_MPTCP", "tcp_sock", "is_mptcp", 1),
     required("ICSK_CA_STATE", "inet_connection_sock", "icsk_ca_state", 1),
     required("ICSK_PENDING", "inet_connection_sock", "icsk_pending", 1),
+    optional("ICSK_ULP_DATA", "inet_connection_sock", "icsk_ulp_data", 8),
+    optional("SUBFLOW_CONN", "mptcp_subflow_context", "conn", 8),
     required("REQUEST_SNT_SYNACK", "tcp_request_sock", "snt_synack", 8),
     required("CGROUP_KN", "cgroup", "kn", 8),
     required("CGROUP_LEVEL", "cgroup", "level", 4),

@@ -14,6 +14,7 @@ mod inside;
 mod kernel;
 mod maps;
 mod output;
+mod owner;
 mod programs;
 mod settings;
 mod socket;

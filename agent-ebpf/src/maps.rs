@@ -11,6 +11,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
+use crate::owner::Owner;
+
 /// Placeholder: the agent sets the size of each ring at load.
 const RING_BYTES: usize = 4096;
 
@@ -51,6 +53,10 @@ pub static INTENTS: HashMap<u64, ConnectionEvent, 4096> = HashMap::new();
 /// `tcp_connect` entered: socket address to time; only where the kprobe serves the `syn` mark.
 #[btf_map]
 pub static CONNECT_STARTED: LruHashMap<u64, u64, 4096> = LruHashMap::new();
+
+/// Owner of each MPTCP connection by the address of its parent socket; written by the first subflow's connect.
+#[btf_map]
+pub static MPTCP_OWNERS: LruHashMap<u64, Owner, 4096> = LruHashMap::new();
 
 /// First SYN-ACK of requests that needed another one: cookie to time. Others need no entry: see `socket::accepted`.
 #[btf_map]

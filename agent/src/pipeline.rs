@@ -4,7 +4,7 @@
 //! `attribution` alone, and not at all without `read_proc`. One task owns a [`Pipeline`]; nothing in it locks.
 mod records;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agent_ebpf::{
     connection::{ConnectionState, FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
@@ -24,6 +24,8 @@ use records::Surroundings;
 
 /// Records that wait to be fetched; more are dropped and counted.
 const MAX_OUTPUTS: usize = 65_536;
+/// Listeners that are shown; owners of more are still known.
+const MAX_LISTENERS: usize = 65_536;
 /// Idle destinations are looked for this often.
 const EXPIRE_EVERY_NS: u64 = 60_000_000_000;
 
@@ -92,6 +94,8 @@ pub struct Pipeline {
     settings: PipelineSettings,
     attribution: Attribution,
     connections: Table<Attached>,
+    /// Where each listener is shown, by its cookie.
+    listeners: HashMap<u64, DestinationId>,
     waiting: WaitingList,
     series: Series,
     counts: PipelineCounts,
@@ -110,6 +114,7 @@ impl Pipeline {
         Self {
             attribution: Attribution::new(settings.max_processes, settings.read_proc, settings.cgroup_root.clone()),
             connections: Table::new(settings.max_connections),
+            listeners: HashMap::new(),
             waiting: WaitingList::default(),
             series: Series::new(settings.max_series),
             counts: PipelineCounts::default(),
@@ -223,12 +228,31 @@ impl Pipeline {
     fn socket(&mut self, event: &ConnectionEvent) {
         let (kind, now_ns, state) = (event.header.kind, event.header.time_ns, &event.state);
         match (kind, Role::of(state)) {
-            (LISTENER_OPEN, _) => self.attribution.listener_opened(state),
+            (LISTENER_OPEN, _) => self.listener_opened(state, now_ns),
             (SYNACK_RETRANSMIT, _) => self.synack_retransmitted(state, now_ns),
-            (CONNECTION_CLOSE, None) if state.role == ROLE_LISTENER => self.attribution.listener_closed(state.cookie),
+            (CONNECTION_CLOSE, None) if state.role == ROLE_LISTENER => self.listener_closed(state.cookie),
             (_, Some(role)) => self.connection(kind == CONNECTION_CLOSE, role, state, now_ns),
             (_, None) if state.role == ROLE_LISTENER => {}
             (_, None) => self.counts.malformed += 1,
+        }
+    }
+
+    /// A socket listens, or was found listening.
+    fn listener_opened(&mut self, state: &ConnectionState, now_ns: u64) {
+        self.attribution.listener_opened(state);
+        if self.listeners.len() >= MAX_LISTENERS || self.listeners.contains_key(&state.cookie) {
+            return;
+        }
+        let owner = self.attribution.owner(state);
+        let destination = self.series.destination(key(Role::Server, &owner, state), now_ns);
+        let shown = self.series.enter(destination, TcpState::Listen);
+        self.listeners.insert(state.cookie, shown);
+    }
+
+    fn listener_closed(&mut self, cookie: u64) {
+        self.attribution.listener_closed(cookie);
+        if let Some(shown) = self.listeners.remove(&cookie) {
+            self.series.leave(shown, TcpState::Listen);
         }
     }
 

@@ -7,6 +7,8 @@ use super::{Field, Sock};
 
 /// Kernel's `struct tcp_sock`; begins with a [`Sock`].
 pub struct TcpSock;
+/// Kernel's `struct mptcp_subflow_context`: what makes a TCP socket a subflow.
+pub struct Subflow;
 /// Kernel's `struct tcp_request_sock`: a handshake that a listener is in.
 pub struct RequestSock;
 
@@ -42,6 +44,10 @@ static TCP_IS_MPTCP: Field<TcpSock, u8> = Field::new();
 static ICSK_CA_STATE: Field<TcpSock, u8> = Field::new();
 #[unsafe(no_mangle)]
 static ICSK_PENDING: Field<TcpSock, u8> = Field::new();
+#[unsafe(no_mangle)]
+static ICSK_ULP_DATA: Field<TcpSock, *const Subflow> = Field::new();
+#[unsafe(no_mangle)]
+static SUBFLOW_CONN: Field<Subflow, u64> = Field::new();
 #[unsafe(no_mangle)]
 static REQUEST_SNT_SYNACK: Field<RequestSock, u64> = Field::new();
 
@@ -104,6 +110,15 @@ impl TcpSock {
     #[inline(always)]
     pub fn is_mptcp(tcp: *const Self) -> bool {
         TCP_IS_MPTCP.is_present() && TCP_IS_MPTCP.read(tcp) & 1 != 0
+    }
+
+    /// Address of the MPTCP socket that a subflow belongs to: names it, is never followed.
+    #[inline(always)]
+    pub fn mptcp_parent(tcp: *const Self) -> Option<u64> {
+        if !ICSK_ULP_DATA.is_present() || !SUBFLOW_CONN.is_present() {
+            return None;
+        }
+        SUBFLOW_CONN.probe_read(ICSK_ULP_DATA.read(tcp))
     }
 
     /// Read while the segment is sent: the congestion state, or the timer that is being served, tells why.

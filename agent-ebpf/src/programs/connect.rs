@@ -1,17 +1,14 @@
 //! A client's connect: the intent with its owner, the `syn` mark, and what fails before a SYN leaves.
 
 use agent_ebpf::{
-    connection::{ConnectionState, FLAG_MAIN_THREAD, ROLE_CLIENT},
+    connection::{ConnectionState, ROLE_CLIENT},
     event::{CONNECTION_CLOSE, ConnectionEvent},
     loss::INTENTS_FULL,
 };
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_ANY, bpf_sock_addr},
-    helpers::{
-        bpf_get_current_comm,
-        generated::{bpf_get_current_pid_tgid, bpf_get_socket_cookie},
-    },
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_socket_cookie},
     macros::{cgroup_sock_addr, fentry, fexit, kprobe, tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, SockAddrContext, TracePointContext},
 };
@@ -19,7 +16,7 @@ use aya_ebpf::{
 use crate::{
     kernel::{Sock, Socket, TcpSock},
     maps::{CONNECT_STARTED, INTENTS},
-    output, settings, socket,
+    output, owner, settings, socket,
 };
 
 const AF_INET: u16 = 2;
@@ -84,17 +81,13 @@ fn intent(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock
     // The port sits in the first two bytes of the word, in network byte order.
     state.asked_port = [port.to_ne_bytes()[0], port.to_ne_bytes()[1]];
     state.remote_port = state.asked_port;
-    // SAFETY: no preconditions.
-    let thread = unsafe { bpf_get_current_pid_tgid() };
-    state.pid = (thread >> 32) as u32;
-    state.comm = bpf_get_current_comm().unwrap_or_default();
-    if state.pid == thread as u32 {
-        state.flags |= FLAG_MAIN_THREAD;
-    }
     if let Some(tcp) = TcpSock::of(sk) {
         state.netns = Sock::netns(tcp.cast());
         state.cgroup_id = Sock::cgroup_id(tcp.cast());
+        owner::take(state, tcp);
     }
+    // SAFETY: no preconditions.
+    let thread = unsafe { bpf_get_current_pid_tgid() };
     if settings::match_intents() && INTENTS.insert(thread, &*event, u64::from(BPF_ANY)).is_err() {
         output::count_failure(INTENTS_FULL);
     }

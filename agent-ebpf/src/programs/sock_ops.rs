@@ -1,7 +1,7 @@
 //! Calls back for the sockets of a cgroup: SYN about to leave, child accepted, listening, change of state, RTT sample.
 
 use agent_ebpf::{
-    connection::{FLAG_CALLBACKS, FLAG_MAIN_THREAD, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
+    connection::{FLAG_CALLBACKS, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
     event::{CONNECTION_OPEN, LISTENER_OPEN},
 };
 use aya_ebpf::{
@@ -18,7 +18,7 @@ use aya_ebpf::{
 use crate::{
     kernel::{Sock, Task, TcpSock},
     maps::{CONNECT_STARTED, INTENTS},
-    settings, socket,
+    owner, settings, socket,
 };
 
 /// What a sock_ops program returns; `reply` is never written, so hopline changes nothing that others decide.
@@ -63,7 +63,7 @@ fn connecting(ctx: &SockOpsContext) {
         // No intent was seen: an MPTCP subflow, or cgroup/connect is not there. A worker of the kernel is no owner.
         socket::restart(state, cookie(ctx), ROLE_CLIENT);
         state.intent_ns = socket::now();
-        take_owner(state);
+        owner::take(state, tcp);
     }
     if settings::match_intents() {
         let task = Task::current();
@@ -114,7 +114,7 @@ fn listening(ctx: &SockOpsContext) {
     socket::restart(state, cookie(ctx), ROLE_LISTENER);
     state.intent_ns = socket::now();
     state.tcp_state = tcp_state::LISTEN;
-    take_owner(state);
+    owner::take(state, tcp);
     socket::identify(state, tcp);
     call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
     state.flags |= FLAG_CALLBACKS;
@@ -158,17 +158,4 @@ fn cookie(ctx: &SockOpsContext) -> u64 {
 #[inline(always)]
 fn call_back(ctx: &SockOpsContext, flags: u32) {
     let _refused_only_without_a_full_socket = ctx.set_cb_flags((ctx.cb_flags() | flags) as i32);
-}
-
-#[inline(always)]
-fn take_owner(state: &mut agent_ebpf::connection::ConnectionState) {
-    let task = Task::current();
-    if Task::is_kernel_thread(task) {
-        return;
-    }
-    state.pid = Task::tgid(task);
-    state.comm = Task::comm(task);
-    if Task::is_main_thread(task) {
-        state.flags |= FLAG_MAIN_THREAD;
-    }
 }

@@ -110,6 +110,12 @@ pub struct DestinationSnapshot {
 }
 
 impl DestinationSnapshot {
+    /// Connections that are open now, in whatever state; listeners are none.
+    pub fn open(&self) -> u64 {
+        let states = TcpState::ALL.iter().zip(self.active);
+        states.filter(|(state, _)| **state != TcpState::Listen).map(|(_, count)| count).sum()
+    }
+
     /// Whether the budget admitted this time series: others have no data here.
     pub fn has(&self, child: Child) -> bool {
         self.children & child.bit() != 0

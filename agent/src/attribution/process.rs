@@ -17,7 +17,7 @@ use super::{
 /// Most ancestors that are kept.
 const MAX_ANCESTRY: usize = 8;
 /// An ended program is kept for this long.
-const GRACE_NS: u64 = 60_000_000_000;
+const GRACE_NS: u64 = 5_000_000_000;
 /// `/proc` rounds starts down, and its clock may differ: only a start this much later means another process.
 const START_TOLERANCE_NS: u64 = 1_000_000_000;
 

@@ -198,12 +198,7 @@ async fn linger(agent: &Handle) {
         let Some((snapshot, _)) = agent.scrape().await else {
             return;
         };
-        let open = |active: &[u64]| active.iter().any(|count| *count > 0);
-        if !snapshot
-            .destinations
-            .iter()
-            .any(|destination| open(&destination.active))
-        {
+        if snapshot.destinations.iter().all(|destination| destination.open() == 0) {
             return;
         }
     }

@@ -186,11 +186,13 @@ pub enum TcpState {
     LastAck,
     /// Both FINs crossed.
     Closing,
+    /// Waits for SYNs: a listener, no connection.
+    Listen,
 }
 
 impl TcpState {
     /// Every state, in the order of `self as usize`.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Established,
         Self::SynSent,
         Self::SynReceived,
@@ -200,9 +202,10 @@ impl TcpState {
         Self::CloseWait,
         Self::LastAck,
         Self::Closing,
+        Self::Listen,
     ];
 
-    /// The state in the kernel's numbering; `None` for CLOSE, LISTEN and numbers that are no state.
+    /// The state in the kernel's numbering; `None` for CLOSE and numbers that are no state.
     pub fn of(kernel: u8) -> Option<Self> {
         Some(match kernel {
             tcp_state::ESTABLISHED => Self::Established,
@@ -214,6 +217,7 @@ impl TcpState {
             tcp_state::CLOSE_WAIT => Self::CloseWait,
             tcp_state::LAST_ACK => Self::LastAck,
             tcp_state::CLOSING => Self::Closing,
+            tcp_state::LISTEN => Self::Listen,
             _ => return None,
         })
     }
@@ -230,6 +234,7 @@ impl TcpState {
             Self::CloseWait => "close_wait",
             Self::LastAck => "last_ack",
             Self::Closing => "closing",
+            Self::Listen => "listen",
         }
     }
 }

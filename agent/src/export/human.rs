@@ -164,7 +164,7 @@ fn row(destination: &DestinationSnapshot) -> [String; 14] {
         destination.role.name().to_owned(),
         counters.connects().to_string(),
         counters.failed().to_string(),
-        destination.active.iter().sum::<u64>().to_string(),
+        destination.open().to_string(),
         destination.waiting.to_string(),
         quantile(destination.handshake.map(|quantiles| quantiles.p50)),
         quantile(destination.handshake.map(|quantiles| quantiles.p95)),

@@ -45,6 +45,13 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         "Events from the kernel that the agent applied.",
         kinds,
     )?;
+    let attempted = own.events.iter().map(|counts| ([("kind", counts.kind)], counts.attempts));
+    counters(
+        encoder,
+        "hopline_events_attempted",
+        "Events that the kernel programs wanted to send: those applied, lost, or still on their way.",
+        attempted,
+    )?;
     let by_kind = own
         .events
         .iter()
