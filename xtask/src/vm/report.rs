@@ -23,7 +23,7 @@ struct Feature {
     reason: String,
 }
 
-/// Lines of a failed job's output that are shown; all of it stays in the file.
+/// Last lines of a job without a verdict that are shown; all of it stays in the file.
 const SHOWN: usize = 25;
 
 /// Prints the results of one kernel and gives the number of failed checks.
@@ -69,8 +69,7 @@ pub(super) fn print(release: &str, jobs: &Jobs, directory: &Path) -> usize {
             continue;
         }
         failed += 1;
-        let lines: Vec<&str> = log.lines().collect();
-        for line in &lines[lines.len().saturating_sub(SHOWN)..] {
+        for line in telling_lines(&log) {
             println!("    {line}");
         }
         println!(
@@ -79,6 +78,16 @@ pub(super) fn print(release: &str, jobs: &Jobs, directory: &Path) -> usize {
         );
     }
     failed
+}
+
+/// What the lab marked as wrong; of a job that did not get that far, its last words.
+fn telling_lines(log: &str) -> Vec<&str> {
+    let marked: Vec<&str> = log.lines().filter(|line| line.contains("FAIL")).collect();
+    if !marked.is_empty() {
+        return marked;
+    }
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(SHOWN)..].to_vec()
 }
 
 fn features(directory: &Path) -> Result<Doctor> {
