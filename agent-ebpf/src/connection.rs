@@ -17,9 +17,6 @@ pub const FLAG_MPTCP: u8 = 1 << 2;
 pub const FLAG_LISTENER_OWNER: u8 = 1 << 3;
 /// [`ConnectionState::flags`]: the peer's FIN was received (it counts as one byte in `tcp_sock.bytes_received`).
 pub const FLAG_FIN_RECEIVED: u8 = 1 << 4;
-/// [`ConnectionState::flags`]: the main thread called, so `comm` is the name of the process.
-pub const FLAG_MAIN_THREAD: u8 = 1 << 5;
-
 /// [`ConnectionState::closed_by`]: not closed yet, or nobody closed what never opened.
 pub const CLOSED_BY_NOBODY: u8 = 0;
 /// [`ConnectionState::closed_by`]: this side's FIN (or the abort of an unanswered connect) came first.
@@ -160,7 +157,7 @@ pub struct ConnectionState {
     pub tcp_state: u8,
     /// Unused, zero.
     pub reserved: [u8; 6],
-    /// Name of the thread that called `connect` or `listen`, NUL-padded.
+    /// Name of the process that called `connect` or `listen` (its main thread's), NUL-padded.
     pub comm: [u8; 16],
 }
 

@@ -86,6 +86,7 @@ pub const FIELDS: &[KernelField] = &[
     required("TASK_TGID", "task_struct", "tgid", 4),
     required("TASK_FLAGS", "task_struct", "flags", 4),
     required("TASK_COMM", "task_struct", "comm", 16),
+    required("TASK_GROUP_LEADER", "task_struct", "group_leader", 8),
     required("TASK_REAL_PARENT", "task_struct", "real_parent", 8),
     required("TASK_SIGNAL", "task_struct", "signal", 8),
     required("TASK_CGROUPS", "task_struct", "cgroups", 8),

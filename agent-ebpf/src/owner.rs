@@ -1,6 +1,6 @@
 //! Who opened a socket: the running process, where hooks run in its context.
 
-use agent_ebpf::connection::{ConnectionState, FLAG_MAIN_THREAD};
+use agent_ebpf::connection::ConnectionState;
 use aya_ebpf::bindings::BPF_ANY;
 
 use crate::{
@@ -13,7 +13,6 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Owner {
     pid: u32,
-    flags: u32,
     comm: [u8; 16],
 }
 
@@ -28,14 +27,10 @@ pub fn take(state: &mut ConnectionState, tcp: *const TcpSock) {
     };
     if !Task::is_kernel_thread(task) {
         state.pid = Task::tgid(task);
-        state.comm = Task::comm(task);
-        if Task::is_main_thread(task) {
-            state.flags |= FLAG_MAIN_THREAD;
-        }
+        state.comm = Task::process_comm(task);
         if let Some(parent) = parent {
             let owner = Owner {
                 pid: state.pid,
-                flags: u32::from(state.flags & FLAG_MAIN_THREAD),
                 comm: state.comm,
             };
             let _joined_subflows_then_have_no_owner = MPTCP_OWNERS.insert(parent, owner, u64::from(BPF_ANY));
@@ -49,6 +44,5 @@ pub fn take(state: &mut ConnectionState, tcp: *const TcpSock) {
         let owner = unsafe { *owner };
         state.pid = owner.pid;
         state.comm = owner.comm;
-        state.flags |= owner.flags as u8;
     }
 }

@@ -19,10 +19,8 @@ pub struct ForkEvent {
     pub pid: u32,
     /// The child's name until it executes something, NUL-padded: that of the thread that forked.
     pub comm: [u8; 16],
-    /// 1 when the parent's main thread forked, so that `comm` is the parent's name too; else 0.
-    pub by_main_thread: u32,
-    /// Unused, zero.
-    pub reserved: u32,
+    /// Name of the parent (its main thread's), NUL-padded.
+    pub parent_comm: [u8; 16],
 }
 
 /// A process executed a program.
@@ -67,7 +65,7 @@ pub struct CgroupEvent {
     pub path: [u8; PATH_BYTES],
 }
 
-const _: () = assert!(size_of::<ForkEvent>() == 56);
+const _: () = assert!(size_of::<ForkEvent>() == 64);
 const _: () = assert!(size_of::<ExecEvent>() == 48 + PATH_BYTES);
 const _: () = assert!(size_of::<ExitEvent>() == 24);
 const _: () = assert!(size_of::<CgroupEvent>() == 24 + PATH_BYTES);

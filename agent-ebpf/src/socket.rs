@@ -7,8 +7,8 @@ use core::ptr;
 use agent_ebpf::{
     connection::{
         CLOSED_BY_LOCAL, CLOSED_BY_NOBODY, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE,
-        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LISTENER_OWNER, FLAG_MAIN_THREAD, FLAG_MPTCP,
-        ROLE_LISTENER, ROLE_SERVER, RttSamples, tcp_state,
+        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LISTENER_OWNER, FLAG_MPTCP, ROLE_LISTENER,
+        ROLE_SERVER, RttSamples, tcp_state,
     },
     event::{CONNECTION_CLOSE, CONNECTION_ESTABLISHED, CONNECTION_UPDATE, ConnectionEvent, UPDATE_INTERVAL_NS},
     loss::STORAGE_FAILED,
@@ -119,7 +119,7 @@ pub fn accepted(state: &mut ConnectionState, tcp: *const TcpSock, cookie: u64) {
         state.listener_cookie = listener.cookie;
         state.pid = listener.pid;
         state.comm = listener.comm;
-        state.flags = FLAG_LISTENER_OWNER | listener.flags & FLAG_MAIN_THREAD;
+        state.flags = FLAG_LISTENER_OWNER;
     }
     identify(state, tcp);
     let retransmits = TcpSock::total_retransmits(tcp);

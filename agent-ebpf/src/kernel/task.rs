@@ -22,6 +22,8 @@ static TASK_FLAGS: Field<Task, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TASK_COMM: Field<Task, [u8; 16]> = Field::new();
 #[unsafe(no_mangle)]
+static TASK_GROUP_LEADER: Field<Task, *const Task> = Field::new();
+#[unsafe(no_mangle)]
 static TASK_REAL_PARENT: Field<Task, *const Task> = Field::new();
 #[unsafe(no_mangle)]
 static TASK_SIGNAL: Field<Task, *const Signal> = Field::new();
@@ -63,13 +65,13 @@ impl Task {
         TASK_FLAGS.read(task) & PF_KTHREAD != 0
     }
 
-    /// The thread that the process began with; its name is the process's.
+    /// Name of the process: its main thread's.
     #[inline(always)]
-    pub fn is_main_thread(task: *const Self) -> bool {
-        Self::tid(task) == Self::tgid(task)
+    pub fn process_comm(task: *const Self) -> [u8; 16] {
+        Self::comm(TASK_GROUP_LEADER.read(task))
     }
 
-    /// Name, NUL-padded.
+    /// Name of the thread, NUL-padded.
     #[inline(always)]
     pub fn comm(task: *const Self) -> [u8; 16] {
         TASK_COMM.probe_read(task).unwrap_or_default()

@@ -49,8 +49,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         parent_pid: Task::tgid(parent),
         pid,
         comm: Task::comm(child),
-        by_main_thread: u32::from(Task::is_main_thread(parent)),
-        reserved: 0,
+        parent_comm: Task::process_comm(parent),
     };
     output::send_process(PROCESS_FORK, event.cgroup_id, &raw const event);
     0

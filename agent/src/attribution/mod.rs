@@ -12,7 +12,7 @@ mod sockets;
 use std::{path::PathBuf, sync::Arc};
 
 use agent_ebpf::{
-    connection::{ConnectionState, FLAG_MAIN_THREAD, ROLE_LISTENER, ROLE_SERVER},
+    connection::{ConnectionState, ROLE_LISTENER, ROLE_SERVER},
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
 };
 
@@ -136,9 +136,7 @@ impl Attribution {
             ),
         };
         let comm = self.strings.intern(&state.comm);
-        if state.flags & FLAG_MAIN_THREAD != 0 {
-            self.processes.rename(pid, at_ns, &comm);
-        }
+        self.processes.rename(pid, at_ns, &comm);
         self.processes
             .at(pid, at_ns, self.procfs.as_ref(), &mut self.strings)
             .unwrap_or_else(|| Arc::new(Process::unknown(pid, comm)))

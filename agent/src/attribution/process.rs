@@ -111,9 +111,8 @@ impl Processes {
     pub(super) fn fork(&mut self, event: &ForkEvent, procfs: Option<&Procfs>, strings: &mut Interner) {
         let at_ns = event.header.time_ns;
         let comm = strings.intern(&event.comm);
-        if event.by_main_thread != 0 {
-            self.rename(event.parent_pid, at_ns, &comm);
-        }
+        let parent_comm = strings.intern(&event.parent_comm);
+        self.rename(event.parent_pid, at_ns, &parent_comm);
         let exe = self
             .at(event.parent_pid, at_ns, procfs, strings)
             .and_then(|parent| parent.exe.clone());
@@ -158,10 +157,11 @@ impl Processes {
         );
     }
 
-    /// The main thread has this name now (`prctl`): it is the name of the process.
+    /// The process calls itself so by now (`prctl`).
     pub(super) fn rename(&mut self, pid: u32, at_ns: u64, comm: &Arc<str>) {
         if let Some(image) = self.image(pid, at_ns)
             && image.process.comm != *comm
+            && !comm.is_empty()
         {
             let process = Process { comm: Arc::clone(comm), ..(*image.process).clone() };
             image.process = Arc::new(process);

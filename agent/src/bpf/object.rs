@@ -23,11 +23,11 @@ use super::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hopline-ebpf"));
 
-/// Bytes of the ring of connection events by default: 0.3 s of 10 000 connections a second, both ends observed. The
+/// Bytes of the ring of connection events by default: 0.6 s of 10 000 connections a second, both ends observed. The
 /// reader maps a ring twice, and both mappings count as resident.
-const DEFAULT_RING_BYTES: u32 = 4 << 20;
+const DEFAULT_RING_BYTES: u32 = 8 << 20;
 /// The ring of process events is this much smaller: thousands of processes a second fill it no faster.
-const PROCESS_RING_FRACTION: u32 = 4;
+const PROCESS_RING_FRACTION: u32 = 8;
 
 /// The loaded object.
 #[derive(Debug)]

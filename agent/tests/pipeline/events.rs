@@ -53,24 +53,20 @@ pub(crate) fn close(time_ns: u64, state: ConnectionState) -> Vec<u8> {
     connection(CONNECTION_CLOSE, time_ns, state)
 }
 
+/// A fork by a process that did not change its name since it was last told.
 pub(crate) fn fork(time_ns: u64, pid: u32, parent_pid: u32, comm: &str) -> Vec<u8> {
-    forked(time_ns, pid, parent_pid, comm, 0)
+    fork_by(time_ns, pid, (parent_pid, ""), comm)
 }
 
-pub(crate) fn fork_by_main_thread(time_ns: u64, pid: u32, parent_pid: u32, comm: &str) -> Vec<u8> {
-    forked(time_ns, pid, parent_pid, comm, 1)
-}
-
-fn forked(time_ns: u64, pid: u32, parent_pid: u32, comm: &str, by_main_thread: u32) -> Vec<u8> {
-    let header = header::<ForkEvent>(PROCESS_FORK, time_ns);
+/// A fork by a process that calls itself so.
+pub(crate) fn fork_by(time_ns: u64, pid: u32, (parent_pid, parent_comm): (u32, &str), comm: &str) -> Vec<u8> {
     bytes(&ForkEvent {
-        header,
+        header: header::<ForkEvent>(PROCESS_FORK, time_ns),
         cgroup_id: 1,
         parent_pid,
         pid,
         comm: text(comm),
-        by_main_thread,
-        reserved: 0,
+        parent_comm: text(parent_comm),
     })
 }
 
@@ -125,7 +121,6 @@ pub(crate) fn client(cookie: u64) -> ConnectionState {
         remote_port: 443_u16.to_be_bytes(),
         pid: 42,
         attempt: 1,
-        comm: text("thread"),
         tcp_state: tcp_state::SYN_SENT,
         ..ConnectionState::default()
     }
@@ -188,7 +183,7 @@ pub(crate) fn listener(cookie: u64) -> ConnectionState {
         intent_ns: SECOND,
         local_port: 8_080_u16.to_be_bytes(),
         pid: 80,
-        comm: text("thread"),
+
         tcp_state: tcp_state::LISTEN,
         ..ConnectionState::default()
     }

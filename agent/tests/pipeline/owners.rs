@@ -1,6 +1,6 @@
 //! Who owns a connection: processes by time, listeners, sockets older than hopline.
 use agent_ebpf::{
-    connection::{CLOSED_BY_REMOTE, ConnectionState, FLAG_LATE, FLAG_MAIN_THREAD},
+    connection::{CLOSED_BY_REMOTE, ConnectionState, FLAG_LATE},
     event::{CONNECTION_ESTABLISHED, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 use hopline::{
@@ -10,7 +10,7 @@ use hopline::{
 };
 
 use super::{
-    events::{SECOND, child, close, closed_locally, connection, exec, exit, fork, fork_by_main_thread, listener, text},
+    events::{SECOND, child, close, closed_locally, connection, exec, exit, fork, fork_by, listener, text},
     only_destination, only_record, records, run,
 };
 
@@ -69,15 +69,16 @@ fn an_owner_is_right_by_time() {
         exec(9 * SECOND, 42, 40, "./curl"),
         exit(9 * SECOND, 40),
     ];
-    let owner = |intent_ns| {
+    let owner = |intent_ns, comm: &str| {
         let connect = ConnectionState {
             intent_ns,
+            comm: text(comm),
             ..closed_locally(1)
         };
         only_record(&[&samples[..], &[close(30 * SECOND, connect)]].concat()).process
     };
     let check = |intent_ns, comm: &str, exe: Option<&str>, ancestry: &[&str]| {
-        let process = owner(intent_ns);
+        let process = owner(intent_ns, comm);
         assert_eq!(process.comm.as_deref(), Some(comm));
         assert_eq!((process.pid, process.exe.as_deref()), (Some(42), exe));
         assert_eq!(process.ancestry, ancestry);
@@ -102,31 +103,27 @@ fn an_owner_is_right_by_time() {
 }
 
 #[test]
-fn the_main_thread_names_the_process() {
+fn a_process_has_the_name_that_it_gave_itself() {
     let samples = [
         fork(SECOND, 40, 1, "sh"),
         exec(SECOND, 40, 1, "/usr/bin/spawn"),
-        // Has called itself otherwise since.
-        fork_by_main_thread(2 * SECOND, 41, 40, "spawner"),
-        exec(3 * SECOND, 41, 40, "/usr/bin/java"),
-        // A worker's name says nothing of its process.
-        fork(4 * SECOND, 42, 41, "worker-7"),
+        // Its thread forked, whose name the child has at first.
+        fork_by(2 * SECOND, 41, (40, "spawner"), "worker-7"),
     ];
-    let owner = |flags, pid| {
+    let owner = |pid, comm: &str| {
         let connect = ConnectionState {
-            flags,
             pid,
             intent_ns: 5 * SECOND,
-            comm: text("renamed"),
+            comm: text(comm),
             ..closed_locally(1)
         };
         let process = only_record(&[&samples[..], &[close(30 * SECOND, connect)]].concat()).process;
         (process.comm.expect("a name"), process.ancestry)
     };
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-    assert_eq!(owner(0, 41), ("java".to_owned(), names(&["spawner"])));
-    assert_eq!(owner(FLAG_MAIN_THREAD, 41), ("renamed".to_owned(), names(&["spawner"])));
-    assert_eq!(owner(0, 42), ("worker-7".to_owned(), names(&["java", "spawner"])));
+    assert_eq!(owner(40, ""), ("spawner".to_owned(), names(&[])));
+    assert_eq!(owner(41, ""), ("worker-7".to_owned(), names(&["spawner"])));
+    assert_eq!(owner(41, "renamed"), ("renamed".to_owned(), names(&["spawner"])));
 }
 
 #[test]
