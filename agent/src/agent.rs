@@ -80,7 +80,7 @@ pub struct Handle {
     kernel: KernelSide,
     records: Option<broadcast::WeakSender<Arc<Output>>>,
     /// Records that listeners of the stream missed.
-    pub stream_dropped: Arc<AtomicU64>,
+    stream_dropped: Arc<AtomicU64>,
 }
 
 /// The last word of an agent that has ended.
@@ -249,17 +249,20 @@ impl http::Source for Handle {
         let own = self.self_metrics(&scrape, kernel);
         Some((scrape.snapshot, own))
     }
+
+    fn records(&self) -> Option<broadcast::Receiver<Arc<Output>>> {
+        self.records.as_ref()?.upgrade().map(|records| records.subscribe())
+    }
+
+    fn missed(&self, records: u64) {
+        self.stream_dropped.fetch_add(records, Ordering::Relaxed);
+    }
 }
 
 impl Handle {
     /// Which hook serves each feature.
     pub fn features(&self) -> &[FeatureState] {
         self.kernel.features()
-    }
-
-    /// A stream of single connections; `None` at the end.
-    pub fn records(&self) -> Option<broadcast::Receiver<Arc<Output>>> {
-        self.records.as_ref()?.upgrade().map(|records| records.subscribe())
     }
 
     fn self_metrics(&self, scrape: &Scrape, kernel: KernelNumbers) -> SelfMetrics {

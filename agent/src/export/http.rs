@@ -4,8 +4,10 @@
 //! its `Host` header (a page of another origin cannot). Records tell who talks to whom: beyond loopback only
 //! `/metrics`, `/livez` and `/readyz` answer. Knows the agent as a [`Source`] only; started by `command`.
 use std::{
+    convert::Infallible,
     future::Future,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use axum::{
@@ -13,13 +15,24 @@ use axum::{
     extract::{Request, State},
     http::{HeaderMap, StatusCode, Uri, header},
     middleware::{self, Next},
-    response::{IntoResponse, Response},
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
     routing::get,
 };
-use tokio::net::TcpListener;
+use futures_util::stream;
+use serde_json::json;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore, broadcast},
+};
 
 use super::{json, prometheus};
-use crate::{aggregate::Snapshot, selfmetrics::SelfMetrics};
+use crate::{aggregate::Snapshot, pipeline::Output, selfmetrics::SelfMetrics};
+
+/// Listeners of `/api/v1/connections` at once.
+const STREAMS: usize = 16;
 
 /// Whom the server asks.
 pub trait Source: Clone + Send + Sync + 'static {
@@ -28,6 +41,12 @@ pub trait Source: Clone + Send + Sync + 'static {
 
     /// The pipeline's picture and the agent's own numbers; `None` at the end, or when too many ask at once.
     fn scrape(&self) -> impl Future<Output = Option<(Snapshot, SelfMetrics)>> + Send;
+
+    /// Single connections as they come; `None` at the end.
+    fn records(&self) -> Option<broadcast::Receiver<Arc<Output>>>;
+
+    /// A listener was too slow for so many records.
+    fn missed(&self, records: u64);
 }
 
 /// What every request sees.
@@ -36,6 +55,7 @@ struct Server<S> {
     agent: S,
     /// The address the server listens on.
     listen: SocketAddr,
+    streams: Arc<Semaphore>,
 }
 
 /// Answers requests until the task is dropped.
@@ -43,6 +63,7 @@ pub async fn serve<S: Source>(listener: TcpListener, agent: S) -> std::io::Resul
     let server = Server {
         agent,
         listen: listener.local_addr()?,
+        streams: Arc::new(Semaphore::new(STREAMS)),
     };
     let router = Router::new()
         .route("/", get(index))
@@ -51,6 +72,7 @@ pub async fn serve<S: Source>(listener: TcpListener, agent: S) -> std::io::Resul
         .route("/readyz", get(readyz::<S>))
         .route("/api/v1/destinations", get(destinations::<S>))
         .route("/api/v1/totals", get(totals::<S>))
+        .route("/api/v1/connections", get(connections::<S>))
         .layer(middleware::from_fn_with_state(server.clone(), guard::<S>))
         .with_state(server);
     axum::serve(listener, router).await
@@ -100,7 +122,7 @@ fn names_loopback(host: &str) -> bool {
 
 async fn index() -> impl IntoResponse {
     "hopline\n\n/metrics              OpenMetrics\n/livez, /readyz       health\n/api/v1/destinations  per \
-     destination, JSON\n/api/v1/totals        sums, JSON\n"
+     destination, JSON\n/api/v1/connections   single connections, server-sent events\n/api/v1/totals        sums, JSON\n"
 }
 
 /// The agent is ending, or too many ask at once.
@@ -153,14 +175,58 @@ async fn totals<S: Source>(State(server): State<Server<S>>) -> Response {
     }
 }
 
+/// Finished and stuck connections as they come. A listener that is too slow misses some and is told how many.
+async fn connections<S: Source>(State(server): State<Server<S>>) -> Response {
+    let Ok(permit) = Arc::clone(&server.streams).try_acquire_owned() else {
+        return (StatusCode::TOO_MANY_REQUESTS, "too many listeners already\n").into_response();
+    };
+    let Some(records) = server.agent.records() else {
+        return unavailable();
+    };
+    let listening = Listening {
+        records,
+        agent: server.agent,
+        _permit: permit,
+    };
+    Sse::new(stream::unfold(listening, next_event))
+        .keep_alive(KeepAlive::default())
+        .into_response()
+}
+
+/// One listener of the stream.
+struct Listening<S> {
+    records: broadcast::Receiver<Arc<Output>>,
+    agent: S,
+    /// Given back when the listener goes.
+    _permit: OwnedSemaphorePermit,
+}
+
+async fn next_event<S: Source>(mut listening: Listening<S>) -> Option<(Result<Event, Infallible>, Listening<S>)> {
+    let event = match listening.records.recv().await {
+        Ok(output) => {
+            let mut line = Vec::new();
+            json::record_line(&output, &mut line);
+            Event::default().data(String::from_utf8_lossy(line.trim_ascii_end()))
+        }
+        Err(broadcast::error::RecvError::Lagged(missed)) => {
+            listening.agent.missed(missed);
+            Event::default().data(json!({ "event": "dropped", "count": missed }).to_string())
+        }
+        Err(broadcast::error::RecvError::Closed) => return None,
+    };
+    Some((Ok(event), listening))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{
         io::{Read as _, Write as _},
         net::TcpStream,
+        sync::atomic::{AtomicU64, Ordering},
     };
 
     use super::*;
+    use crate::export::human::tests::record;
 
     #[test]
     fn hosts() {
@@ -203,9 +269,21 @@ mod tests {
         check("10.0.0.1", "10.0.0.1", "/api/v1/connections", Some(403));
     }
 
-    /// An agent that is not ready and has nothing to tell.
+    /// An agent that is not ready and has told three records to those who listened.
     #[derive(Clone)]
-    struct Starting;
+    struct Starting {
+        told: broadcast::Sender<Arc<Output>>,
+        missed: Arc<AtomicU64>,
+    }
+
+    impl Starting {
+        fn new() -> Self {
+            Self {
+                told: broadcast::Sender::new(2),
+                missed: Arc::default(),
+            }
+        }
+    }
 
     impl Source for Starting {
         fn is_ready(&self) -> bool {
@@ -214,6 +292,20 @@ mod tests {
 
         async fn scrape(&self) -> Option<(Snapshot, SelfMetrics)> {
             Some((Snapshot::default(), SelfMetrics::default()))
+        }
+
+        fn records(&self) -> Option<broadcast::Receiver<Arc<Output>>> {
+            let records = self.told.subscribe();
+            for _ in 0..3 {
+                self.told
+                    .send(Arc::new(Output::Finished(Box::new(record()))))
+                    .expect("somebody listens");
+            }
+            Some(records)
+        }
+
+        fn missed(&self, records: u64) {
+            self.missed.fetch_add(records, Ordering::Relaxed);
         }
     }
 
@@ -230,7 +322,7 @@ mod tests {
     async fn answers() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
-        tokio::spawn(serve(listener, Starting));
+        tokio::spawn(serve(listener, Starting::new()));
         for (path, host, status, part) in [
             ("/livez", "localhost", 200, "ok"),
             ("/readyz", "localhost", 503, "starting"),
@@ -245,5 +337,25 @@ mod tests {
             assert!(answer.starts_with(&format!("HTTP/1.0 {status} ")), "{path}: {answer}");
             assert!(answer.contains(part), "{path}: {answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_slow_listener_misses_some_and_is_told() {
+        let agent = Starting::new();
+        let streams = Arc::new(Semaphore::new(1));
+        let records = agent.records().expect("records");
+        let permit = Arc::clone(&streams).try_acquire_owned().expect("free");
+        let mut listening = Listening {
+            records,
+            agent: agent.clone(),
+            _permit: permit,
+        };
+        // One more than the channel holds: the oldest is gone.
+        for _ in 0..3 {
+            (_, listening) = next_event(listening).await.expect("an event");
+        }
+        assert_eq!(agent.missed.load(Ordering::Relaxed), 1);
+        drop(listening);
+        assert_eq!(streams.available_permits(), 1);
     }
 }
