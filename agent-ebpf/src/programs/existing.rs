@@ -15,7 +15,7 @@ use crate::{
     inside,
     kernel::{Sock, TcpSock},
     maps::LISTENING,
-    socket,
+    settings, socket,
 };
 
 const SOL_TCP: i32 = 6;
@@ -70,7 +70,7 @@ pub fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
         CONNECTION_OPEN
     };
     state.flags |= FLAG_LATE;
-    if ask_for_callbacks(tcp) {
+    if !settings::state_by_tracing() && ask_for_callbacks(tcp) {
         state.flags |= FLAG_CALLBACKS;
     }
     socket::report(event, tcp, kind);

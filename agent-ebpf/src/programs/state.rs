@@ -1,8 +1,8 @@
 //! Changes of state for sockets that sock_ops does not call back for: late ones before 6.12, all when it was refused.
 
 use agent_ebpf::{
-    connection::{FLAG_CALLBACKS, ROLE_CLIENT, tcp_state},
-    event::{CONNECTION_CLOSE, CONNECTION_OPEN},
+    connection::{FLAG_CALLBACKS, FLAG_LATE, ROLE_CLIENT, tcp_state},
+    event::{CONNECTION_CLOSE, CONNECTION_OPEN, ConnectionEvent},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
@@ -22,28 +22,34 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     }
     let Some(tcp) = TcpSock::of(sk) else { return 0 };
     let (old, new) = (ctx.arg::<i32>(1) as u8, ctx.arg::<i32>(2) as u8);
-    if settings::state_by_tracing() && new == tcp_state::SYN_SENT && event.state.role == ROLE_CLIENT {
+    if settings::state_by_tracing() {
+        connect_traced(event, tcp, old, new);
+    } else if event.state.flags & FLAG_LATE != 0 {
+        socket::transition(event, tcp, old, new);
+    }
+    // Else the first callback is still to come: sock_ops follows this socket, or its connect fails before a SYN.
+    0
+}
+
+/// Without sock_ops: the start of a connect, and its failure for want of a port, are seen here alone.
+#[inline(always)]
+fn connect_traced(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new: u8) {
+    if new == tcp_state::SYN_SENT && event.state.role == ROLE_CLIENT {
         // Just before `tcp_connect`; a program on that function then sets the mark anew.
         event.state.syn_ns = socket::now();
         event.state.tcp_state = new;
         socket::identify(&mut event.state, tcp);
         socket::report(event, tcp, CONNECTION_OPEN);
-        return 0;
+        return;
     }
-    if settings::state_by_tracing() && old == tcp_state::SYN_SENT && new == tcp_state::CLOSE && !has_port(sk) {
+    if old == tcp_state::SYN_SENT && new == tcp_state::CLOSE && Sock::local_port(tcp.cast()) == [0, 0] {
         // No port was free, so no SYN left after all. The error is only on its way to the application.
         event.state.syn_ns = 0;
         event.state.error = EADDRNOTAVAIL;
         event.state.closed_ns = socket::now();
         event.state.tcp_state = new;
         socket::report(event, tcp, CONNECTION_CLOSE);
-        return 0;
+        return;
     }
     socket::transition(event, tcp, old, new);
-    0
-}
-
-#[inline(always)]
-fn has_port(sk: *const Sock) -> bool {
-    Sock::local_port(sk) != [0, 0]
 }

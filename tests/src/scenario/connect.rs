@@ -110,8 +110,8 @@ fn cell(lab: &Lab, verdict: &mut Verdict, pair: &Pair, family: Family, delay_ms:
         for percent in [50, 95] {
             let (measured, truth) = (percentile(&mut measured, percent), percentile(&mut truth, percent));
             verdict.time_us(format!("{cell} {role} tcp p{percent}"), measured, truth, tolerance);
-            if role == "client" {
-                // The path itself must be what it is named after.
+            if role == "client" && percent == 50 {
+                // The path itself must be what it is named after; its tail is the machine's.
                 let named = delay_ms as f64 * 1_000.0;
                 verdict.time_us(
                     format!("{cell} path p{percent}"),
