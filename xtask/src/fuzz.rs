@@ -1,6 +1,7 @@
 //! `cargo xtask fuzz`: each fuzz target of the agent for a while; a crash ends it. The corpora stay in the cache.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -53,14 +54,20 @@ pub(crate) fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// Lets a stable compiler take the sanitizer's flags. A wrapper, not a variable for all: with `RUSTC_BOOTSTRAP=1` in its
+/// environment aya-build would take Debian's compiler for a nightly and build `core` itself.
+const WRAPPER: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec \"$@\"\n";
+
 fn fuzz(target: &str, duration: Duration) -> Result<()> {
     let corpus = workspace::cache("fuzz").join(target);
     fs::create_dir_all(&corpus)?;
+    let wrapper = workspace::cache("fuzz").join("rustc-wrapper");
+    fs::write(&wrapper, WRAPPER)?;
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755))?;
     let mut command = workspace::cargo();
-    // The stable compiler takes the sanitizer flags with this; no nightly is needed.
     command
         .current_dir(workspace::root().join("agent"))
-        .env("RUSTC_BOOTSTRAP", "1");
+        .env("RUSTC_WRAPPER", wrapper);
     command
         .args(["fuzz", "run", "--target-dir"])
         .arg(workspace::target().join("fuzz"));
