@@ -31,7 +31,7 @@ const PROGRAMS: [(&str, Option<&str>); 15] = [
     ("tcp_connect_fentry", None),
     ("tcp_connect_kprobe", None),
     ("sock_ops", Some("rtt")),
-    ("inet_sock_set_state", None),
+    ("inet_sock_set_state", Some("existing")),
     ("inet_stream_connect_fexit", None),
     ("sys_exit_connect", Some("failure_before_syn")),
     ("tcp_retransmit_skb", Some("retransmits")),
@@ -97,13 +97,15 @@ fn is_enabled(metrics: &Metrics, feature: &str) -> bool {
     metrics.sum("hopline_feature_enabled", &[("feature", feature)]) > 0
 }
 
-/// Where the kernel has fexit, the tracepoint is the fallback and not missed.
+/// The feature is served without this program: the tracepoint is not missed where the kernel has fexit, nor are traced
+/// states where late sockets can ask for callbacks (6.12).
 fn has_another_hook(whole: &Metrics, program: &str, feature: &str) -> bool {
-    program == "sys_exit_connect"
-        && whole.sum(
-            "hopline_feature_enabled",
-            &[("feature", feature), ("hook", "fexit/inet_stream_connect")],
-        ) > 0
+    let hook = match program {
+        "sys_exit_connect" => "fexit/inet_stream_connect",
+        "inet_sock_set_state" => "iter/tcp",
+        _ => return false,
+    };
+    whole.sum("hopline_feature_enabled", &[("feature", feature), ("hook", hook)]) > 0
 }
 
 /// The programs of somebody else.
