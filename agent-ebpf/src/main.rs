@@ -5,6 +5,11 @@
 #![no_std]
 #![no_main]
 #![expect(
+    clippy::inline_always,
+    reason = "the verifier loses pointer types at calls, and all calls share 512 bytes of stack"
+)]
+#![expect(clippy::cast_possible_wrap, reason = "helpers take and give C's signs")]
+#![expect(
     internal_features,
     reason = "core has no stable atomic add for BPF, whose atomics lack compare-and-swap"
 )]

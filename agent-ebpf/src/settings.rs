@@ -14,7 +14,7 @@ static MATCH_INTENTS: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static SYN_BY_KPROBE: Global<u32> = Global::new(0);
 
-/// 1: sock_ops is not there, so the tracing program follows the states of every socket that has storage.
+/// 1: `sock_ops` is not there, so the tracing program follows the states of every socket that has storage.
 #[unsafe(no_mangle)]
 static STATE_BY_TRACING: Global<u32> = Global::new(0);
 

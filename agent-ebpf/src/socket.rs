@@ -184,10 +184,9 @@ fn closed_by(old: u8, error: u16) -> u8 {
     let connecting = old == tcp_state::SYN_SENT;
     match error {
         ECONNREFUSED | ECONNRESET | EPIPE => CLOSED_BY_RESET_REMOTE,
-        ETIMEDOUT => CLOSED_BY_TIMEOUT,
         // An ICMP error ends a connect at once; later it only names the reason of the time-out.
         EHOSTUNREACH | ENETUNREACH if connecting => CLOSED_BY_NOBODY,
-        EHOSTUNREACH | ENETUNREACH => CLOSED_BY_TIMEOUT,
+        ETIMEDOUT | EHOSTUNREACH | ENETUNREACH => CLOSED_BY_TIMEOUT,
         0 if connecting || old == tcp_state::LISTEN => CLOSED_BY_LOCAL,
         _ if connecting => CLOSED_BY_NOBODY,
         _ => CLOSED_BY_RESET_LOCAL,

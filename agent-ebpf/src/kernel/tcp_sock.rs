@@ -17,7 +17,7 @@ const CA_RECOVERY: u8 = 3;
 const CA_LOSS: u8 = 4;
 /// `icsk_ca_state` shares its byte with three flags.
 const CA_STATE_MASK: u8 = 0x1f;
-/// `icsk_pending` while a tail loss probe is sent (include/net/inet_connection_sock.h, `ICSK_TIME_LOSS_PROBE`).
+/// `icsk_pending` while a tail loss probe is sent (`include/net/inet_connection_sock.h`, `ICSK_TIME_LOSS_PROBE`).
 const TIMER_LOSS_PROBE: u8 = 5;
 
 #[unsafe(no_mangle)]
@@ -60,7 +60,7 @@ pub enum RetransmitReason {
 }
 
 impl TcpSock {
-    /// The TCP view of a socket, `None` for any other kind and for request and TIME_WAIT sockets.
+    /// The TCP view of a socket, `None` for any other kind and for request and `TIME_WAIT` sockets.
     #[inline(always)]
     pub fn of(sk: *const Sock) -> Option<*mut Self> {
         // SAFETY: the verifier checks that `sk` is a socket; the helper checks the rest.
@@ -77,6 +77,12 @@ impl TcpSock {
             segments_sent: TCP_SEGS_OUT.read(tcp),
             segments_received: TCP_SEGS_IN.read(tcp),
         }
+    }
+
+    /// A segment, the SYN that is, has left.
+    #[inline(always)]
+    pub fn has_sent(tcp: *const Self) -> bool {
+        TCP_SEGS_OUT.read(tcp) != 0
     }
 
     /// Segments sent again over the connection's life.

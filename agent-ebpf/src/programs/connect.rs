@@ -86,9 +86,11 @@ fn intent(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock
         state.cgroup_id = Sock::cgroup_id(tcp.cast());
         owner::take(state, tcp);
     }
+    #[cfg(feature = "log")]
+    aya_log_ebpf::debug!(ctx, "process {} connects, attempt {}", state.pid, state.attempt);
     // SAFETY: no preconditions.
     let thread = unsafe { bpf_get_current_pid_tgid() };
-    if settings::match_intents() && INTENTS.insert(thread, &*event, u64::from(BPF_ANY)).is_err() {
+    if settings::match_intents() && INTENTS.insert(thread, *event, u64::from(BPF_ANY)).is_err() {
         output::count_failure(INTENTS_FULL);
     }
 }

@@ -32,7 +32,7 @@ pub struct IterTcpContext {
 /// One socket of the walk, locked by it. Listeners come before connections.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
-pub fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
+pub extern "C" fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
     // SAFETY: the context is valid for the program's run.
     let sk = unsafe { (*ctx).sk_common };
     if sk.is_null() {

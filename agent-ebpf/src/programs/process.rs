@@ -8,7 +8,7 @@ use agent_ebpf::{
 };
 use aya_ebpf::{
     btf_maps::PerCpuArray,
-    helpers::{bpf_probe_read_kernel_str_bytes, generated::bpf_ktime_get_ns},
+    helpers::bpf_probe_read_kernel_str_bytes,
     macros::{btf_map, btf_tracepoint},
     programs::BtfTracePointContext,
 };
@@ -16,7 +16,7 @@ use aya_ebpf::{
 use crate::{
     inside,
     kernel::{Binprm, Cgroup, Task},
-    output,
+    output, socket,
 };
 
 /// Room for the two events that carry a path: too large for the stack. Both tracepoints run in process context, where a
@@ -28,11 +28,10 @@ static SCRATCH_CGROUP: PerCpuArray<CgroupEvent, 1> = PerCpuArray::new();
 
 #[inline(always)]
 fn header<T>(kind: u32) -> EventHeader {
-    // SAFETY: no preconditions.
     EventHeader {
         kind,
         size: size_of::<T>() as u32,
-        time_ns: unsafe { bpf_ktime_get_ns() },
+        time_ns: socket::now(),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     owner, settings, socket,
 };
 
-/// What a sock_ops program returns; `reply` is never written, so hopline changes nothing that others decide.
+/// What a `sock_ops` program returns; `reply` is never written, so hopline changes nothing that others decide.
 const CONTINUE: u32 = 1;
 
 #[sock_ops]

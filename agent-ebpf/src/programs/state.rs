@@ -1,4 +1,4 @@
-//! Changes of state for sockets that sock_ops does not call back for: late ones before 6.12, all when it was refused.
+//! Changes of state for sockets that `sock_ops` does not call back for: late ones before 6.12, all when it was refused.
 
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, FLAG_LATE, ROLE_CLIENT, tcp_state},
@@ -31,7 +31,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Without sock_ops: the start of a connect, and its failure for want of a port, are seen here alone.
+/// Without `sock_ops`: the start of a connect, and its failure for want of a port, are seen here alone.
 #[inline(always)]
 fn connect_traced(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new: u8) {
     if new == tcp_state::SYN_SENT && event.state.role == ROLE_CLIENT {
@@ -42,7 +42,7 @@ fn connect_traced(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new
         socket::report(event, tcp, CONNECTION_OPEN);
         return;
     }
-    if old == tcp_state::SYN_SENT && new == tcp_state::CLOSE && Sock::local_port(tcp.cast()) == [0, 0] {
+    if old == tcp_state::SYN_SENT && new == tcp_state::CLOSE && !TcpSock::has_sent(tcp) {
         // No port was free, so no SYN left after all. The error is only on its way to the application.
         event.state.syn_ns = 0;
         event.state.error = EADDRNOTAVAIL;

@@ -7,6 +7,8 @@ mod btf;
 mod cgroup;
 mod error;
 mod existing;
+#[cfg(debug_assertions)]
+mod log;
 mod object;
 mod plan;
 mod stats;

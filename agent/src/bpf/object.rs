@@ -35,6 +35,8 @@ pub(super) struct Object {
     ebpf: Ebpf,
     refused: Vec<String>,
     attached: BTreeSet<&'static str>,
+    #[cfg(debug_assertions)]
+    _log: std::sync::Arc<()>,
 }
 
 impl Object {
@@ -103,8 +105,11 @@ impl Object {
         for (global, value) in settings {
             loader.override_global(global, value, true);
         }
-        let ebpf = loader.load(OBJECT)?;
+        #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the log takes a map out"))]
+        let mut ebpf = loader.load(OBJECT)?;
         Ok(Self {
+            #[cfg(debug_assertions)]
+            _log: super::log::forward(&mut ebpf),
             ebpf,
             refused: refused.to_vec(),
             attached: BTreeSet::new(),
