@@ -1,10 +1,11 @@
-//! Programs of somebody else on the lab's cgroup: they count what passes and let everything through.
+//! Programs of the lab's own: those of somebody else on its cgroup, which count what passes, and what `empty` attaches.
+//! All let everything through.
 //!
-//! Written as instructions, so that the lab needs no BPF compiler; loaded and attached by the plain system call, the
-//! way older tools do it.
+//! Written as instructions, so that the lab needs no BPF compiler; loaded and attached by the plain system call.
 
 use std::fs::File;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 
@@ -15,6 +16,7 @@ const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
 const PROG_DETACH: libc::c_long = 9;
+const LINK_CREATE: libc::c_long = 28;
 const MAP_TYPE_ARRAY: u32 = 2;
 const F_ALLOW_MULTI: u32 = 2;
 
@@ -23,20 +25,43 @@ const F_ALLOW_MULTI: u32 = 2;
 pub(crate) enum Kind {
     SockOps,
     CgroupSkbEgress,
+    Connect4,
+    Connect6,
+    TpBtf,
+    Fentry,
+    Fexit,
+    Tracepoint,
 }
 
 impl Kind {
     fn program_type(self) -> u32 {
         match self {
-            Self::SockOps => 13,
+            Self::Tracepoint => 5,
             Self::CgroupSkbEgress => 8,
+            Self::SockOps => 13,
+            Self::Connect4 | Self::Connect6 => 18,
+            Self::TpBtf | Self::Fentry | Self::Fexit => 26,
         }
     }
 
     fn attach_type(self) -> u32 {
         match self {
-            Self::SockOps => 3,
             Self::CgroupSkbEgress => 1,
+            Self::SockOps => 3,
+            Self::Connect4 => 10,
+            Self::Connect6 => 11,
+            Self::TpBtf => 23,
+            Self::Fentry => 24,
+            Self::Fexit => 25,
+            Self::Tracepoint => 41,
+        }
+    }
+
+    /// What a program returns to let everything pass: programs on cgroups are asked, the others only see.
+    fn pass(self) -> i32 {
+        match self {
+            Self::SockOps | Self::CgroupSkbEgress | Self::Connect4 | Self::Connect6 => 1,
+            Self::TpBtf | Self::Fentry | Self::Fexit | Self::Tracepoint => 0,
         }
     }
 }
@@ -82,6 +107,10 @@ struct Load {
     name: [u8; 16],
     interface: u32,
     expected_attach_type: u32,
+    /// Types and lines of the program itself: none.
+    program_btf: [u64; 4],
+    line_info_count: u32,
+    attach_btf_id: u32,
 }
 
 #[repr(C)]
@@ -92,12 +121,25 @@ struct Attach {
     flags: u32,
 }
 
+#[repr(C)]
+struct CreateLink {
+    program: u32,
+    target: u32,
+    hook: u32,
+    flags: u32,
+}
+
 /// One call of bpf(2).
-fn bpf<T>(command: libc::c_long, attributes: &T) -> Result<i64, nix::errno::Errno> {
+fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i64> {
     // SAFETY: `attributes` is the structure that the command takes, plain data that lives across the call, and the
     // pointers in it do too; the kernel reads the rest of its union as zeros for this size.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
-    nix::errno::Errno::result(result)
+    // Not nix's: the kernel answers with numbers here (524: not on this architecture) that nix has no name for.
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn owned(fd: i64) -> Result<OwnedFd> {
@@ -114,7 +156,60 @@ fn instruction(code: u8, registers: u8, offset: i16, immediate: i32) -> u64 {
         | u64::from(immediate.cast_unsigned()) << 32
 }
 
-/// `*lookup(map, &0) += 1; return 1;`
+/// Loads a program under a name of at most 15 bytes. `traced` is the type id of the function or tracepoint that a
+/// tracing program sees, 0 for the others.
+fn load(kind: Kind, name: &str, instructions: &[u64], traced: u32) -> Result<OwnedFd> {
+    let mut name_bytes = [0; 16];
+    name_bytes
+        .get_mut(..name.len())
+        .filter(|_| name.len() < 16)
+        .with_context(|| format!("{name} is too long for a program's name"))?
+        .copy_from_slice(name.as_bytes());
+    let mut log = vec![0_u8; 8_192];
+    let load = Load {
+        program_type: kind.program_type(),
+        instruction_count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        log_level: 1,
+        log_size: log.len() as u32,
+        log_buffer: log.as_mut_ptr() as u64,
+        kernel_version: 0,
+        flags: 0,
+        name: name_bytes,
+        interface: 0,
+        expected_attach_type: kind.attach_type(),
+        program_btf: [0; 4],
+        line_info_count: 0,
+        attach_btf_id: traced,
+    };
+    let program = bpf(PROG_LOAD, &load).with_context(|| {
+        format!(
+            "loading a {kind:?} program: {}",
+            String::from_utf8_lossy(&log).trim_end_matches('\0')
+        )
+    })?;
+    owned(program)
+}
+
+/// Attaches a program that does nothing beside whatever is there, until the returned link is dropped. `target` is the
+/// cgroup or perf event that it hangs on, `traced` as for [`load`].
+pub(crate) fn attach_empty(kind: Kind, name: &str, target: Option<BorrowedFd<'_>>, traced: u32) -> Result<OwnedFd> {
+    let instructions = [
+        instruction(0xb7, 0x00, 0, kind.pass()), // r0 = pass
+        instruction(0x95, 0, 0, 0),              // return r0
+    ];
+    let program = load(kind, name, &instructions, traced)?;
+    let create = CreateLink {
+        program: program.as_raw_fd().cast_unsigned(),
+        target: target.map_or(0, |target| target.as_raw_fd().cast_unsigned()),
+        hook: kind.attach_type(),
+        flags: 0,
+    };
+    owned(bpf(LINK_CREATE, &create).with_context(|| format!("attaching a {kind:?} program"))?)
+}
+
+/// `*lookup(map, &0) += 1; return 1;`: for programs on cgroups.
 fn counting_program(map: i32) -> [u64; 11] {
     [
         instruction(0x62, 0x0a, -4, 0),  // *(u32 *)(r10 - 4) = 0
@@ -132,7 +227,7 @@ fn counting_program(map: i32) -> [u64; 11] {
 }
 
 impl ForeignProgram {
-    /// Loads the program and attaches it beside whatever is there.
+    /// Loads the program and attaches it beside whatever is there, the way older tools do it: without a link.
     pub(crate) fn attach(kind: Kind, cgroup: &Cgroup) -> Result<Self> {
         let create = CreateMap {
             map_type: MAP_TYPE_ARRAY,
@@ -142,28 +237,7 @@ impl ForeignProgram {
         };
         let map = owned(bpf(MAP_CREATE, &create).context("making a map")?)?;
         let instructions = counting_program(map.as_raw_fd());
-        let mut log = vec![0_u8; 8_192];
-        let load = Load {
-            program_type: kind.program_type(),
-            instruction_count: instructions.len() as u32,
-            instructions: instructions.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            log_level: 1,
-            log_size: log.len() as u32,
-            log_buffer: log.as_mut_ptr() as u64,
-            kernel_version: 0,
-            flags: 0,
-            name: *b"lab_foreign\0\0\0\0\0",
-            interface: 0,
-            expected_attach_type: kind.attach_type(),
-        };
-        let program = bpf(PROG_LOAD, &load).with_context(|| {
-            format!(
-                "loading a {kind:?} program: {}",
-                String::from_utf8_lossy(&log).trim_end_matches('\0')
-            )
-        })?;
-        let program = owned(program)?;
+        let program = load(kind, "lab_foreign", &instructions, 0)?;
         let cgroup = File::open(cgroup.path())?;
         let foreign = Self {
             kind,

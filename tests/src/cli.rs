@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::hopline::Sabotage;
 use crate::lab::{Lab, Tolerance};
 use crate::verdict::Verdict;
-use crate::{router, scenario, signals, tools, traffic};
+use crate::{demo, empty, router, scenario, signals, tools, traffic};
 
 /// Compare what hopline says with the truth, in network namespaces of the lab's own (run as root).
 #[derive(Debug, Parser)]
@@ -35,16 +35,19 @@ pub(crate) struct Cli {
     #[arg(long, default_value_t = 60)]
     seconds: u64,
     #[command(subcommand)]
-    helper: Option<Helper>,
+    command: Option<Command>,
 }
 
-/// Processes that a scenario starts: not for users.
+/// What is no scenario.
 #[derive(Debug, Subcommand)]
-enum Helper {
+enum Command {
+    /// Make a small network with destinations of every kind, and traffic to look at
+    Demo(demo::DemoArguments),
     #[command(hide = true, subcommand)]
     Internal(Internal),
 }
 
+/// Processes that a scenario starts: not for users.
 #[derive(Debug, Subcommand)]
 enum Internal {
     Router(router::RouterArguments),
@@ -52,13 +55,15 @@ enum Internal {
     Connect(traffic::connect::ConnectArguments),
     Flood(traffic::flood::FloodArguments),
     Churn(traffic::churn::ChurnArguments),
+    Empty(empty::EmptyArguments),
 }
 
 /// Parses and runs; 0 for PASS, 1 for FAIL and trouble, 2 (by clap) for wrong usage.
 pub(crate) fn run() -> ExitCode {
     let cli = Cli::parse();
-    let result = match &cli.helper {
-        Some(Helper::Internal(internal)) => run_internal(internal).map(|()| true),
+    let result = match &cli.command {
+        Some(Command::Demo(arguments)) => demo::run(arguments).map(|()| true),
+        Some(Command::Internal(internal)) => run_internal(internal).map(|()| true),
         None if cli.list || cli.scenario.is_none() => {
             scenario::list();
             Ok(true)
@@ -82,6 +87,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Connect(arguments) => traffic::connect::run(arguments),
         Internal::Flood(arguments) => traffic::flood::run(arguments),
         Internal::Churn(arguments) => traffic::churn::run(arguments),
+        Internal::Empty(arguments) => empty::run(arguments),
     }
 }
 
@@ -92,8 +98,10 @@ fn run_scenario(cli: &Cli) -> anyhow::Result<bool> {
     tools::check(scenario.tools)?;
     signals::block()?;
     let mut verdict = Verdict::new(scenario.name);
-    let outcome =
-        Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds).and_then(|lab| (scenario.run)(&lab, &mut verdict));
+    let outcome = Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds).and_then(|lab| {
+        lab.check_hopline()?;
+        (scenario.run)(&lab, &mut verdict)
+    });
     if let Err(error) = outcome {
         verdict.trouble(format!("{error:#}"));
     }

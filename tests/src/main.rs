@@ -1,16 +1,19 @@
 //! `lab`: real traffic in network namespaces of its own, hopline beside it, and a verdict on what hopline said.
 //!
-//! `lab --list` names the scenarios, `lab NAME` runs one and ends with a line `PASS …` or `FAIL …`. The same binary is
-//! the generator, server and router that a scenario starts (`lab internal …`). It touches only namespaces and cgroups
-//! that it made and removes them however it ends. `cargo xtask lab` and the kernel matrix call it.
+//! `lab --list` names the scenarios, `lab NAME` runs one and ends with a line `PASS …` or `FAIL …`; `lab demo` makes
+//! a network to look at. The same binary is the generator, server and router that these start (`lab internal …`). It
+//! touches only namespaces and cgroups that it made and removes them however it ends. `cargo xtask` calls it.
 
 mod bpf;
 mod capture;
 mod cgroup;
 mod cli;
+mod demo;
+mod empty;
 mod hopline;
 mod lab;
 mod netns;
+mod nginx;
 mod packet;
 mod process;
 mod router;

@@ -11,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -49,6 +48,8 @@ pub(crate) struct Arguments {
 const REFRESH: Duration = Duration::from_secs(2);
 /// The agent attaches within a second; an emulated machine takes longer.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
+/// The demo's end is a few dozen processes to kill and two namespaces to remove.
+const DEMO_END_LIMIT: Duration = Duration::from_secs(15);
 /// The longest the demo's traffic runs, should nobody end it.
 const DEMO_LIMIT: Duration = Duration::from_hours(24);
 
@@ -72,30 +73,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .demo
         .then(|| Demo::start(arguments.duration.map_or(DEMO_LIMIT, Into::into)))
         .transpose()?;
-    if demo.is_none() {
-        println!("hopline watches every TCP connection of this node; it changes none. Ctrl-C ends it.");
+    match &demo {
+        Some(demo) => println!("{}\n", demo.legend),
+        None => println!("hopline watches every TCP connection of this node; it changes none. Ctrl-C ends it."),
     }
-    let mut agent = Agent::start(
-        &hopline,
-        arguments.listen,
-        demo.as_ref().map(|demo| demo.cgroup.as_path()),
-        &arguments.agent,
-    )?;
+    let cgroup = demo.as_ref().map(|demo| demo.cgroup.as_path());
+    let mut agent = Agent::start(&hopline, arguments.listen, cgroup, &arguments.agent)?;
+    println!("metrics: http://{}/metrics", arguments.listen);
     if let Some(demo) = &mut demo {
         demo.begin()?;
     }
-    println!("metrics: http://{}/metrics", arguments.listen);
-    let exposition = watch(&mut agent, arguments.duration.map(Into::into), &stop)?;
+    let legend = demo.as_ref().map_or("", |demo| demo.legend.as_str());
+    let exposition = watch(&mut agent, arguments.duration.map(Into::into), legend, &stop)?;
     if let Some(file) = &arguments.save_metrics {
         fs::write(file, &exposition).with_context(|| format!("writing {}", file.display()))?;
     }
-    drop(demo);
+    if let Some(demo) = demo {
+        demo.finish()?;
+    }
     let status = agent.running.stop()?;
     ensure!(status.success(), "the agent ended with {status}");
     let samples = metrics::parse(&exposition);
-    println!("\n{}", metrics::destinations(&samples));
+    println!("\nAt the end:\n{}{legend}", metrics::destinations(&samples));
     println!(
-        "{} connections seen; metrics were at http://{}/metrics",
+        "\n{} connections seen; metrics were at http://{}/metrics",
         metrics::connections(&samples),
         arguments.listen
     );
@@ -107,7 +108,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Prints the table until time is up or a signal comes; gives the last exposition.
-fn watch(agent: &mut Agent, duration: Option<Duration>, stop: &AtomicBool) -> Result<String> {
+fn watch(agent: &mut Agent, duration: Option<Duration>, legend: &str, stop: &AtomicBool) -> Result<String> {
     let begin = Instant::now();
     let deadline = duration.map(|duration| begin + duration);
     let mut next = begin + REFRESH;
@@ -122,14 +123,17 @@ fn watch(agent: &mut Agent, duration: Option<Duration>, stop: &AtomicBool) -> Re
         if now >= next {
             next = now + REFRESH;
             let table = metrics::destinations(&metrics::parse(&http::get(agent.address, "/metrics")?));
-            if std::io::stdout().is_terminal() {
-                print!("\x1b[H\x1b[2J");
-            }
-            println!(
-                "\n{} s  http://{}/metrics\n{table}",
+            let title = format!(
+                "After {} s; http://{}/metrics",
                 begin.elapsed().as_secs(),
                 agent.address
             );
+            if std::io::stdout().is_terminal() {
+                // The table stays in place, and the legend in sight.
+                print!("\x1b[H\x1b[2J{title}\n\n{table}{legend}\n");
+            } else {
+                println!("\n{title}\n{table}");
+            }
             std::io::stdout().flush()?;
         }
     }
@@ -174,13 +178,16 @@ impl Agent {
 #[derive(Debug)]
 struct Demo {
     cgroup: PathBuf,
+    /// What each address is, a line each.
+    legend: String,
     /// A line starts the traffic; closing it ends everything.
     stdin: ChildStdin,
-    _running: Running,
+    running: Running,
 }
 
 impl Demo {
-    /// Makes the network. `lab demo` prints `cgroup PATH` once it stands and waits for a line before it sends anything.
+    /// Makes the network. `lab demo` prints the legend and `cgroup PATH` once it stands, and waits for a line before it
+    /// sends anything.
     fn start(duration: Duration) -> Result<Self> {
         let mut command = Command::new(build::lab()?);
         command
@@ -191,25 +198,35 @@ impl Demo {
         let mut running = Running::start(&mut command)?;
         let stdin = running.child.stdin.take().context("stdin is piped")?;
         let stdout = running.child.stdout.take().context("stdout is piped")?;
-        let mut lines = BufReader::new(stdout).lines();
-        let cgroup = loop {
-            let line = lines.next().context("the demo network could not be made")??;
-            match line.strip_prefix("cgroup ") {
-                Some(path) => break PathBuf::from(path),
-                None => println!("{line}"),
+        let mut legend = String::new();
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            if let Some(path) = line.strip_prefix("cgroup ") {
+                return Ok(Self {
+                    cgroup: path.into(),
+                    legend,
+                    stdin,
+                    running,
+                });
             }
-        };
-        // Else the demo would block on, or die of, a pipe that nobody reads.
-        thread::spawn(move || lines.map_while(Result::ok).for_each(|line| println!("{line}")));
-        Ok(Self {
-            cgroup,
-            stdin,
-            _running: running,
-        })
+            legend.push('\n');
+            legend.push_str(&line);
+        }
+        bail!("the demo network could not be made")
     }
 
     /// Starts the traffic.
     fn begin(&mut self) -> Result<()> {
         self.stdin.write_all(b"go\n").context("starting the demo's traffic")
+    }
+
+    /// Ends the traffic and has the network removed; says when it went wrong on the way.
+    fn finish(mut self) -> Result<()> {
+        drop(self.stdin);
+        match self.running.wait_for(DEMO_END_LIMIT)? {
+            Some(status) => ensure!(status.success(), "the demo network ended with {status}"),
+            None => bail!("the demo network did not end within {} s", DEMO_END_LIMIT.as_secs()),
+        }
+        Ok(())
     }
 }

@@ -2,15 +2,15 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::hopline::{Record, read_records};
 use crate::lab::Lab;
-use crate::netns::NetNs;
-use crate::process::{self, Process};
+use crate::nginx;
+use crate::process::Process;
 use crate::router::{ALL, Fault, PortFault, RouterSettings};
 use crate::topology::{Family, Pair};
 use crate::verdict::Verdict;
@@ -89,48 +89,14 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
             ..RouterSettings::default()
         },
     )?;
-    let _nginx = start_nginx(lab, &pair.server)?;
+    let listen = [Family::Ipv4, Family::Ipv6].map(|family| family.server(NGINX));
+    let _nginx = nginx::start(lab, "nginx", &pair.server, &listen)?;
     for family in [Family::Ipv4, Family::Ipv6] {
         for run in &RUNS {
             one(lab, verdict, &pair, family, run)?;
         }
     }
     Ok(())
-}
-
-fn start_nginx(lab: &Lab, netns: &NetNs) -> Result<Process> {
-    let root = lab.file("nginx");
-    fs::create_dir(&root)?;
-    fs::write(root.join("index.html"), "hello\n")?;
-    let directory = root.display();
-    let configuration = format!(
-        "daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;\n\
-         events {{ worker_connections 64; }}\n\
-         http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n\
-         fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n\
-         server {{ listen {NGINX}; listen [::]:{NGINX}; root {directory}; }} }}\n"
-    );
-    let file = root.join("nginx.conf");
-    fs::write(&file, configuration)?;
-    let mut command = Command::new("nginx");
-    command
-        .arg("-c")
-        .arg(&file)
-        .arg("-e")
-        .arg(root.join("start.log"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
-    let mut nginx = Process::spawn(command, Some(netns), &lab.tools)?;
-    let ready = process::poll(Duration::from_secs(10) * lab.patience(), || {
-        ensure!(
-            nginx.ended()?.is_none(),
-            "nginx ended: {}",
-            fs::read_to_string(root.join("start.log"))?
-        );
-        netns.run(|| Ok(std::net::TcpStream::connect(Family::Ipv4.server(NGINX)).is_ok()))
-    })?;
-    ensure!(ready, "nginx does not listen");
-    Ok(nginx)
 }
 
 fn one(lab: &Lab, verdict: &mut Verdict, pair: &Pair, family: Family, run: &Run) -> Result<()> {

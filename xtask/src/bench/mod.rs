@@ -1,8 +1,10 @@
 //! `cargo xtask bench`: what hopline costs the programs that it watches, as ratios from one run.
 //!
-//! `traffic` makes the load, `programs` reads the kernel's statistics of its programs. Absolute times are of this
+//! `traffic` makes the load, `programs` reads the kernel's statistics of its programs, `empty` puts programs beside them
+//! that do nothing. Absolute times are of this
 //! machine on this day; compare the columns of one run only.
 
+mod empty;
 mod programs;
 mod sandbox;
 mod traffic;
@@ -16,6 +18,7 @@ use clap::Subcommand;
 use crate::setup::{self, Purpose};
 use crate::{build, run};
 
+use empty::Empties;
 use sandbox::Sandbox;
 use traffic::{Load, Rate};
 
@@ -61,7 +64,7 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
     setup::ensure_ready(&[Purpose::Build, Purpose::Bench], arguments.consent)?;
     ensure!(nix::unistd::geteuid().is_root(), "loading kernel programs needs root");
     ensure!(arguments.rounds > 0, "at least one round");
-    let hopline = build::agent()?;
+    let [hopline, lab] = [build::agent()?, build::lab()?];
     let sandbox = Sandbox::new()?;
     let loads = [
         Load::Connections {
@@ -71,27 +74,30 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
             count: arguments.round_trips,
         },
     ];
-    cost(&hopline, &sandbox, &loads)?;
+    cost(&hopline, &lab, &sandbox, &loads)?;
     ratios(&hopline, &sandbox, &loads, arguments.rounds)
 }
 
-/// Runs each load once under the agent with the kernel's statistics on.
-fn cost(hopline: &Path, sandbox: &Sandbox, loads: &[Load]) -> Result<()> {
+/// Runs each load once under the agent with the kernel's statistics on, and with an empty program beside each of its own.
+fn cost(hopline: &Path, lab: &Path, sandbox: &Sandbox, loads: &[Load]) -> Result<()> {
     let _statistics = programs::Statistics::enable()?;
     let others = programs::list()?;
     let quiet = quiet();
     let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet)?;
+    let empties = Empties::attach(lab, sandbox.cgroup())?;
     for load in loads {
         let before = programs::list()?;
         sandbox.run(*load)?;
         let after = programs::list()?;
-        println!("\n{load}, with BPF statistics (which cost about as much as an empty program)");
+        println!(
+            "\n{load}, with BPF statistics, whose own cost is in every run, also of the empty program on the hook"
+        );
         print!(
             "{}",
             programs::table(&programs::difference(&others, &before, &after), load.operations())
         );
     }
-    drop(agent);
+    drop((empties, agent));
     Ok(())
 }
 
