@@ -8,7 +8,7 @@ use aya::{EbpfError, maps::MapError, programs::ProgramError};
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
     /// No kernel type information.
-    #[error("cannot read {path} ({source}): hopline needs a kernel with CONFIG_DEBUG_INFO_BTF=y, 6.1 or later")]
+    #[error("hopline needs a kernel with CONFIG_DEBUG_INFO_BTF=y, 6.1 or later: cannot read {path}: {source}")]
     NoBtf {
         /// Where it was looked for.
         path: &'static str,
