@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{ChildStdin, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -83,12 +83,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(demo) = &mut demo {
         demo.begin()?;
     }
-    let legend = demo.as_ref().map_or("", |demo| demo.legend.as_str());
-    let exposition = watch(&mut agent, arguments.duration.map(Into::into), legend, &stop)?;
+    let legend = demo.as_ref().map_or_else(String::new, |demo| demo.legend.clone());
+    let exposition = watch(&mut agent, arguments.duration.map(Into::into), &legend, &stop)?;
     if let Some(file) = &arguments.save_metrics {
         fs::write(file, &exposition).with_context(|| format!("writing {}", file.display()))?;
     }
-    if let Some(demo) = demo {
+    if let Some(demo) = &mut demo {
         demo.finish()?;
     }
     let status = agent.running.stop()?;
@@ -180,8 +180,7 @@ struct Demo {
     cgroup: PathBuf,
     /// What each address is, a line each.
     legend: String,
-    /// A line starts the traffic; closing it ends everything.
-    stdin: ChildStdin,
+    /// A line on its stdin starts the traffic; closing that ends everything.
     running: Running,
 }
 
@@ -196,7 +195,6 @@ impl Demo {
             .arg((duration.as_secs() + 5).to_string());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut running = Running::start(&mut command)?;
-        let stdin = running.child.stdin.take().context("stdin is piped")?;
         let stdout = running.child.stdout.take().context("stdout is piped")?;
         let mut legend = String::new();
         for line in BufReader::new(stdout).lines() {
@@ -205,7 +203,6 @@ impl Demo {
                 return Ok(Self {
                     cgroup: path.into(),
                     legend,
-                    stdin,
                     running,
                 });
             }
@@ -217,12 +214,13 @@ impl Demo {
 
     /// Starts the traffic.
     fn begin(&mut self) -> Result<()> {
-        self.stdin.write_all(b"go\n").context("starting the demo's traffic")
+        let stdin = self.running.child.stdin.as_mut().context("stdin is piped")?;
+        stdin.write_all(b"go\n").context("starting the demo's traffic")
     }
 
     /// Ends the traffic and has the network removed; says when it went wrong on the way.
-    fn finish(mut self) -> Result<()> {
-        drop(self.stdin);
+    fn finish(&mut self) -> Result<()> {
+        drop(self.running.child.stdin.take());
         match self.running.wait_for(DEMO_END_LIMIT)? {
             Some(status) => ensure!(status.success(), "the demo network ended with {status}"),
             None => bail!("the demo network did not end within {} s", DEMO_END_LIMIT.as_secs()),
