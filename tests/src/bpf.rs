@@ -185,8 +185,8 @@ fn load(kind: Kind, name: &str, instructions: &[u64], traced: u32) -> Result<Own
     };
     let program = bpf(PROG_LOAD, &load).with_context(|| {
         format!(
-            "loading a {kind:?} program: {}",
-            String::from_utf8_lossy(&log).trim_end_matches('\0')
+            "loading a {kind:?} program (verifier: {:?})",
+            String::from_utf8_lossy(&log).trim_end_matches('\0').trim()
         )
     })?;
     owned(program)
