@@ -42,7 +42,8 @@ const RUNS: [Run; 4] = [
         times: 3,
         exit: 0,
         outcome: "ok",
-        closed_by: "remote",
+        // curl and nginx both close once the answer is through: whoever comes first (scenario failures compares that).
+        closed_by: "",
     },
     Run {
         name: "404 with --fail",
