@@ -46,6 +46,9 @@ pub(crate) struct Arguments {
 
 /// Time between two tables.
 const REFRESH: Duration = Duration::from_secs(2);
+/// Printed with the table.
+const COLUMNS: &str = "TCP MEAN: time from SYN to established; WAITING: connects unanswered for over 1 s; \
+    RETRANS: segments sent again; SENT, RECEIVED: bytes.";
 /// The agent attaches within a second; an emulated machine takes longer.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
 /// The demo's end is a few dozen processes to kill and two namespaces to remove.
@@ -74,12 +77,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         .then(|| Demo::start(arguments.duration.map_or(DEMO_LIMIT, Into::into)))
         .transpose()?;
     match &demo {
-        Some(demo) => println!("{}\n", demo.legend),
+        Some(demo) => println!("{}", demo.legend),
         None => println!("hopline watches every TCP connection of this node; it changes none. Ctrl-C ends it."),
     }
     let cgroup = demo.as_ref().map(|demo| demo.cgroup.as_path());
     let mut agent = Agent::start(&hopline, arguments.listen, cgroup, &arguments.agent)?;
-    println!("metrics: http://{}/metrics", arguments.listen);
     if let Some(demo) = &mut demo {
         demo.begin()?;
     }
@@ -94,9 +96,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let status = agent.running.stop()?;
     ensure!(status.success(), "the agent ended with {status}");
     let samples = metrics::parse(&exposition);
-    println!("\nAt the end:\n{}{legend}", metrics::destinations(&samples));
     println!(
-        "\n{} connections seen; metrics were at http://{}/metrics",
+        "\nAt the end:\n{}\n{COLUMNS}\n{legend}",
+        metrics::destinations(&samples)
+    );
+    println!(
+        "{} connections seen; metrics were at http://{}/metrics",
         metrics::connections(&samples),
         arguments.listen
     );
@@ -130,9 +135,9 @@ fn watch(agent: &mut Agent, duration: Option<Duration>, legend: &str, stop: &Ato
             );
             if std::io::stdout().is_terminal() {
                 // The table stays in place, and the legend in sight.
-                print!("\x1b[H\x1b[2J{title}\n\n{table}{legend}\n");
+                print!("\x1b[H\x1b[2J{title}\n\n{table}\n{COLUMNS}\n{legend}");
             } else {
-                println!("\n{title}\n{table}");
+                print!("\n{title}\n{table}");
             }
             std::io::stdout().flush()?;
         }
@@ -196,7 +201,7 @@ impl Demo {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut running = Running::start(&mut command)?;
         let stdout = running.child.stdout.take().context("stdout is piped")?;
-        let mut legend = String::new();
+        let mut legend = String::from("\n");
         for line in BufReader::new(stdout).lines() {
             let line = line?;
             if let Some(path) = line.strip_prefix("cgroup ") {
@@ -206,8 +211,8 @@ impl Demo {
                     running,
                 });
             }
-            legend.push('\n');
             legend.push_str(&line);
+            legend.push('\n');
         }
         bail!("the demo network could not be made")
     }
