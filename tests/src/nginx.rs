@@ -17,13 +17,14 @@ pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, listen: &[SocketAddr])
     fs::create_dir(&root)?;
     fs::write(root.join("index.html"), "hello\n")?;
     let directory = root.display();
-    let listen_lines: String = listen.iter().map(|address| format!("listen {address}; ")).collect();
+    let listens: Vec<String> = listen.iter().map(|address| format!("listen {address};")).collect();
+    let listens = listens.join(" ");
     let configuration = format!(
         "daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;\n\
          events {{ worker_connections 64; }}\n\
          http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n\
          fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n\
-         server {{ {listen_lines} root {directory}; }} }}\n"
+         server {{ {listens} root {directory}; }} }}\n"
     );
     let file = root.join("nginx.conf");
     fs::write(&file, configuration)?;
