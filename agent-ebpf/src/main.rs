@@ -16,6 +16,7 @@
 #![feature(core_intrinsics)]
 
 mod inside;
+mod intent;
 mod kernel;
 mod maps;
 mod output;

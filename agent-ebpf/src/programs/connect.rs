@@ -1,22 +1,22 @@
 //! A client's connect: the intent with its owner, the `syn` mark, and what fails before a SYN leaves.
 
 use agent_ebpf::{
-    connection::{ConnectionState, ROLE_CLIENT},
+    connection::{ConnectionState, FLAG_MPTCP, ROLE_CLIENT},
     event::{CONNECTION_CLOSE, ConnectionEvent},
-    loss::INTENTS_FULL,
 };
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{BPF_ANY, bpf_sock_addr},
-    helpers::generated::{bpf_get_current_pid_tgid, bpf_get_socket_cookie},
+    helpers::generated::bpf_get_socket_cookie,
     macros::{cgroup_sock_addr, fentry, fexit, kprobe, tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, SockAddrContext, TracePointContext},
 };
 
 use crate::{
+    intent,
     kernel::{Sock, Socket, TcpSock},
-    maps::{CONNECT_STARTED, INTENTS},
-    output, owner, settings, socket,
+    maps::CONNECT_STARTED,
+    owner, socket,
 };
 
 const AF_INET: u16 = 2;
@@ -31,7 +31,7 @@ const ALLOW: i32 = 1;
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(ctx: SockAddrContext) -> i32 {
-    intent(&ctx, AF_INET, |address, asked| {
+    intend(&ctx, AF_INET, |address, asked| {
         // SAFETY: the context is valid for the program's run.
         asked[..4].copy_from_slice(&unsafe { (*address).user_ip4 }.to_ne_bytes());
     });
@@ -40,7 +40,7 @@ pub fn connect4(ctx: SockAddrContext) -> i32 {
 
 #[cgroup_sock_addr(connect6)]
 pub fn connect6(ctx: SockAddrContext) -> i32 {
-    intent(&ctx, AF_INET6, |address, asked| {
+    intend(&ctx, AF_INET6, |address, asked| {
         // One word at a time: the verifier allows no other access to this member.
         // SAFETY: the context is valid for the program's run.
         unsafe {
@@ -55,7 +55,7 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
 
 /// Process context: the one place where the owner of a client is taken.
 #[inline(always)]
-fn intent(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock_addr, &mut [u8; 16])) {
+fn intend(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock_addr, &mut [u8; 16])) {
     let address = ctx.sock_addr.cast_const();
     // SAFETY: the context is valid for the program's run.
     let (protocol, port, sk) = unsafe {
@@ -85,14 +85,13 @@ fn intent(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock
         state.netns = Sock::netns(tcp.cast());
         state.cgroup_id = Sock::cgroup_id(tcp.cast());
         owner::take(state, tcp);
+        if TcpSock::is_mptcp(tcp) {
+            state.flags |= FLAG_MPTCP;
+        }
     }
     #[cfg(feature = "log")]
     aya_log_ebpf::debug!(ctx, "process {} connects, attempt {}", state.pid, state.attempt);
-    // SAFETY: no preconditions.
-    let thread = unsafe { bpf_get_current_pid_tgid() };
-    if settings::match_intents() && INTENTS.insert(thread, *event, u64::from(BPF_ANY)).is_err() {
-        output::count_failure(INTENTS_FULL);
-    }
+    intent::remember(event);
 }
 
 #[fentry(function = "tcp_connect")]
@@ -124,11 +123,17 @@ pub fn inet_stream_connect_fexit(ctx: FExitContext) -> i32 {
     let result = i64::from(ctx.arg::<i32>(RETURN_VALUE));
     if result < 0 && result != -EINPROGRESS {
         let sk = Socket::sk(ctx.arg(0));
-        if !sk.is_null()
-            && let Some(event) = socket::find(sk.cast_const())
-            && is_unsent(&event.state)
-        {
-            fail(event, result);
+        if sk.is_null() {
+            return 0;
+        }
+        match socket::find(sk.cast_const()) {
+            Some(event) if is_unsent(&event.state) => {
+                fail(event, result);
+                intent::forget(&event.state);
+            }
+            Some(_) => {}
+            // MPTCP from 6.6 on: the socket is the parent, the intent is its subflow's.
+            None => intent::take(|event| fail(event, result)),
         }
     }
     0
@@ -144,13 +149,7 @@ pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
     if result >= 0 || result == -EINPROGRESS {
         return 0;
     }
-    // SAFETY: no preconditions.
-    let thread = unsafe { bpf_get_current_pid_tgid() };
-    if let Some(event) = INTENTS.get_ptr_mut(thread) {
-        // SAFETY: the entry is this thread's own.
-        fail(unsafe { &mut *event }, result);
-        let _just_found = INTENTS.remove(thread);
-    }
+    intent::take(|event| fail(event, result));
     0
 }
 

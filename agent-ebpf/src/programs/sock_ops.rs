@@ -16,8 +16,9 @@ use aya_ebpf::{
 };
 
 use crate::{
-    kernel::{Sock, Task, TcpSock},
-    maps::{CONNECT_STARTED, INTENTS},
+    intent,
+    kernel::{Sock, TcpSock},
+    maps::CONNECT_STARTED,
     owner, settings, socket,
 };
 
@@ -65,11 +66,7 @@ fn connecting(ctx: &SockOpsContext) {
         state.intent_ns = socket::now();
         owner::take(state, tcp);
     }
-    if settings::match_intents() {
-        let task = Task::current();
-        let thread = u64::from(Task::tgid(task)) << 32 | u64::from(Task::tid(task));
-        let _absent_without_intent = INTENTS.remove(thread);
-    }
+    intent::forget(state);
     if settings::syn_by_kprobe()
         && let Some(started) = CONNECT_STARTED.get_ptr(tcp as u64)
     {
