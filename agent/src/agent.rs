@@ -98,7 +98,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
     privileges::raise_memlock();
     let options = ProbeOptions {
         cgroups: config.cgroups.clone(),
-        ring_bytes: Some(config.limits.ring_bytes),
+        ring_bytes: config.limits.ring_bytes,
         share_per_second: config.share,
         fail_programs: fail_programs(),
     };

@@ -11,10 +11,6 @@ use agent_ebpf::{
 
 /// What the kernel side said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every event is the large one: a box would only add an allocation"
-)]
 pub enum Event {
     /// `CONNECTION_*`, `LISTENER_OPEN` or `SYNACK_RETRANSMIT`: the header's kind tells.
     Connection(ConnectionEvent),

@@ -113,7 +113,10 @@ impl DestinationSnapshot {
     /// Connections that are open now, in whatever state; listeners are none.
     pub fn open(&self) -> u64 {
         let states = TcpState::ALL.iter().zip(self.active);
-        states.filter(|(state, _)| **state != TcpState::Listen).map(|(_, count)| count).sum()
+        states
+            .filter(|(state, _)| **state != TcpState::Listen)
+            .map(|(_, count)| count)
+            .sum()
     }
 
     /// Whether the budget admitted this time series: others have no data here.

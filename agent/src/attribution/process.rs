@@ -163,7 +163,10 @@ impl Processes {
             && image.process.comm != *comm
             && !comm.is_empty()
         {
-            let process = Process { comm: Arc::clone(comm), ..(*image.process).clone() };
+            let process = Process {
+                comm: Arc::clone(comm),
+                ..(*image.process).clone()
+            };
             image.process = Arc::new(process);
             image.below = None;
         }

@@ -26,8 +26,9 @@ use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
 pub struct ProbeOptions {
     /// Watched cgroups; empty for the whole node.
     pub cgroups: Vec<PathBuf>,
-    /// Bytes of the ring of connection events (that of process events is an eighth), rounded up to a power of two of pages; `None` for the default.
-    pub ring_bytes: Option<u32>,
+    /// Bytes of the ring of connection events (that of process events is an eighth), rounded up to a power of two of
+    /// pages.
+    pub ring_bytes: u32,
     /// Events per second that one cgroup may make of one kind while a ring is more than half full.
     pub share_per_second: u32,
     /// Programs to treat as refused by the kernel (tests).

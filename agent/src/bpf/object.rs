@@ -23,9 +23,6 @@ use super::{
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hopline-ebpf"));
 
-/// Bytes of the ring of connection events by default: 0.6 s of 10 000 connections a second, both ends observed. The
-/// reader maps a ring twice, and both mappings count as resident.
-const DEFAULT_RING_BYTES: u32 = 8 << 20;
 /// The ring of process events is this much smaller: thousands of processes a second fill it no faster.
 const PROCESS_RING_FRACTION: u32 = 8;
 
@@ -70,20 +67,19 @@ impl Object {
 
     /// An instance with the smallest rings, to try on this kernel what the plan depends on.
     pub(super) fn for_trial(kernel: &Kernel, options: &ProbeOptions) -> Result<Self, BpfError> {
-        Self::with_globals(kernel, &Settings::new(), Some(0), &options.fail_programs)
+        Self::with_globals(kernel, &Settings::new(), 0, &options.fail_programs)
     }
 
     fn with_globals(
         kernel: &Kernel,
         settings: &Settings,
-        ring_bytes: Option<u32>,
+        ring_bytes: u32,
         refused: &[String],
     ) -> Result<Self, BpfError> {
         let offsets = FIELDS
             .iter()
             .map(|field| Ok((field.global, kernel.types.offset(field)?)))
             .collect::<Result<Vec<_>, BpfError>>()?;
-        let ring_bytes = ring_bytes.unwrap_or(DEFAULT_RING_BYTES);
         let rings = [
             ("CONNECTIONS", "CONNECTION_RING_BYTES", whole_pages(ring_bytes)),
             (

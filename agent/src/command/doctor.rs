@@ -29,7 +29,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         let cgroup = OwnCgroup::create("doctor")?;
         let options = ProbeOptions {
             cgroups: vec![cgroup.path().to_owned()],
-            ring_bytes: Some(RING_BYTES),
+            ring_bytes: RING_BYTES,
             share_per_second: Config::default().share,
             fail_programs: fail_programs(),
         };

@@ -113,7 +113,12 @@ fn cell(lab: &Lab, verdict: &mut Verdict, pair: &Pair, family: Family, delay_ms:
             if role == "client" && percent == 50 {
                 // The path itself must be what it is named after; its tail is the machine's.
                 let named = delay_ms as f64 * 1_000.0;
-                verdict.at_least(format!("{cell} path p{percent}"), truth / 1_000.0, named / 1_000.0, "ms");
+                verdict.at_least(
+                    format!("{cell} path p{percent}"),
+                    truth / 1_000.0,
+                    named / 1_000.0,
+                    "ms",
+                );
             }
         }
     }

@@ -45,7 +45,10 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         "Events from the kernel that the agent applied.",
         kinds,
     )?;
-    let attempted = own.events.iter().map(|counts| ([("kind", counts.kind)], counts.attempts));
+    let attempted = own
+        .events
+        .iter()
+        .map(|counts| ([("kind", counts.kind)], counts.attempts));
     counters(
         encoder,
         "hopline_events_attempted",
