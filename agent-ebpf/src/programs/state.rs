@@ -7,6 +7,7 @@ use agent_ebpf::{
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
+    intent,
     kernel::{Sock, TcpSock},
     settings, socket,
 };
@@ -40,6 +41,8 @@ fn connect_traced(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new
         event.state.tcp_state = new;
         socket::identify(&mut event.state, tcp);
         socket::report(event, tcp, CONNECTION_OPEN);
+        // Process context still; what fails from here on is seen below.
+        intent::forget(&event.state);
         return;
     }
     if old == tcp_state::SYN_SENT && new == tcp_state::CLOSE && !TcpSock::has_sent(tcp) {
