@@ -10,7 +10,7 @@ use agent_ebpf::{
         CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LISTENER_OWNER, FLAG_MPTCP, ROLE_LISTENER,
         ROLE_SERVER, RttSamples, tcp_state,
     },
-    event::{CONNECTION_CLOSE, CONNECTION_ESTABLISHED, CONNECTION_UPDATE, ConnectionEvent, UPDATE_INTERVAL_NS},
+    event::{CONNECTION_CLOSE, CONNECTION_ESTABLISHED, ConnectionEvent, UPDATE_INTERVAL_NS},
     loss::STORAGE_FAILED,
 };
 use aya_ebpf::{
@@ -150,31 +150,44 @@ pub fn add_rtt_sample(rtt: &mut RttSamples, sample_us: u32) {
     }
 }
 
+/// Changes to this state are reported, so the socket itself is needed for them.
+#[inline(always)]
+pub fn reports(new: u8) -> bool {
+    matches!(new, tcp_state::ESTABLISHED | tcp_state::CLOSE)
+}
+
+/// The socket enters a state; the first FIN tells who closes.
+#[inline(always)]
+pub fn enter(state: &mut ConnectionState, new: u8) {
+    state.tcp_state = new;
+    if state.closed_by == CLOSED_BY_NOBODY {
+        match new {
+            tcp_state::FIN_WAIT1 => state.closed_by = CLOSED_BY_LOCAL,
+            tcp_state::CLOSE_WAIT => state.closed_by = CLOSED_BY_REMOTE,
+            _ => {}
+        }
+    }
+}
+
 /// The socket goes from state `old` to `new`: sets the marks, finds who closed first, reports.
 #[inline(always)]
 pub fn transition(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new: u8) {
     let state = &mut event.state;
-    state.tcp_state = new;
-    match new {
-        tcp_state::ESTABLISHED if state.established_ns == 0 => {
-            state.established_ns = now();
-            report(event, tcp, CONNECTION_ESTABLISHED);
+    enter(state, new);
+    if new == tcp_state::ESTABLISHED && state.established_ns == 0 {
+        state.established_ns = now();
+        report(event, tcp, CONNECTION_ESTABLISHED);
+    } else if new == tcp_state::CLOSE {
+        let sk: *const Sock = tcp.cast();
+        state.closed_ns = now();
+        state.error = Sock::error(sk);
+        if Sock::fin_received(sk) {
+            state.flags |= FLAG_FIN_RECEIVED;
         }
-        tcp_state::FIN_WAIT1 if state.closed_by == CLOSED_BY_NOBODY => state.closed_by = CLOSED_BY_LOCAL,
-        tcp_state::CLOSE_WAIT if state.closed_by == CLOSED_BY_NOBODY => state.closed_by = CLOSED_BY_REMOTE,
-        tcp_state::CLOSE => {
-            let sk: *const Sock = tcp.cast();
-            state.closed_ns = now();
-            state.error = Sock::error(sk);
-            if Sock::fin_received(sk) {
-                state.flags |= FLAG_FIN_RECEIVED;
-            }
-            if state.closed_by == CLOSED_BY_NOBODY {
-                state.closed_by = closed_by(old, state.error);
-            }
-            report(event, tcp, CONNECTION_CLOSE);
+        if state.closed_by == CLOSED_BY_NOBODY {
+            state.closed_by = closed_by(old, state.error);
         }
-        _ => {}
+        report(event, tcp, CONNECTION_CLOSE);
     }
 }
 
@@ -193,12 +206,10 @@ fn closed_by(old: u8, error: u16) -> u8 {
     }
 }
 
-/// Reports a connection that moves, at most every [`UPDATE_INTERVAL_NS`]; `now` may be coarse.
+/// A connection that moves reports again after [`UPDATE_INTERVAL_NS`]; `now` may be coarse.
 #[inline(always)]
-pub fn report_if_due(event: &mut ConnectionEvent, tcp: *const TcpSock, now: u64) {
-    if now.saturating_sub(event.state.reported_ns) >= UPDATE_INTERVAL_NS {
-        report(event, tcp, CONNECTION_UPDATE);
-    }
+pub fn is_due(state: &ConnectionState, now: u64) -> bool {
+    now.saturating_sub(state.reported_ns) >= UPDATE_INTERVAL_NS
 }
 
 /// Sends the state as it is now.

@@ -2,7 +2,7 @@
 
 use agent_ebpf::{
     connection::{ROLE_LISTENER, tcp_state},
-    event::SYNACK_RETRANSMIT,
+    event::{CONNECTION_UPDATE, SYNACK_RETRANSMIT},
 };
 use aya_ebpf::{
     bindings::BPF_NOEXIST, helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint,
@@ -41,7 +41,9 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
             RetransmitReason::Other => retransmits.other += segments,
         }
     }
-    socket::report_if_due(event, tcp, socket::now());
+    if socket::is_due(&event.state, socket::now()) {
+        socket::report(event, tcp, CONNECTION_UPDATE);
+    }
     0
 }
 

@@ -2,7 +2,7 @@
 
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
-    event::{CONNECTION_OPEN, LISTENER_OPEN},
+    event::{CONNECTION_OPEN, CONNECTION_UPDATE, LISTENER_OPEN},
 };
 use aya_ebpf::{
     EbpfContext as _,
@@ -121,9 +121,15 @@ fn listening(ctx: &SockOpsContext) {
 #[inline(always)]
 fn state_changed(ctx: &SockOpsContext) {
     let Some(sk) = sk(ctx) else { return };
-    let Some(event) = socket::find(sk) else { return };
-    let Some(tcp) = TcpSock::of(sk) else { return };
-    socket::transition(event, tcp, ctx.arg(0) as u8, ctx.arg(1) as u8);
+    let Some(event) = socket::find(sk) else {
+        return;
+    };
+    let (old, new) = (ctx.arg(0) as u8, ctx.arg(1) as u8);
+    if !socket::reports(new) {
+        socket::enter(&mut event.state, new);
+    } else if let Some(tcp) = TcpSock::of(sk) {
+        socket::transition(event, tcp, old, new);
+    }
 }
 
 /// An ACK gave a raw sample: the argument from 6.10 on, RACK's before. Never `srtt_us`, which is older than the sample.
@@ -135,14 +141,23 @@ fn rtt_sample(ctx: &SockOpsContext) {
         // A child before it was accepted, with its listener's copy: the sample is taken there.
         return;
     }
-    let Some(tcp) = TcpSock::of(sk) else { return };
-    let raw = ctx.arg(0);
-    let sample = if raw != 0 { raw } else { TcpSock::last_rtt_us(tcp) };
-    if sample != 0 {
-        socket::add_rtt_sample(&mut event.state.rtt, sample);
-    }
     // SAFETY: no preconditions.
-    socket::report_if_due(event, tcp, unsafe { bpf_ktime_get_coarse_ns() });
+    let due = socket::is_due(&event.state, unsafe { bpf_ktime_get_coarse_ns() });
+    let raw = ctx.arg(0);
+    if raw != 0 {
+        socket::add_rtt_sample(&mut event.state.rtt, raw);
+        if !due {
+            return;
+        }
+    }
+    let Some(tcp) = TcpSock::of(sk) else { return };
+    let last = TcpSock::last_rtt_us(tcp);
+    if raw == 0 && last != 0 {
+        socket::add_rtt_sample(&mut event.state.rtt, last);
+    }
+    if due {
+        socket::report(event, tcp, CONNECTION_UPDATE);
+    }
 }
 
 #[inline(always)]
