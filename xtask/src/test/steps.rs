@@ -22,20 +22,6 @@ const SCENARIO: Duration = Duration::from_mins(5);
 /// How long the demo is shown.
 const DEMO: &str = "15s";
 
-/// Scenarios with the options that make them short.
-const SCENARIOS: &[(&str, &[&str])] = &[
-    ("connect", &[]),
-    ("failures", &[]),
-    ("stuck", &[]),
-    ("trace", &[]),
-    ("existing", &[]),
-    ("overflow", &[]),
-    ("degrade", &[]),
-    ("churn", &[]),
-    ("flood", &["--seconds", "10"]),
-    ("replay", &["--seconds", "5"]),
-];
-
 /// Falsified output that a scenario must catch: one of each kind here, all of them in the long form of the lab.
 const SABOTAGE: &[(&str, &str)] = &[
     ("connect", "shift"),
@@ -76,7 +62,7 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
             command
         }
     };
-    for (name, options) in SCENARIOS {
+    for (name, options) in vm::SCENARIOS {
         let mut command = command(&[name]);
         command.args(*options);
         add(

@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     consent: setup::Consent,
 }
 
-/// Scenarios that fit an emulated machine, with their options there: few connections, short floods.
+/// Every scenario with the options that make it short: what `test` runs here, and what fits an emulated machine.
 pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("connect", &[]),
     ("failures", &[]),
@@ -49,7 +49,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("overflow", &[]),
     ("degrade", &[]),
     ("churn", &[]),
-    ("flood", &["--seconds", "5"]),
+    ("flood", &["--seconds", "10"]),
     ("replay", &["--seconds", "5"]),
 ];
 
