@@ -18,6 +18,8 @@ use crate::{
 const WAKE_FRACTION: u64 = 8;
 /// Crossing the threshold wakes once: later events find more than this beyond it. Larger than any event.
 const WAKE_WINDOW: u64 = 4096;
+/// A full bucket is this part of a ring's other half: larger ones would let one cgroup fill it at once.
+const BURSTS: u64 = 8;
 const SECOND_NS: u64 = 1_000_000_000;
 
 /// The ring of connection events.
@@ -53,7 +55,8 @@ fn send<T>(ring: *mut c_void, ring_bytes: u64, kind: u32, cgroup_id: u64, event:
     unsafe { add(&raw mut (*counts).attempts) };
     // SAFETY: a ring's address is its map.
     let pending = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
-    if pending > ring_bytes / 2 && !has_share(cgroup_id, kind) {
+    let burst = ring_bytes / 2 / size_of::<T>() as u64 / BURSTS;
+    if pending > ring_bytes / 2 && !has_share(cgroup_id, kind, burst) {
         // SAFETY: as above.
         unsafe { add(&raw mut (*counts).throttled) };
         return;
@@ -82,7 +85,7 @@ pub fn count_failure(index: u32) {
 ///
 /// Two CPUs may take the same token; the bucket bounds a flood, it does not meter it.
 #[inline(always)]
-fn has_share(cgroup_id: u64, kind: u32) -> bool {
+fn has_share(cgroup_id: u64, kind: u32, burst: u64) -> bool {
     let rate = settings::share_per_second();
     let key = ShareKey {
         cgroup_id,
@@ -93,7 +96,7 @@ fn has_share(cgroup_id: u64, kind: u32) -> bool {
     let now = unsafe { bpf_ktime_get_ns() };
     let Some(share) = SHARES.get_ptr_mut(key) else {
         let full = Share {
-            tokens: rate,
+            tokens: burst,
             refilled_ns: now,
             throttled: 0,
         };
@@ -103,7 +106,7 @@ fn has_share(cgroup_id: u64, kind: u32) -> bool {
     let share = unsafe { &mut *share };
     let earned = (now.saturating_sub(share.refilled_ns)).min(SECOND_NS) * rate / SECOND_NS;
     if earned > 0 {
-        share.tokens = (share.tokens + earned).min(rate);
+        share.tokens = (share.tokens + earned).min(burst);
         share.refilled_ns = now;
     }
     if share.tokens == 0 {
