@@ -1,5 +1,7 @@
 //! Per-socket state: kept in the socket's storage by the kernel programs, copied whole into each connection event.
 
+use crate::timeline::Timeline;
+
 /// [`ConnectionState::role`]: this side called `connect`.
 pub const ROLE_CLIENT: u8 = 1;
 /// [`ConnectionState::role`]: the socket came out of a listener.
@@ -159,8 +161,10 @@ pub struct ConnectionState {
     pub reserved: [u8; 6],
     /// Name of the process that called `connect` or `listen` (its main thread's), NUL-padded.
     pub comm: [u8; 16],
+    /// TLS, request, answer and turns, as they passed on the wire.
+    pub timeline: Timeline,
 }
 
 /// Storage is charged to the application's socket memory: the contract allows 512 bytes.
 const _: () = assert!(size_of::<ConnectionState>() <= 512);
-const _: () = assert!(size_of::<ConnectionState>() == 248);
+const _: () = assert!(size_of::<ConnectionState>() == 480);

@@ -14,6 +14,8 @@ pub const CONNECTION_CLOSE: u32 = 4;
 pub const SYNACK_RETRANSMIT: u32 = 5;
 /// A listening socket appeared (`state.tcp_state == LISTEN`) or was found by the iterator.
 pub const LISTENER_OPEN: u32 = 6;
+/// First bytes of a conversation: [`crate::hello::HelloHeader`] and the bytes.
+pub const HELLO_BYTES: u32 = 7;
 /// A process was forked: [`crate::process::ForkEvent`].
 pub const PROCESS_FORK: u32 = 16;
 /// A process executed a program: [`crate::process::ExecEvent`].
@@ -38,6 +40,7 @@ pub const fn kind_name(kind: u32) -> Option<&'static str> {
         CONNECTION_CLOSE => "connection_close",
         SYNACK_RETRANSMIT => "synack_retransmit",
         LISTENER_OPEN => "listener_open",
+        HELLO_BYTES => "hello_bytes",
         PROCESS_FORK => "process_fork",
         PROCESS_EXEC => "process_exec",
         PROCESS_EXIT => "process_exit",

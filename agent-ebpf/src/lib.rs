@@ -7,9 +7,11 @@
 pub mod connection;
 pub mod event;
 pub mod fields;
+pub mod hello;
 pub mod loss;
 pub mod process;
 pub mod scope;
+pub mod timeline;
 
 #[cfg(feature = "user")]
 mod user {

@@ -1,0 +1,111 @@
+//! What passes on the wire of one connection, as far as its phases need it: part of the socket's state.
+//!
+//! *Forward* is the direction of the client's bytes, *backward* that of the server's, whichever side is observed. Marks
+//! are set when bytes pass the observed socket, at the next expected sequence number only.
+
+/// [`Timeline::protocol`]: no payload yet.
+pub const PROTOCOL_NONE: u8 = 0;
+/// [`Timeline::protocol`]: payload that is neither TLS nor HTTP/1.
+pub const PROTOCOL_OTHER: u8 = 1;
+/// [`Timeline::protocol`]: the first forward payload begins with a method of HTTP/1.
+pub const PROTOCOL_HTTP1: u8 = 2;
+/// [`Timeline::protocol`]: a `ClientHello` was seen, first or after cleartext (CONNECT, STARTTLS).
+pub const PROTOCOL_TLS: u8 = 3;
+
+/// [`Timeline::flags`]: the agreed cipher suite is one of TLS 1.3.
+pub const TIMELINE_TLS13: u8 = 1;
+/// [`Timeline::flags`]: the server asked for another `ClientHello` (`HelloRetryRequest`).
+pub const TIMELINE_RETRIED: u8 = 1 << 1;
+/// [`Timeline::flags`]: TLS began after cleartext payload.
+pub const TIMELINE_UPGRADED: u8 = 1 << 2;
+/// [`Timeline::flags`]: the client's `ChangeCipherSpec` of TLS 1.2 passed.
+pub const TIMELINE_FORWARD_CCS: u8 = 1 << 3;
+/// [`Timeline::flags`]: the server's `ChangeCipherSpec` of TLS 1.2 passed; before the client's in a resumed session.
+pub const TIMELINE_BACKWARD_CCS: u8 = 1 << 4;
+/// [`Timeline::flags`]: TLS 1.2, the server's `ChangeCipherSpec` came first: an abbreviated handshake.
+pub const TIMELINE_RESUMED12: u8 = 1 << 5;
+/// [`Timeline::flags`]: the log of answers skipped bytes (reordered or lost): what follows is not certain.
+pub const TIMELINE_GAP: u8 = 1 << 6;
+/// [`Timeline::flags`]: application data was sent before the handshake was done (0-RTT).
+pub const TIMELINE_EARLY_DATA: u8 = 1 << 7;
+
+/// [`AnswerRecord::flags`]: its segment acknowledges the first byte of the request (server role: the request had come).
+pub const ANSWER_ACKS_REQUEST: u8 = 1;
+/// [`AnswerRecord::flags`]: the record begins its segment.
+pub const ANSWER_STARTS_SEGMENT: u8 = 1 << 1;
+
+/// Answer records that are logged after `tls_done`.
+pub const ANSWERS: usize = 8;
+/// Latest turns that are kept; an event leaves each time all of them are new.
+pub const RECENT_TURNS: usize = 16;
+
+/// One TLS record that came backward after `tls_done`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AnswerRecord {
+    /// Microseconds since `tls_done`, or since `request` when that came first.
+    pub after_us: u32,
+    /// Length in the record's header: the ciphertext without the 5 bytes of the header.
+    pub length: u16,
+    /// Content type in the record's header: 23 for application data, and for everything in TLS 1.3.
+    pub content_type: u8,
+    /// Bits `ANSWER_*`.
+    pub flags: u8,
+}
+
+/// Marks, log of answers and turns of one connection. Times are `bpf_ktime_get_ns`; 0 is "not seen".
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeline {
+    /// First byte of the (first) `ClientHello` record.
+    pub client_hello_ns: u64,
+    /// First byte of the last `ServerHello` record.
+    pub server_hello_ns: u64,
+    /// Both Finished have passed.
+    pub tls_done_ns: u64,
+    /// First forward application byte after `tls_done`, or of the connection without TLS.
+    pub request_ns: u64,
+    /// First backward payload that acknowledges the request, without TLS; with TLS the log of answers tells.
+    pub first_byte_ns: u64,
+    /// The open turn began; 0 when none is open.
+    pub turn_ns: u64,
+    /// Under which the hello bytes were sent ([`crate::hello::HelloHeader::stream`]); 0: the socket's cookie.
+    pub hello_stream: u64,
+    /// Turns that were timed.
+    pub turns: u32,
+    /// Turns that began before the last one was answered: counted, not timed.
+    pub turns_overlapping: u32,
+    /// Latest turns, microseconds; turn number `n`, from 0, is at `n % RECENT_TURNS`.
+    pub recent_turns_us: [u32; RECENT_TURNS],
+    /// First records after `tls_done` in the direction of the answer.
+    pub answers: [AnswerRecord; ANSWERS],
+    /// Number of `answers` that are filled.
+    pub answer_count: u8,
+    /// One of the `PROTOCOL_*`.
+    pub protocol: u8,
+    /// Bits `TIMELINE_*`.
+    pub flags: u8,
+    /// Where the kernel's machine is; of no meaning to anybody else.
+    pub step: u8,
+    /// Cipher suite in the `ServerHello` (IANA number); 0 before.
+    pub cipher: u16,
+    /// Description of a plaintext alert (RFC 8446 section 6), when `alert_level` is set.
+    pub alert_description: u8,
+    /// Level of a plaintext alert: 1 warning, 2 fatal; 0 for none. Plus 128 when it came backward.
+    pub alert_level: u8,
+    /// Kernel's machine: sequence number after the request's first byte.
+    pub request_seq: u32,
+    /// Kernel's machine: sequence number after the first byte of the open turn.
+    pub turn_seq: u32,
+    /// Kernel's machine: next expected sequence number of each direction, forward first.
+    pub next_seq: [u32; 2],
+    /// Kernel's machine: where the next record begins, in each direction.
+    pub record_seq: [u32; 2],
+    /// Kernel's machine: hello bytes sent to userspace, in each direction.
+    pub hello_bytes: [u16; 2],
+    /// Kernel's machine.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<AnswerRecord>() == 8);
+const _: () = assert!(size_of::<Timeline>() == 232);
