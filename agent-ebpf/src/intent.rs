@@ -1,11 +1,16 @@
 //! Connects that have not sent a SYN yet, by thread: for the ends of connect calls that cannot find the socket.
 
+use core::ptr;
+
 use agent_ebpf::{
     connection::{ConnectionState, FLAG_MPTCP},
     event::ConnectionEvent,
     loss::INTENTS_FULL,
 };
-use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_get_current_pid_tgid};
+use aya_ebpf::{
+    bindings::BPF_ANY,
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_map_update_elem},
+};
 
 use crate::{kernel::Task, maps::INTENTS, output, settings};
 
@@ -19,7 +24,21 @@ fn is_matched_by_thread(state: &ConnectionState) -> bool {
 /// This thread is about to connect.
 #[inline(always)]
 pub fn remember(event: &ConnectionEvent) {
-    if is_matched_by_thread(&event.state) && INTENTS.insert(thread(), *event, u64::from(BPF_ANY)).is_err() {
+    if !is_matched_by_thread(&event.state) {
+        return;
+    }
+    let thread = thread();
+    // By pointer: a copy of the event has no room on the stack.
+    // SAFETY: key and value are what the map holds.
+    let result = unsafe {
+        bpf_map_update_elem(
+            ptr::from_ref(&INTENTS).cast_mut().cast(),
+            (&raw const thread).cast_mut().cast(),
+            ptr::from_ref(event).cast_mut().cast(),
+            u64::from(BPF_ANY),
+        )
+    };
+    if result != 0 {
         output::count_failure(INTENTS_FULL);
     }
 }

@@ -112,13 +112,13 @@ pub fn identify_remote(state: &mut ConnectionState, request: *const Sock) {
 /// A listener's child is about to be established; its storage is a copy of the listener's, or new and empty.
 #[inline(always)]
 pub fn accepted(state: &mut ConnectionState, tcp: *const TcpSock, cookie: u64) {
-    let listener = *state;
+    let (listens, listener_cookie, pid, comm) = (state.role == ROLE_LISTENER, state.cookie, state.pid, state.comm);
     restart(state, cookie, ROLE_SERVER);
     state.attempt = 1;
-    if listener.role == ROLE_LISTENER {
-        state.listener_cookie = listener.cookie;
-        state.pid = listener.pid;
-        state.comm = listener.comm;
+    if listens {
+        state.listener_cookie = listener_cookie;
+        state.pid = pid;
+        state.comm = comm;
         state.flags = FLAG_LISTENER_OWNER;
     }
     identify(state, tcp);

@@ -2,10 +2,13 @@
 
 use agent_ebpf::{
     connection::{ROLE_LISTENER, tcp_state},
-    event::{CONNECTION_UPDATE, SYNACK_RETRANSMIT},
+    event::{CONNECTION_UPDATE, ConnectionEvent, SYNACK_RETRANSMIT},
 };
 use aya_ebpf::{
-    bindings::BPF_NOEXIST, helpers::generated::bpf_get_socket_cookie, macros::btf_tracepoint,
+    bindings::BPF_NOEXIST,
+    btf_maps::PerCpuArray,
+    helpers::generated::bpf_get_socket_cookie,
+    macros::{btf_map, btf_tracepoint},
     programs::BtfTracePointContext,
 };
 
@@ -14,6 +17,11 @@ use crate::{
     maps::SYNACKS,
     settings, socket,
 };
+
+/// Room for a listener's state with the peer of one request: too large for the stack. The tracepoint runs in softirq
+/// (the request's timer, a SYN that came again), where a second one cannot come in between on the same CPU.
+#[btf_map]
+static SCRATCH_SYNACK: PerCpuArray<ConnectionEvent, 1> = PerCpuArray::new();
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
@@ -58,9 +66,14 @@ pub fn tcp_retransmit_synack(ctx: BtfTracePointContext) -> i32 {
     let _kept_from_the_first_time =
         SYNACKS.insert(cookie, RequestSock::first_synack_ns(request), u64::from(BPF_NOEXIST));
     if event.state.role == ROLE_LISTENER {
-        let mut copy = *event;
+        let Some(copy) = SCRATCH_SYNACK.get_ptr_mut(0) else {
+            return 0;
+        };
+        // SAFETY: this CPU's own entry; the listener's storage is another place.
+        let copy = unsafe { &mut *copy };
+        *copy = *event;
         socket::identify_remote(&mut copy.state, request.cast());
-        socket::send(&mut copy, SYNACK_RETRANSMIT);
+        socket::send(copy, SYNACK_RETRANSMIT);
     }
     0
 }
