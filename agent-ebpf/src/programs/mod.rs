@@ -7,6 +7,7 @@
 
 mod connect;
 mod existing;
+mod open;
 mod process;
 mod retransmit;
 mod sock_ops;

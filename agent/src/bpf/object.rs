@@ -140,12 +140,12 @@ impl Object {
             .filter_map(|name| self.ebpf.program(name).map(|program| (*name, program)))
     }
 
-    /// The socket iterator, when it is loaded.
-    pub(super) fn iterator(&mut self) -> Option<&mut Iter> {
-        if !self.attached.contains("iter_tcp") {
+    /// An iterator, when it is loaded.
+    pub(super) fn iterator(&mut self, name: &str) -> Option<&mut Iter> {
+        if !self.attached.contains(name) {
             return None;
         }
-        self.ebpf.program_mut("iter_tcp")?.try_into().ok()
+        self.ebpf.program_mut(name)?.try_into().ok()
     }
 
     pub(super) fn take_ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, BpfError> {
