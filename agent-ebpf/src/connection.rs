@@ -193,4 +193,4 @@ impl ConnectionState {
 
 /// Storage is charged to the application's socket memory: the contract allows 512 bytes.
 const _: () = assert!(size_of::<ConnectionState>() <= 512);
-const _: () = assert!(size_of::<ConnectionState>() == 488);
+const _: () = assert!(size_of::<ConnectionState>() == 472);

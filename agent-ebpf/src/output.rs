@@ -4,7 +4,7 @@ use core::{ffi::c_void, mem::size_of};
 
 use agent_ebpf::{
     connection::TcpCounters,
-    event::{ConnectionEvent, EventHeader},
+    event::{ConnectionEvent, EventHeader, HELLO_BYTES},
     loss::{EventCounts, Share, ShareKey},
 };
 use aya_ebpf::{
@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{CONNECTIONS, COUNTS, FAILURES, PROCESSES, SHARES},
+    maps::{CONNECTIONS, COUNTS, FAILURES, HELLOS, PROCESSES, SHARES},
     settings,
 };
 
@@ -96,10 +96,10 @@ fn admit(
 
 /// Sends a copy of an open connection's state, unless it has closed meanwhile; `true` when it is on its way.
 ///
-/// For the walk, which holds no lock. Its place in the ring is taken first and the state looked at then, so whatever it
+/// For callers that hold no lock. Its place in the ring is taken first and the state looked at then, so whatever it
 /// says of an open connection stands before that connection's CLOSE.
 #[inline(always)]
-pub fn send_open(kind: u32, time_ns: u64, event: *const ConnectionEvent, counters: &TcpCounters) -> bool {
+pub fn send_open(kind: u32, time_ns: u64, event: *const ConnectionEvent, counters: Option<&TcpCounters>) -> bool {
     const SIZE: u64 = size_of::<ConnectionEvent>() as u64;
     let Some(counts) = COUNTS.get_ptr_mut(kind) else {
         return false;
@@ -131,11 +131,45 @@ pub fn send_open(kind: u32, time_ns: u64, event: *const ConnectionEvent, counter
             size: SIZE as u32,
             time_ns,
         };
-        (*room).state.counters = *counters;
+        if let Some(counters) = counters {
+            (*room).state.counters = *counters;
+        }
         (*room).state.reported_ns = time_ns;
         bpf_ringbuf_submit(room.cast(), flags);
     }
     true
+}
+
+/// Sends what `fill` puts into the room of one hello chunk; nothing when it says `false`.
+#[inline(always)]
+pub fn fill_hello<T>(cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
+    let Some(counts) = COUNTS.get_ptr_mut(HELLO_BYTES) else {
+        return;
+    };
+    let bytes = size_of::<T>() as u64;
+    let ring = ring(&HELLOS);
+    let Some(flags) = admit(
+        ring,
+        settings::hello_ring_bytes(),
+        HELLO_BYTES,
+        cgroup_id,
+        bytes,
+        counts,
+    ) else {
+        return;
+    };
+    // SAFETY: a ring's address is its map; what is reserved is submitted or discarded once.
+    unsafe {
+        let room = bpf_ringbuf_reserve(ring, bytes, 0).cast::<T>();
+        if room.is_null() {
+            add(&raw mut (*counts).ring_full, 1);
+        } else if fill(room) {
+            bpf_ringbuf_submit(room.cast(), flags);
+        } else {
+            bpf_ringbuf_discard(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
+            add(&raw mut (*counts).attempts, u64::MAX);
+        }
+    }
 }
 
 /// Counts a failure that is no event.

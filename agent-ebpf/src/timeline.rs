@@ -26,7 +26,8 @@ pub const TIMELINE_BACKWARD_CCS: u8 = 1 << 4;
 pub const TIMELINE_RESUMED12: u8 = 1 << 5;
 /// [`Timeline::flags`]: the log of answers skipped bytes (reordered or lost): what follows is not certain.
 pub const TIMELINE_GAP: u8 = 1 << 6;
-/// [`Timeline::flags`]: application data was sent before the handshake was done (0-RTT).
+/// [`Timeline::flags`]: the first request is not timed: it was sent before the handshake was done (0-RTT), or before
+/// hopline.
 pub const TIMELINE_EARLY_DATA: u8 = 1 << 7;
 
 /// [`AnswerRecord::flags`]: its segment acknowledges the first byte of the request (server role: the request had come).
@@ -36,8 +37,8 @@ pub const ANSWER_STARTS_SEGMENT: u8 = 1 << 1;
 
 /// Answer records that are logged after `tls_done`.
 pub const ANSWERS: usize = 8;
-/// Latest turns that are kept; an event leaves each time all of them are new.
-pub const RECENT_TURNS: usize = 12;
+/// Latest turns that are kept; an event leaves each time all of them are new. A power of two.
+pub const RECENT_TURNS: usize = 8;
 
 /// One TLS record that came backward after `tls_done`.
 #[repr(C)]
@@ -113,9 +114,11 @@ pub struct Timeline {
     pub backward_last: u8,
     /// Machine's own: which Finished have passed.
     pub finished: u8,
+    /// Machine's own: all turns that are kept are new.
+    pub turns_full: u8,
     /// Unused, zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<AnswerRecord>() == 8);
-const _: () = assert!(size_of::<Timeline>() == 240);
+const _: () = assert!(size_of::<Timeline>() == 224);

@@ -15,7 +15,7 @@ use crate::{
     inside,
     kernel::{Sock, TcpSock},
     maps::LISTENING,
-    settings, socket,
+    phases, settings, socket,
 };
 
 const SOL_TCP: i32 = 6;
@@ -70,6 +70,7 @@ pub extern "C" fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
         CONNECTION_OPEN
     };
     state.flags |= FLAG_LATE;
+    phases::begin_unseen(&mut state.timeline);
     if !settings::state_by_tracing() && ask_for_callbacks(tcp) {
         state.flags |= FLAG_CALLBACKS;
     }

@@ -12,3 +12,4 @@ mod process;
 mod retransmit;
 mod sock_ops;
 mod state;
+mod wire;

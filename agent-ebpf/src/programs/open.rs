@@ -54,7 +54,7 @@ pub extern "C" fn iter_open(ctx: *const IterStorageContext) -> i32 {
             || silent_ns >= UPDATE_INTERVAL_NS && segments != state.reported_segments
     };
     let kind = if first { CONNECTION_OPEN } else { CONNECTION_UPDATE };
-    if news && output::send_open(kind, now, value, &counters) {
+    if news && output::send_open(kind, now, value, Some(&counters)) {
         // These are this walk's alone.
         state.reported_progress = progress;
         state.reported_segments = segments;

@@ -16,7 +16,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    intent,
+    early, intent,
     kernel::{Sock, TcpSock},
     maps::CONNECT_STARTED,
     owner, settings, socket,
@@ -93,6 +93,7 @@ fn accepted(ctx: &SockOpsContext) {
         return;
     };
     socket::accepted(&mut event.state, tcp, cookie(ctx));
+    early::adopt(&mut event.state);
     // ESTABLISHED follows at once, or later for TCP Fast Open: the state callback marks both.
     call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
     event.state.flags |= FLAG_CALLBACKS;

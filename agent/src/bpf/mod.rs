@@ -41,6 +41,8 @@ pub struct ProbeOptions {
 pub struct Rings {
     /// Connection events.
     pub connections: RingBuf<MapData>,
+    /// First bytes of conversations.
+    pub hellos: RingBuf<MapData>,
     /// Process and cgroup events.
     pub processes: RingBuf<MapData>,
 }
@@ -82,6 +84,7 @@ impl Probes {
     pub fn take_rings(&mut self) -> Result<Rings, BpfError> {
         Ok(Rings {
             connections: self.object.take_ring("CONNECTIONS")?,
+            hellos: self.object.take_ring("HELLOS")?,
             processes: self.object.take_ring("PROCESSES")?,
         })
     }

@@ -4,7 +4,7 @@ use super::{
     BpfError, ProbeOptions,
     btf::Kernel,
     cgroup::Scope,
-    object::{Attachment, Object},
+    object::{Attachment, INGRESS as INGRESS_TARGET, Object},
 };
 use crate::selfmetrics::FeatureState;
 
@@ -55,6 +55,14 @@ const ITER_TCP: Attachment = Attachment {
 const ITER_OPEN: Attachment = Attachment {
     name: "iter_open",
     target: "bpf_sk_storage_map",
+};
+const INGRESS: Attachment = Attachment {
+    name: "ingress",
+    target: INGRESS_TARGET,
+};
+const EGRESS: Attachment = Attachment {
+    name: "egress",
+    target: "",
 };
 const FORK: Attachment = Attachment {
     name: "sched_process_fork",
@@ -210,6 +218,13 @@ const FEATURES: &[(&str, &[Choice])] = &[
             },
             SET_STATE_HOOK,
         ],
+    ),
+    (
+        "payload",
+        &[Choice {
+            hook: "cgroup_skb/{ingress,egress}",
+            programs: &[INGRESS, EGRESS],
+        }],
     ),
     (
         "failure_before_syn",
