@@ -12,7 +12,7 @@ use agent_ebpf::{
 };
 
 use crate::{
-    aggregate::{DestinationId, DestinationKey, Ended, Name, PipelineCounts, Retransmit, Series, Snapshot},
+    aggregate::{DestinationId, DestinationKey, Ended, Name, PipelineCounts, Retransmit, Series, Snapshot, WaitPhase},
     attribution::{Attribution, Cgroup, Process},
     connection::{
         Admission, ClosedBy, ConnectionRecord, Endpoints, Entry, Outcome, Phase, Role, Table, TcpState, Waiting,
@@ -170,7 +170,7 @@ impl Pipeline {
         });
         for waiting in self.waiting.shown() {
             if let Some(entry) = self.connections.get(waiting.cookie) {
-                self.series.waits(entry.attached.destination);
+                self.series.waits(entry.attached.destination, WaitPhase::Tcp, now_ns);
             }
         }
         if self.collect {
@@ -207,7 +207,7 @@ impl Pipeline {
             .filter(|waiting| still_waits(&self.connections, waiting))
             .filter_map(|waiting| {
                 let entry = self.connections.get(waiting.cookie)?;
-                Some((entry.attached.destination, waiting.since_ns))
+                Some((entry.attached.destination, WaitPhase::Tcp, waiting.since_ns))
             })
             .collect();
         let (processes, processes_evicted) = self.attribution.process_counts();
@@ -510,12 +510,14 @@ fn key(role: Role, owner: &Process, state: &ConnectionState) -> DestinationKey {
                 role,
                 name: Name::Address(wanted.address),
                 port: wanted.port,
+                source: None,
             }
         }
         Role::Server => DestinationKey {
             role,
             name: Name::Process(owner.name()),
             port: endpoints.local.port,
+            source: None,
         },
     }
 }
