@@ -137,10 +137,12 @@ fn the_busy_and_the_troubled_take_the_names_of_the_calm() {
         trouble(&mut series, id);
         series.advance(10 * SECOND);
         // The id of a connection that is open already leads to the new name.
-        let before = series.expired[0].connects();
-        assert!(before > 0, "{what}: somebody lost its name");
         series.connected(id, Outcome::Reset, 10 * SECOND);
         assert!(has_name(&series, "new.example"), "{what}");
+        // The rest of its families needs more room than is free.
+        connection(&mut series, host("new.example"), Outcome::Ok, 10 * SECOND);
+        series.advance(12 * SECOND);
+        assert!(series.expired[0].connects() > 0, "{what}: nobody lost its name");
         check_sums(&series, Series::MIN_SERIES);
     }
 }
@@ -162,7 +164,7 @@ fn who_comes_back_starts_from_zero() {
         .iter()
         .find(|one| &*one.labels.destination == "10.0.0.1");
     let connects = back.expect("it is the busiest").counters.connects();
-    assert!((1..60).contains(&connects), "{connects}");
+    assert!((1..=60).contains(&connects), "{connects}");
     check_sums(&series, Series::MIN_SERIES);
 }
 
@@ -275,7 +277,7 @@ fn random_observations_keep_the_sums() {
     let mut now_ns = SECOND;
     let mut open: Vec<(DestinationId, DestinationId, TcpState)> = Vec::new();
     let mut ids = Vec::new();
-    for step in 0..200_000_u64 {
+    for step in 0..24_000_u64 {
         now_ns += random.below(SECOND / 10);
         if ids.is_empty() || random.below(3) == 0 {
             // A few destinations are much busier than the rest.
@@ -336,7 +338,7 @@ fn random_observations_keep_the_sums() {
             let shown: u64 = snapshot.destinations.iter().flat_map(|one| one.active).sum();
             assert_eq!(shown, open.len() as u64);
         }
-        if step % 50_000 == 49_999 {
+        if step % 6_000 == 5_999 {
             now_ns += 3 * 3_600 * SECOND;
             series.expire(now_ns);
             check_sums(&series, 1_500);
