@@ -19,7 +19,6 @@ use crate::{
     kernel::from_one_to,
     output, records,
     segment::Segment,
-    socket,
 };
 
 /// [`Timeline::stage`]: no forward payload yet.

@@ -83,6 +83,7 @@ impl Pipeline {
         let kept = attached.facts.take();
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
         let named = attached.named
+            || role == Role::Server
             || talk::is_named(state, facts)
             || state.established_ns != 0 && now_ns.saturating_sub(state.established_ns) > UNNAMED_NS
             || late(state);

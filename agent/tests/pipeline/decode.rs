@@ -1,6 +1,11 @@
 //! Bytes to events: every kind, every truncation, and bytes that are no event.
 use super::events::{Random, bytes, cgroup, client, close, connection, exec, exit, fork, listener};
-use agent_ebpf::event::{CONNECTION_CLOSE, CONNECTION_OPEN, KINDS, LISTENER_OPEN, SYNACK_RETRANSMIT, kind_name};
+use agent_ebpf::{
+    event::{
+        CONNECTION_CLOSE, CONNECTION_OPEN, EventHeader, HELLO_BYTES, KINDS, LISTENER_OPEN, SYNACK_RETRANSMIT, kind_name,
+    },
+    hello::HelloHeader,
+};
 use hopline::decode::{DecodeError, Event, decode};
 
 fn one_of_each() -> Vec<Vec<u8>> {
@@ -17,8 +22,9 @@ fn one_of_each() -> Vec<Vec<u8>> {
 }
 
 /// An event back to bytes, so that every field is compared.
-fn encode(event: &Event) -> Vec<u8> {
+fn encode(event: &Event<'_>) -> Vec<u8> {
     match event {
+        Event::Hello(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::Connection(event) => bytes(event),
         Event::Fork(event) => bytes(event),
         Event::Exec(event) => bytes(event.as_ref()),
@@ -55,6 +61,33 @@ fn every_truncation_is_named() {
 }
 
 #[test]
+fn a_chunk_has_the_room_it_was_given() {
+    let header = HelloHeader {
+        header: EventHeader {
+            kind: HELLO_BYTES,
+            size: 40 + 512,
+            time_ns: 1,
+        },
+        stream: 7,
+        cgroup_id: 0,
+        offset: 0,
+        length: 3,
+        direction: 0,
+        protocol: 3,
+    };
+    let sample = [bytes(&header), vec![0xaa; 512]].concat();
+    assert_eq!(decode(&sample), Ok(Event::Hello(header, &[0xaa; 3])));
+    for length in 16..sample.len() {
+        assert!(decode(&sample[..length]).is_err(), "{length}");
+    }
+    for length in [513_u16, u16::MAX] {
+        let long = HelloHeader { length, ..header };
+        let sample = [bytes(&long), vec![0xaa; 512]].concat();
+        assert!(matches!(decode(&sample), Err(DecodeError::WrongSize { .. })));
+    }
+}
+
+#[test]
 fn sizes_that_disagree() {
     for sample in one_of_each() {
         let longer = [sample.clone(), vec![0]].concat();
@@ -78,6 +111,7 @@ fn sizes_that_disagree() {
 #[test]
 fn only_named_kinds_are_known() {
     for kind in (0..=KINDS as u32).chain([u32::MAX]) {
+        // Long enough for any kind; a chunk's own length is that of nothing.
         let mut sample = close(1, client(1));
         sample[..4].copy_from_slice(&kind.to_ne_bytes());
         let unknown = decode(&sample) == Err(DecodeError::UnknownKind(kind));
