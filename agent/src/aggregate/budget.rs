@@ -40,6 +40,7 @@ const ENOUGH: u64 = 100;
 const SLOW_PERCENT: u64 = 95;
 
 /// From where on a phase is slow compared with the others, nanoseconds.
+#[expect(clippy::struct_field_names, reason = "all are times, and units are in names")]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slow {
     pub(super) handshake_ns: u64,

@@ -235,3 +235,35 @@ fn the_budget_counts_what_is_scraped() {
     assert_eq!(snapshot.totals[0].truth, snapshot.totals[0].series);
     assert_eq!(snapshot.totals[0].truth.connects(), 200);
 }
+
+/// Prints what a scrape of a full budget costs; a figure for people, not a check of time.
+#[test]
+fn a_full_scrape() {
+    let mut pipeline = Pipeline::new(PipelineSettings::default());
+    for number in 0..400_u32 {
+        let [_, _, high, low] = number.to_be_bytes();
+        let state = ConnectionState {
+            remote_address: ipv4([10, 1, high, low]),
+            rtt: RttSamples {
+                sum_us: 700,
+                count: 2,
+                min_us: 300,
+                last_us: 400,
+                reserved: 0,
+            },
+            ..closed_locally(u64::from(number))
+        };
+        pipeline.apply(&close(SECOND, state));
+    }
+    let start = std::time::Instant::now();
+    let snapshot = pipeline.snapshot();
+    let taken = start.elapsed();
+    let text = encode(&snapshot, &SelfMetrics::default());
+    let whole = start.elapsed();
+    let series: u64 = snapshot.families.iter().map(|family| family.series).sum();
+    eprintln!(
+        "{series} series, {} bytes: snapshot {taken:?}, whole scrape {whole:?}",
+        text.len()
+    );
+    assert!((19_000..=20_000).contains(&series), "{series}");
+}

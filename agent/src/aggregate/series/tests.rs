@@ -53,6 +53,9 @@ fn connection(series: &mut Series, key: DestinationKey, outcome: Outcome, now_ns
     series.release(id);
 }
 
+/// Makes trouble for a destination.
+type Trouble<'a> = &'a dyn Fn(&mut Series, DestinationId);
+
 fn has_name(series: &Series, name: &str) -> bool {
     let snapshot = series.snapshot(&[], 0);
     let mut names = snapshot.destinations.iter().map(|one| &*one.labels.destination);
@@ -94,7 +97,16 @@ fn full_of_calm_ones() -> Series {
     for number in 0..100 {
         connection(&mut series, address(number), Outcome::Ok, SECOND);
     }
-    assert!(series.candidates > 50 && series.named > 10);
+    // Not one time series more fits.
+    let by = |ended| ClosedBy::or_nobody().map(move |by| (ended, by));
+    for (ended, by) in Ended::ALL.into_iter().flat_map(by) {
+        for number in 0..5 {
+            let id = series.destination(address(number), SECOND);
+            series.ended(id, ended, by, SECOND);
+        }
+    }
+    assert!(!series.has_room(1, None));
+    assert!(series.candidates > 50 && series.named > 5);
     series
 }
 
@@ -122,7 +134,6 @@ fn the_busy_and_the_troubled_take_the_names_of_the_calm() {
     let busy = |series: &mut Series, id| {
         (0..20).for_each(|_| series.connected(id, Outcome::Ok, 2 * SECOND));
     };
-    type Trouble<'a> = &'a dyn Fn(&mut Series, DestinationId);
     let all: [(&str, Trouble<'_>); 5] = [
         ("retransmits", &retransmits),
         ("waits", &waits),
@@ -172,12 +183,12 @@ fn who_comes_back_starts_from_zero() {
 fn gauges_follow_the_name() {
     let mut series = full_of_calm_ones();
     let id = series.destination(address(1), SECOND);
-    let raised = series.enter(id, TcpState::CloseWait);
+    let raised = series.enter(id, TcpState::Established);
     let shown = |series: &Series, name: &str| {
         let snapshot = series.snapshot(&[], 0);
         let mut all = snapshot.destinations.iter();
         all.find(|one| &*one.labels.destination == name)
-            .map_or(0, |one| one.active[TcpState::CloseWait as usize])
+            .map_or(0, |one| one.active[TcpState::Established as usize])
     };
     assert_eq!((shown(&series, "10.0.0.1"), shown(&series, "other")), (1, 0));
     for number in 200..260 {
@@ -186,9 +197,9 @@ fn gauges_follow_the_name() {
     series.advance(4 * SECOND);
     assert_eq!((shown(&series, "10.0.0.1"), shown(&series, "other")), (0, 1));
     let busy = series.destination(address(200), SECOND);
-    let raised = series.move_gauge(raised, busy, TcpState::CloseWait);
+    let raised = series.move_gauge(raised, busy, TcpState::Established);
     assert_eq!(shown(&series, "other") + shown(&series, "10.0.0.200"), 1);
-    series.leave(raised, TcpState::CloseWait);
+    series.leave(raised, TcpState::Established);
     assert_eq!(shown(&series, "other") + shown(&series, "10.0.0.200"), 0);
 }
 
@@ -270,8 +281,8 @@ fn random_observations_keep_the_sums() {
     let mut series = Series::new(1_500);
     let sources: Vec<_> = ["", "a", "b"]
         .map(|name| {
-            let (namespace, name) = (Arc::from("n"), Arc::from(name));
-            (&*name != "").then(|| Arc::new(Workload { namespace, name }))
+            let (namespace, name): (Arc<str>, Arc<str>) = ("n".into(), name.into());
+            (!name.is_empty()).then(|| Arc::new(Workload { namespace, name }))
         })
         .into();
     let mut now_ns = SECOND;
