@@ -48,6 +48,8 @@ pub struct ClientHello {
     pub session_ticket: bool,
     /// `pre_shared_key`: a TLS 1.3 session to resume.
     pub pre_shared_key: bool,
+    /// Length of the first ticket in `pre_shared_key`; the server's next ticket will be about as long. 0 without one.
+    pub offered_ticket_bytes: u16,
     /// `early_data`: 0-RTT.
     pub early_data: bool,
     /// Not all of it was seen; what is here is from its first part.
@@ -136,7 +138,11 @@ impl ClientHello {
                 }
             }
             35 => self.session_ticket = !content.is_empty(),
-            41 => self.pre_shared_key = true,
+            41 => {
+                self.pre_shared_key = true;
+                let mut identities = content.vector16()?;
+                self.offered_ticket_bytes = identities.vector16()?.0.len() as u16;
+            }
             42 => self.early_data = true,
             43 => {
                 let mut versions = content.vector8()?;
