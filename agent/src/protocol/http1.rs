@@ -126,6 +126,9 @@ pub fn request_head(bytes: &[u8]) -> Parsed<RequestHead<'_>> {
     let bytes = &bytes[..bytes.len().min(HTTP_LIMIT)];
     // An empty line before the request is tolerated (RFC 9112 section 2.2).
     let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    if bytes == b"\r" {
+        return Parsed::Incomplete;
+    }
     let mut lines = Lines { rest: bytes };
     let Some(first) = lines.next() else {
         let is_start = bytes
@@ -282,3 +285,6 @@ impl<'a> Iterator for Lines<'a> {
         Some(line.strip_suffix(b"\r").unwrap_or(line))
     }
 }
+
+#[cfg(test)]
+mod tests;
