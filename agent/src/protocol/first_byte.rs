@@ -91,7 +91,7 @@ pub struct FirstByte {
 ///    offered, when resumed; one of a length learned for this destination. A lone first record of the JDK's ticket
 ///    length is passed over when more follows, but [`Basis::Ambiguous`];
 /// 4. where HTTP/2 may be spoken, the server's preface (the first record, when it has the length of SETTINGS, alone or
-///    with WINDOW_UPDATE or an acknowledgement) and control records, by the length of their plaintext.
+///    with `WINDOW_UPDATE` or an acknowledgement) and control records, by the length of their plaintext.
 ///
 /// [`Basis::Ambiguous`] also when the log has a gap, with early data, when HTTP/2 may be spoken but the cipher hides
 /// lengths, and when all that is left of an answer would be a record that looks like a preface without HTTP/2 being

@@ -13,11 +13,11 @@ const TICKET_MIN: u16 = 70;
 const TICKET_MAX: u16 = 4096;
 /// Lengths of the JDK's ticket, which holds the session and comes alone: 1106 to 1123 were seen.
 const JDK_TICKET: std::ops::RangeInclusive<u16> = 1000..=1250;
-/// What a NewSessionTicket record has beyond the ticket: 34 bytes of fields and TLS, a nonce of 1 (JDK, BoringSSL), 4
-/// (GnuTLS), 8 (OpenSSL) or 32 bytes, and 8 more when early data is allowed. Go has no nonce, and sends before Finished.
+/// What a `NewSessionTicket` record has beyond the ticket: 34 bytes of fields and TLS, a nonce of 1 (JDK, `BoringSSL`), 4
+/// (`GnuTLS`), 8 (OpenSSL) or 32 bytes, and 8 more when early data is allowed. Go has no nonce, and sends before Finished.
 const TICKET_FRAMES: [u16; 8] = [35, 38, 42, 66, 43, 46, 50, 74];
 
-/// The record that may be looked at, with the length of its plaintext where the cipher shows it.
+/// The records that may be looked at, with the length of its plaintext where the cipher shows it.
 struct Log<'a> {
     records: &'a [AnswerRecord],
     overhead: Option<u16>,
@@ -55,13 +55,13 @@ pub(super) fn judge(timeline: &Timeline, handshake: Handshake, is_learned: &dyn 
 /// the offered ticket.
 pub(super) fn certain_ticket(timeline: &Timeline, handshake: Handshake) -> Option<u16> {
     let log = Log::of(timeline, handshake);
-    let first = log.records.first().filter(|_| log.is_tls13 && log.is_ticket_like(0))?;
+    let first = log.records.first().filter(|_| log.is_tls13 && log.is_ticket_like())?;
     let run = log.equal_run();
     let is_pair = run == 2 && log.records.len() > run;
-    (!acknowledges(first) || is_pair || log.matches_offer(first.length)).then_some(first.length)
+    (!acknowledges(*first) || is_pair || log.matches_offer(first.length)).then_some(first.length)
 }
 
-fn acknowledges(record: &AnswerRecord) -> bool {
+fn acknowledges(record: AnswerRecord) -> bool {
     record.flags & ANSWER_ACKS_REQUEST != 0
 }
 
@@ -75,21 +75,22 @@ impl<'a> Log<'a> {
         }
     }
 
-    fn plain(&self, record: &AnswerRecord) -> Option<u16> {
+    fn plain(&self, record: AnswerRecord) -> Option<u16> {
         record.length.checked_sub(self.overhead?)
     }
 
     /// Not an alert, which is application data on the wire in TLS 1.3.
-    fn is_application_data(&self, record: &AnswerRecord) -> bool {
+    fn is_application_data(&self, record: AnswerRecord) -> bool {
         record.content_type == APPLICATION_DATA && !(self.is_tls13 && self.plain(record) == Some(2))
     }
 
-    fn is_ticket_like(&self, at: usize) -> bool {
-        let is_preface = |record| self.handshake.may_be_h2() && self.plain(record).is_some_and(is_preface);
-        self.records.get(at).is_some_and(|record| {
-            record.content_type == APPLICATION_DATA
-                && (TICKET_MIN..=TICKET_MAX).contains(&record.length)
-                && !is_preface(record)
+    /// The first record may be a ticket by its length, and is no preface of HTTP/2: that comes once, tickets in pairs.
+    fn is_ticket_like(&self) -> bool {
+        self.records.first().is_some_and(|first| {
+            let may_be_preface = self.handshake.may_be_h2() && self.plain(*first).is_some_and(is_preface);
+            first.content_type == APPLICATION_DATA
+                && (TICKET_MIN..=TICKET_MAX).contains(&first.length)
+                && (self.equal_run() >= 2 || !may_be_preface)
         })
     }
 
@@ -112,17 +113,17 @@ impl<'a> Log<'a> {
 
     fn tickets(&self, is_learned: &dyn Fn(u16) -> bool) -> Tickets {
         let tickets = |count, is_certain| Tickets { count, is_certain };
-        let Some(first) = self.records.first().filter(|_| self.is_tls13 && self.is_ticket_like(0)) else {
+        let Some(first) = self.records.first().filter(|_| self.is_tls13 && self.is_ticket_like()) else {
             return tickets(0, true);
         };
         let run = self.equal_run();
         if run >= 2 {
             return tickets(run, true);
         }
-        if !acknowledges(first) || is_learned(first.length) || self.matches_offer(first.length) {
+        if !acknowledges(*first) || is_learned(first.length) || self.matches_offer(first.length) {
             return tickets(1, true);
         }
-        let has_more = self.records[1..].iter().any(|record| self.is_candidate(record));
+        let has_more = self.records[1..].iter().any(|record| self.is_candidate(*record));
         if JDK_TICKET.contains(&first.length) {
             return tickets(usize::from(has_more), false);
         }
@@ -131,7 +132,7 @@ impl<'a> Log<'a> {
     }
 
     /// Acknowledges the request, and is no control record of HTTP/2.
-    fn is_candidate(&self, record: &AnswerRecord) -> bool {
+    fn is_candidate(&self, record: AnswerRecord) -> bool {
         let is_control = self.handshake.may_be_h2() && self.plain(record).is_some_and(is_control);
         acknowledges(record) && self.is_application_data(record) && !is_control
     }
@@ -142,33 +143,33 @@ impl<'a> Log<'a> {
             .records
             .get(skip..)?
             .iter()
-            .filter(|record| self.is_application_data(record));
+            .filter(|record| self.is_application_data(**record));
         let preface = rest
             .clone()
             .next()
-            .filter(|record| self.handshake.may_be_h2() && self.plain(record).is_some_and(is_preface));
+            .filter(|record| self.handshake.may_be_h2() && self.plain(**record).is_some_and(is_preface));
         let Some(preface) = preface else {
             return rest
-                .find(|record| self.is_candidate(record))
+                .find(|record| self.is_candidate(**record))
                 .map(|record| (record, true));
         };
         rest.next();
-        if let Some(answer) = rest.find(|record| self.is_candidate(record)) {
+        if let Some(answer) = rest.find(|record| self.is_candidate(**record)) {
             return Some((answer, true));
         }
         // Nothing but a preface: without HTTP/2 it would be a short answer.
-        let may_be_answer = self.handshake.chose_h2.is_none() && self.is_candidate(preface);
+        let may_be_answer = self.handshake.chose_h2.is_none() && self.is_candidate(*preface);
         may_be_answer.then_some((preface, false))
     }
 }
 
-/// Lengths of what HTTP/2 servers send besides answers: SETTINGS acknowledged (9), WINDOW_UPDATE (13), PING or GOAWAY
+/// Lengths of what HTTP/2 servers send besides answers: SETTINGS acknowledged (9), `WINDOW_UPDATE` (13), PING or GOAWAY
 /// (17), two of them (18, 22, 26).
 fn is_control(plain: u16) -> bool {
     matches!(plain, 9 | 13 | 17 | 18 | 22 | 26)
 }
 
-/// SETTINGS with up to 8 parameters, alone, with WINDOW_UPDATE, with the acknowledgement of the client's, or with both.
+/// SETTINGS with up to 8 parameters, alone, with `WINDOW_UPDATE`, with the acknowledgement of the client's, or with both.
 fn is_preface(plain: u16) -> bool {
     [9, 18, 22, 31]
         .into_iter()

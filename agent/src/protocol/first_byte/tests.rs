@@ -158,6 +158,18 @@ fn nothing_is_found_before_there_is_an_answer() {
 }
 
 #[test]
+fn short_tickets_are_no_preface() {
+    // OpenSSL with sessions kept on the server: two of 74 bytes, as long as SETTINGS of eight parameters.
+    let handshake = Handshake {
+        offers_h2: true,
+        ..Handshake::default()
+    };
+    let timeline = tls13(&[(74, true), (74, true), (158, true)]);
+    let found = first_byte(&timeline, handshake, &TicketLengths::new(1), 0);
+    assert_eq!(found.map(|first| first.at_ns), Some(DONE_NS + 2000));
+}
+
+#[test]
 fn gaps_and_early_data_are_never_certain() {
     let tickets = TicketLengths::new(1);
     let mut timeline = tls13(&[(500, true)]);

@@ -33,6 +33,10 @@ impl ServerName {
 
 /// What is kept of a `ClientHello`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each extension whose presence counts"
+)]
 pub struct ClientHello {
     /// Version in the message's fixed part: 1.2 at most.
     pub legacy_version: u16,
@@ -66,8 +70,10 @@ impl ClientHello {
     /// Reads as far as the bytes go: the first part of a message that never came as a whole. `None` without the fixed
     /// part.
     pub fn parse_prefix(body: &[u8]) -> Option<Self> {
-        let mut hello = Self::default();
-        hello.truncated = true;
+        let mut hello = Self {
+            truncated: true,
+            ..Self::default()
+        };
         hello.read(Bytes(body), true).then_some(hello)
     }
 

@@ -146,7 +146,7 @@ fn lists_are_bounded() {
 
 #[test]
 fn a_hello_of_64_kib_gives_its_name_and_is_counted() {
-    let padding = extension(21, &[0; 60_000]);
+    let padding = extension(21, &vec![0; 60_000]);
     let body = client_hello(&[], &[server_name(b"a.example"), padding]);
     let whole = message(1, &body);
     let bytes: Vec<u8> = whole
@@ -291,8 +291,11 @@ fn what_is_no_tls_is_counted_by_kind() {
     }
 }
 
+/// Names, protocols and versions.
+type Read = (Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u16>);
+
 /// What `tls-parser` reads in a record with one hello: names, protocols, versions.
-fn oracle(bytes: &[u8]) -> Option<(Vec<Vec<u8>>, Vec<Vec<u8>>, Vec<u16>)> {
+fn oracle(bytes: &[u8]) -> Option<Read> {
     let (_, plaintext) = parse_tls_plaintext(bytes).ok()?;
     let [TlsMessage::Handshake(TlsMessageHandshake::ClientHello(hello))] = plaintext.msg.as_slice() else {
         return None;
@@ -347,7 +350,7 @@ proptest! {
         versions in prop::collection::vec(any::<[u8; 2]>(), 1..12),
         session_id in prop::collection::vec(any::<u8>(), 0..=32),
     ) {
-        let protocols: Vec<_> = protocols.iter().map(|name| name.as_bytes()).collect();
+        let protocols: Vec<_> = protocols.iter().map(String::as_bytes).collect();
         let extensions = [server_name(name.as_bytes()), alpn(&protocols), extension(43, &vector8(&versions.concat()))];
         let bytes = record(22, &message(1, &client_hello(&session_id, &extensions)));
         prop_assert!(oracle(&bytes).is_some() || name.is_empty());
