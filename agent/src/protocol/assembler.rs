@@ -14,6 +14,8 @@ use super::malformed::{Malformed, MalformedCounts};
 use lane::{Lane, Protocol};
 
 mod lane;
+#[cfg(test)]
+mod tests;
 
 /// Bounds of an [`Assembler`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -336,3 +336,6 @@ fn addresses(certificate: &X509Certificate<'_>) -> Box<[Box<[u8]>]> {
         .take(NAMES)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

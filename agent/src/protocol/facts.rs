@@ -22,11 +22,11 @@ pub struct Facts {
 /// What TLS said in clear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
-    /// The last `ClientHello`: after a HelloRetryRequest that is the second.
+    /// The last `ClientHello`: after a `HelloRetryRequest` that is the second.
     pub client_hello: Option<ClientHello>,
-    /// The `ServerHello`; a HelloRetryRequest until that comes.
+    /// The `ServerHello`; a `HelloRetryRequest` until that comes.
     pub server_hello: Option<ServerHello>,
-    /// A HelloRetryRequest was seen.
+    /// A `HelloRetryRequest` was seen.
     pub retried: bool,
     /// The server's certificates, where they are in clear (TLS 1.2).
     pub chain: Option<Chain>,

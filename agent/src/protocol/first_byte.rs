@@ -1,45 +1,74 @@
 //! Which record is the answer: a pure function of the kernel's log of records after the handshake.
 //!
 //! With TLS 1.3 everything is application data on the wire: session tickets and the SETTINGS of HTTP/2 look like the
-//! answer. Called by the pipeline for each connection; the memory of ticket lengths is the caller's.
+//! answer. Called by the pipeline for each connection; the memory of ticket lengths is the caller's. Client and server
+//! role are judged alike: the kernel's flag says "acknowledges the request" for the one, "the request had come" for the
+//! other.
 
 use agent_ebpf::timeline::Timeline;
 
+use super::facts::TlsFacts;
 use super::ticket_lengths::TicketLengths;
 
 mod judge;
-
-/// Which end of the connection is observed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The client: records arrive.
-    Client,
-    /// The server: records leave.
-    Server,
-}
+#[cfg(test)]
+mod tests;
 
 /// What the judgement needs to know of the handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Handshake {
-    /// Agreed cipher suite; [`Timeline::cipher`] when 0.
-    pub cipher: u16,
-    /// HTTP/2 was agreed, or was offered and the agreement is encrypted.
-    pub may_be_h2: bool,
-    /// HTTP/2 was agreed, and that is known.
-    pub is_h2: bool,
+    /// HTTP/2 was offered.
+    pub offers_h2: bool,
+    /// HTTP/2 was agreed or not, where that stands in clear (TLS 1.2).
+    pub chose_h2: Option<bool>,
     /// An earlier session is resumed.
     pub resumed: bool,
+    /// Length of the ticket in the `ClientHello` (TLS 1.3); 0 when there was none or it was not seen.
+    pub offered_ticket_bytes: u16,
+}
+
+impl Handshake {
+    /// From what was read of the hellos.
+    pub fn of(tls: &TlsFacts) -> Self {
+        let client = tls.client_hello.as_ref();
+        let server = tls
+            .server_hello
+            .as_ref()
+            .filter(|hello| hello.version < super::tls::TLS13);
+        Self {
+            // A hello that was not seen may have offered it.
+            offers_h2: client.is_none_or(|hello| hello.truncated || hello.offers_h2()),
+            chose_h2: server.map(|hello| hello.alpn.as_deref() == Some("h2")),
+            resumed: tls.resumed().unwrap_or_default(),
+            offered_ticket_bytes: client.map_or(0, |hello| hello.offered_ticket_bytes),
+        }
+    }
+
+    fn may_be_h2(self) -> bool {
+        self.chose_h2.unwrap_or(self.offers_h2)
+    }
 }
 
 /// How sure it is that the time is that of the answer's first byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Basis {
-    /// No other reading of the log is possible.
+    /// The kernel saw it in clear, or it is the first application data of TLS 1.2 without HTTP/2.
     Exact,
-    /// The other readings would need a server that nobody has seen.
+    /// What was passed over has the lengths of tickets and control records, and what is left fits no other reading.
     Inferred,
-    /// The record may be the answer or not: to be counted, not to be put in a histogram.
+    /// Another record may be it: to be counted, not to be put in a histogram.
     Ambiguous,
+}
+
+impl Basis {
+    /// As in `ttfb_basis`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Inferred => "inferred",
+            Self::Ambiguous => "ambiguous",
+        }
+    }
 }
 
 /// When the answer began.
@@ -51,19 +80,24 @@ pub struct FirstByte {
     pub basis: Basis,
 }
 
-/// Decides when the answer began; `None` as long as no record can be it.
+/// Decides when the answer began; `None` as long as no record can be it. The verdict is final when the log is full or
+/// the exchange is over; before that, a record that comes later may show that the first one was a ticket.
 ///
-/// Without TLS the kernel knows. With TLS, of the records that acknowledge the request:
+/// Without TLS the kernel knows. With TLS, what is left first is the answer after these are taken away:
 ///
-/// 1. session tickets are passed over (TLS 1.3): lengths that `tickets` knows for this destination, a run of equal
-///    lengths at the start, one record when the session is resumed;
-/// 2. where HTTP/2 may be spoken, its control records are passed over by the length of their plaintext;
-/// 3. what is left first is the answer.
+/// 1. what is not application data on the wire, and encrypted alerts;
+/// 2. what does not acknowledge the request;
+/// 3. in TLS 1.3, tickets at the start: a run of equal lengths; one of about the length of the ticket that the client
+///    offered, when resumed; one of a length learned for this destination. A lone first record of the JDK's ticket
+///    length is passed over when more follows, but [`Basis::Ambiguous`];
+/// 4. where HTTP/2 may be spoken, the server's preface (the first record, when it has the length of SETTINGS, alone or
+///    with `WINDOW_UPDATE` or an acknowledgement) and control records, by the length of their plaintext.
 ///
-/// The basis is [`Basis::Exact`] in TLS 1.2 without HTTP/2, where application data is just that. See [`Basis`] for the rest.
+/// [`Basis::Ambiguous`] also when the log has a gap, with early data, when HTTP/2 may be spoken but the cipher hides
+/// lengths, and when all that is left of an answer would be a record that looks like a preface without HTTP/2 being
+/// certain.
 pub fn first_byte(
     timeline: &Timeline,
-    role: Role,
     handshake: Handshake,
     tickets: &TicketLengths,
     destination: u64,
@@ -78,14 +112,12 @@ pub fn first_byte(
             basis: Basis::Exact,
         });
     }
-    judge::judge(timeline, role, handshake, &|length| {
-        tickets.contains(destination, length)
-    })
+    judge::judge(timeline, handshake, &|length| tickets.contains(destination, length))
 }
 
-/// Teaches `tickets` what the log of one conversation shows beyond doubt.
+/// Teaches `tickets` what the log of one conversation shows beyond doubt to be a ticket of this destination.
 pub fn learn_tickets(timeline: &Timeline, handshake: Handshake, tickets: &mut TicketLengths, destination: u64) {
-    for length in judge::certain_tickets(timeline, handshake) {
+    if let Some(length) = judge::certain_ticket(timeline, handshake) {
         tickets.learn(destination, length);
     }
 }

@@ -55,7 +55,7 @@ impl Authority {
         if let Some(inside) = bytes.strip_prefix(b"[") {
             let end = inside.iter().position(|byte| *byte == b']')?;
             let address: Ipv6Addr = std::str::from_utf8(&inside[..end]).ok()?.parse().ok()?;
-            let port = optional_port(&inside[end + 1..])?;
+            let port = optional_port(&inside[end + 1..]).ok()?;
             return Some(Self {
                 host: Host::Address(address.into()),
                 port,
@@ -69,21 +69,25 @@ impl Authority {
         };
         Some(Self {
             host,
-            port: optional_port(port)?,
+            port: optional_port(port).ok()?,
         })
     }
 }
 
-/// Nothing, a lone colon (RFC 3986 allows it) or a colon and a number.
-fn optional_port(bytes: &[u8]) -> Option<Option<u16>> {
+/// What follows a host: nothing, a lone colon (RFC 3986 allows it) or a colon and a number. Fails on anything else.
+fn optional_port(bytes: &[u8]) -> Result<Option<u16>, NoPort> {
     match bytes {
-        [] | [b':'] => Some(None),
+        [] | [b':'] => Ok(None),
         [b':', digits @ ..] if digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) => {
-            std::str::from_utf8(digits).ok()?.parse().ok().map(Some)
+            let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+            number.map(Some).ok_or(NoPort)
         }
-        _ => None,
+        _ => Err(NoPort),
     }
 }
+
+/// What should have been a port is none.
+struct NoPort;
 
 /// Whom a request claims to be for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -126,13 +130,16 @@ pub fn request_head(bytes: &[u8]) -> Parsed<RequestHead<'_>> {
     let bytes = &bytes[..bytes.len().min(HTTP_LIMIT)];
     // An empty line before the request is tolerated (RFC 9112 section 2.2).
     let bytes = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    if bytes == b"\r" {
+        return Parsed::Incomplete;
+    }
     let mut lines = Lines { rest: bytes };
     let Some(first) = lines.next() else {
         let is_start = bytes
             .iter()
             .take(METHOD_LIMIT + 1)
             .take_while(|byte| **byte != b' ')
-            .all(is_token);
+            .all(|byte| is_token(*byte));
         let is_possible = is_start && (bytes.len() <= METHOD_LIMIT || bytes[..=METHOD_LIMIT].contains(&b' '));
         return if is_possible {
             Parsed::Incomplete
@@ -204,7 +211,7 @@ pub fn status(bytes: &[u8]) -> Parsed<u16> {
 fn request_line(line: &[u8]) -> Option<(Method, &[u8])> {
     let mut words = line.split(|byte| *byte == b' ');
     let (method, target, version) = (words.next()?, words.next()?, words.next()?);
-    let is_method = (1..=METHOD_LIMIT).contains(&method.len()) && method.iter().all(is_token);
+    let is_method = (1..=METHOD_LIMIT).contains(&method.len()) && method.iter().all(|byte| is_token(*byte));
     let is_target = !target.is_empty() && target.iter().all(u8::is_ascii_graphic);
     if !is_method || !is_target || !matches!(version, b"HTTP/1.0" | b"HTTP/1.1") || words.next().is_some() {
         return None;
@@ -235,8 +242,8 @@ fn status_line(line: &[u8]) -> Option<u16> {
 }
 
 /// A character of a method or of a header's name (RFC 9110 section 5.6.2).
-fn is_token(byte: &u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte)
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The value, without white space around it, when the line is that header.
@@ -282,3 +289,6 @@ impl<'a> Iterator for Lines<'a> {
         Some(line.strip_suffix(b"\r").unwrap_or(line))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,7 @@ impl MalformedCounts {
     }
 
     /// What came on top of an earlier state of the same counts.
+    #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut counts = *self;
         for (own, earlier) in counts.0.iter_mut().zip(earlier.0) {

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Lengths that are kept for one destination: a server's tickets have one or two, behind a balancer a few more.
 const LENGTHS: usize = 4;
+/// Tickets of one server differ by a few bytes: with the name, the protocol, the age of the session (JDK: 1111 to 1123).
+const TOLERANCE: u16 = 12;
 
 /// What is remembered; the caller says what a destination is, a hash of name and port for example.
 #[derive(Debug)]
@@ -57,11 +59,11 @@ impl TicketLengths {
         }
     }
 
-    /// True when tickets of this destination have had this length.
+    /// True when tickets of this destination have had about this length.
     pub fn contains(&self, destination: u64, length: u16) -> bool {
         self.destinations
             .get(&destination)
-            .is_some_and(|learned| learned.lengths.contains(&length))
+            .is_some_and(|learned| learned.lengths.iter().any(|known| known.abs_diff(length) <= TOLERANCE))
     }
 
     /// Destinations that are remembered.

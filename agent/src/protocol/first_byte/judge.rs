@@ -3,89 +3,175 @@
 use agent_ebpf::timeline::{ANSWER_ACKS_REQUEST, ANSWERS, AnswerRecord, TIMELINE_EARLY_DATA, TIMELINE_GAP, Timeline};
 
 use super::super::tls::cipher;
-use super::{Basis, FirstByte, Handshake, Role};
+use super::{Basis, FirstByte, Handshake};
 
 /// `application_data`.
 const APPLICATION_DATA: u8 = 23;
-/// Shortest ticket record that any library sends; below it are control records and alerts.
-const TICKET_MIN: u16 = 60;
+/// Shortest record of a ticket: OpenSSL's without a stored session has 74.
+const TICKET_MIN: u16 = 70;
+/// Longest: those of stateless servers hold the client's certificates.
+const TICKET_MAX: u16 = 4096;
+/// Lengths of the JDK's ticket, which holds the session and comes alone: 1106 to 1123 were seen.
+const JDK_TICKET: std::ops::RangeInclusive<u16> = 1000..=1250;
+/// What a `NewSessionTicket` record has beyond the ticket: 34 bytes of fields and TLS, a nonce of 1 (JDK, `BoringSSL`), 4
+/// (`GnuTLS`), 8 (OpenSSL) or 32 bytes, and 8 more when early data is allowed. Go has no nonce, and sends before Finished.
+const TICKET_FRAMES: [u16; 8] = [35, 38, 42, 66, 43, 46, 50, 74];
 
-pub(super) fn judge(
-    timeline: &Timeline,
-    _role: Role,
+/// The records that may be looked at, with the length of its plaintext where the cipher shows it.
+struct Log<'a> {
+    records: &'a [AnswerRecord],
+    overhead: Option<u16>,
+    is_tls13: bool,
     handshake: Handshake,
-    is_known_ticket: &dyn Fn(u16) -> bool,
-) -> Option<FirstByte> {
-    let suite = suite(timeline, handshake);
-    let tickets = if cipher::is_tls13(suite) {
-        leading_tickets(records(timeline), handshake, is_known_ticket)
-    } else {
-        0
-    };
-    let mut basis = Basis::Exact;
-    if cipher::is_tls13(suite) || handshake.may_be_h2 {
-        basis = Basis::Inferred;
-    }
-    if timeline.flags & (TIMELINE_GAP | TIMELINE_EARLY_DATA) != 0 {
-        basis = Basis::Ambiguous;
-    }
-    let answer = records(timeline)
-        .iter()
-        .skip(tickets)
-        .filter(|record| record.content_type == APPLICATION_DATA && record.flags & ANSWER_ACKS_REQUEST != 0)
-        .find(|record| !(handshake.may_be_h2 && is_h2_control(record.length, suite)))?;
-    Some(FirstByte {
-        at_ns: at_ns(timeline, answer),
-        basis,
-    })
 }
 
-pub(super) fn certain_tickets(timeline: &Timeline, handshake: Handshake) -> Vec<u16> {
-    let early = |record: &&AnswerRecord| record.flags & ANSWER_ACKS_REQUEST == 0;
-    if !cipher::is_tls13(suite(timeline, handshake)) {
-        return Vec::new();
+/// What was passed over at the start.
+#[derive(Clone, Copy)]
+struct Tickets {
+    count: usize,
+    is_certain: bool,
+}
+
+pub(super) fn judge(timeline: &Timeline, handshake: Handshake, is_learned: &dyn Fn(u16) -> bool) -> Option<FirstByte> {
+    let log = Log::of(timeline, handshake);
+    let Tickets { count, is_certain } = log.tickets(is_learned);
+    let (answer, is_h2_certain) = log.answer(count)?;
+    let hides_control = handshake.may_be_h2() && log.overhead.is_none();
+    let basis =
+        if timeline.flags & (TIMELINE_GAP | TIMELINE_EARLY_DATA) != 0 || !is_certain || !is_h2_certain || hides_control
+        {
+            Basis::Ambiguous
+        } else if log.is_tls13 || handshake.may_be_h2() {
+            Basis::Inferred
+        } else {
+            Basis::Exact
+        };
+    let start_ns = timeline.tls_done_ns.min(timeline.request_ns);
+    let at_ns = start_ns.saturating_add(u64::from(answer.after_us) * 1000);
+    Some(FirstByte { at_ns, basis })
+}
+
+/// The length of a first record that came before the request, is one of an equal pair before something else, or matches
+/// the offered ticket.
+pub(super) fn certain_ticket(timeline: &Timeline, handshake: Handshake) -> Option<u16> {
+    let log = Log::of(timeline, handshake);
+    let first = log.records.first().filter(|_| log.is_tls13 && log.is_ticket_like())?;
+    let run = log.equal_run();
+    let is_pair = run == 2 && log.records.len() > run;
+    (!acknowledges(*first) || is_pair || log.matches_offer(first.length)).then_some(first.length)
+}
+
+fn acknowledges(record: AnswerRecord) -> bool {
+    record.flags & ANSWER_ACKS_REQUEST != 0
+}
+
+impl<'a> Log<'a> {
+    fn of(timeline: &'a Timeline, handshake: Handshake) -> Self {
+        Self {
+            records: &timeline.answers[..usize::from(timeline.answer_count).min(ANSWERS)],
+            overhead: cipher::record_overhead(timeline.cipher),
+            is_tls13: cipher::is_tls13(timeline.cipher),
+            handshake,
+        }
     }
-    records(timeline)
-        .iter()
-        .take_while(early)
-        .map(|record| record.length)
-        .filter(|length| *length >= TICKET_MIN)
-        .collect()
-}
 
-fn records(timeline: &Timeline) -> &[AnswerRecord] {
-    &timeline.answers[..usize::from(timeline.answer_count).min(ANSWERS)]
-}
+    fn plain(&self, record: AnswerRecord) -> Option<u16> {
+        record.length.checked_sub(self.overhead?)
+    }
 
-fn suite(timeline: &Timeline, handshake: Handshake) -> u16 {
-    if handshake.cipher == 0 {
-        timeline.cipher
-    } else {
-        handshake.cipher
+    /// Not an alert, which is application data on the wire in TLS 1.3.
+    fn is_application_data(&self, record: AnswerRecord) -> bool {
+        record.content_type == APPLICATION_DATA && !(self.is_tls13 && self.plain(record) == Some(2))
+    }
+
+    /// The first record may be a ticket by its length, and is no preface of HTTP/2: that comes once, tickets in pairs.
+    fn is_ticket_like(&self) -> bool {
+        self.records.first().is_some_and(|first| {
+            let may_be_preface = self.handshake.may_be_h2() && self.plain(*first).is_some_and(is_preface);
+            first.content_type == APPLICATION_DATA
+                && (TICKET_MIN..=TICKET_MAX).contains(&first.length)
+                && (self.equal_run() >= 2 || !may_be_preface)
+        })
+    }
+
+    fn equal_run(&self) -> usize {
+        let length = |record: &AnswerRecord| record.length;
+        let first = self.records.first().map(length);
+        self.records
+            .iter()
+            .take_while(|record| Some(record.length) == first)
+            .count()
+    }
+
+    fn matches_offer(&self, length: u16) -> bool {
+        let offered = self.handshake.offered_ticket_bytes;
+        let frame = length
+            .checked_sub(offered)
+            .filter(|_| offered > 0 && self.handshake.resumed);
+        frame.is_some_and(|frame| TICKET_FRAMES.contains(&frame))
+    }
+
+    fn tickets(&self, is_learned: &dyn Fn(u16) -> bool) -> Tickets {
+        let tickets = |count, is_certain| Tickets { count, is_certain };
+        let Some(first) = self.records.first().filter(|_| self.is_tls13 && self.is_ticket_like()) else {
+            return tickets(0, true);
+        };
+        let run = self.equal_run();
+        if run >= 2 {
+            return tickets(run, true);
+        }
+        if !acknowledges(*first) || is_learned(first.length) || self.matches_offer(first.length) {
+            return tickets(1, true);
+        }
+        let has_more = self.records[1..].iter().any(|record| self.is_candidate(*record));
+        if JDK_TICKET.contains(&first.length) {
+            return tickets(usize::from(has_more), false);
+        }
+        let is_offer_unknown = self.handshake.resumed && self.handshake.offered_ticket_bytes == 0;
+        tickets(0, !(is_offer_unknown && has_more))
+    }
+
+    /// Acknowledges the request, and is no control record of HTTP/2.
+    fn is_candidate(&self, record: AnswerRecord) -> bool {
+        let is_control = self.handshake.may_be_h2() && self.plain(record).is_some_and(is_control);
+        acknowledges(record) && self.is_application_data(record) && !is_control
+    }
+
+    /// The first record after `skip` that is left, and whether it is no preface in any reading.
+    fn answer(&self, skip: usize) -> Option<(&'a AnswerRecord, bool)> {
+        let mut rest = self
+            .records
+            .get(skip..)?
+            .iter()
+            .filter(|record| self.is_application_data(**record));
+        let preface = rest
+            .clone()
+            .next()
+            .filter(|record| self.handshake.may_be_h2() && self.plain(**record).is_some_and(is_preface));
+        let Some(preface) = preface else {
+            return rest
+                .find(|record| self.is_candidate(**record))
+                .map(|record| (record, true));
+        };
+        rest.next();
+        if let Some(answer) = rest.find(|record| self.is_candidate(**record)) {
+            return Some((answer, true));
+        }
+        // Nothing but a preface: without HTTP/2 it would be a short answer.
+        let may_be_answer = self.handshake.chose_h2.is_none() && self.is_candidate(*preface);
+        may_be_answer.then_some((preface, false))
     }
 }
 
-/// Records count from `tls_done`, or from the request when that came first.
-fn at_ns(timeline: &Timeline, record: &AnswerRecord) -> u64 {
-    timeline
-        .tls_done_ns
-        .min(timeline.request_ns)
-        .saturating_add(u64::from(record.after_us) * 1000)
+/// Lengths of what HTTP/2 servers send besides answers: SETTINGS acknowledged (9), `WINDOW_UPDATE` (13), PING or GOAWAY
+/// (17), two of them (18, 22, 26).
+fn is_control(plain: u16) -> bool {
+    matches!(plain, 9 | 13 | 17 | 18 | 22 | 26)
 }
 
-fn leading_tickets(records: &[AnswerRecord], handshake: Handshake, is_known: &dyn Fn(u16) -> bool) -> usize {
-    let known = records.iter().take_while(|record| is_known(record.length)).count();
-    if known > 0 {
-        return known;
-    }
-    match records {
-        [first, second, ..] if first.length == second.length && first.length >= TICKET_MIN => 2,
-        [first, _, ..] if handshake.resumed && first.length >= TICKET_MIN => 1,
-        _ => 0,
-    }
-}
-
-fn is_h2_control(length: u16, suite: u16) -> bool {
-    let plain = cipher::record_overhead(suite).and_then(|overhead| length.checked_sub(overhead));
-    plain.is_some_and(|plain| matches!(plain, 9 | 13 | 17 | 22 | 26) || plain % 6 == 3 && plain <= 57)
+/// SETTINGS with up to 8 parameters, alone, with `WINDOW_UPDATE`, with the acknowledgement of the client's, or with both.
+fn is_preface(plain: u16) -> bool {
+    [9, 18, 22, 31]
+        .into_iter()
+        .any(|base| plain.checked_sub(base).is_some_and(|rest| rest % 6 == 0 && rest <= 48))
 }

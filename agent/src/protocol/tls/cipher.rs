@@ -66,7 +66,7 @@ pub fn is_tls13(suite: u16) -> bool {
 /// blocks hides the plaintext's length, and for unknown suites.
 ///
 /// TLS 1.3: 16 bytes of tag and one of content type. TLS 1.2: 8 bytes of explicit nonce and 16 of tag with GCM and CCM,
-/// the tag alone with ChaCha20 (RFC 7905).
+/// the tag alone with `ChaCha20` (RFC 7905).
 pub fn record_overhead(suite: u16) -> Option<u16> {
     let name = known_cipher_name(suite)?;
     Some(match suite {

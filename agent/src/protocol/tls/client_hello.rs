@@ -33,6 +33,10 @@ impl ServerName {
 
 /// What is kept of a `ClientHello`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one for each extension whose presence counts"
+)]
 pub struct ClientHello {
     /// Version in the message's fixed part: 1.2 at most.
     pub legacy_version: u16,
@@ -48,6 +52,8 @@ pub struct ClientHello {
     pub session_ticket: bool,
     /// `pre_shared_key`: a TLS 1.3 session to resume.
     pub pre_shared_key: bool,
+    /// Length of the first ticket in `pre_shared_key`; the server's next ticket will be about as long. 0 without one.
+    pub offered_ticket_bytes: u16,
     /// `early_data`: 0-RTT.
     pub early_data: bool,
     /// Not all of it was seen; what is here is from its first part.
@@ -64,8 +70,10 @@ impl ClientHello {
     /// Reads as far as the bytes go: the first part of a message that never came as a whole. `None` without the fixed
     /// part.
     pub fn parse_prefix(body: &[u8]) -> Option<Self> {
-        let mut hello = Self::default();
-        hello.truncated = true;
+        let mut hello = Self {
+            truncated: true,
+            ..Self::default()
+        };
         hello.read(Bytes(body), true).then_some(hello)
     }
 
@@ -136,7 +144,11 @@ impl ClientHello {
                 }
             }
             35 => self.session_ticket = !content.is_empty(),
-            41 => self.pre_shared_key = true,
+            41 => {
+                self.pre_shared_key = true;
+                let mut identities = content.vector16()?;
+                self.offered_ticket_bytes = identities.vector16()?.0.len() as u16;
+            }
             42 => self.early_data = true,
             43 => {
                 let mut versions = content.vector8()?;

@@ -5,7 +5,7 @@ const HEADER_BYTES: usize = 4;
 
 /// `client_hello`.
 pub const CLIENT_HELLO: u8 = 1;
-/// `server_hello`, and HelloRetryRequest.
+/// `server_hello`, and `HelloRetryRequest`.
 pub const SERVER_HELLO: u8 = 2;
 /// `certificate`.
 pub const CERTIFICATE: u8 = 11;
@@ -103,6 +103,6 @@ mod tests {
         buffer.push(&[0]);
         assert_eq!(buffer.next(100), Message::TooLong(2));
         buffer.clear();
-        assert!(buffer.is_empty() && buffer.len() == 0 && buffer.partial().is_none());
+        assert!(buffer.is_empty() && buffer.is_empty() && buffer.partial().is_none());
     }
 }

@@ -52,22 +52,4 @@ fn alpn_text(name: &[u8]) -> Option<Box<str>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_and_grease() {
-        assert_eq!(version_name(TLS13), Some("1.3"));
-        assert_eq!(version_name(0x7f1c), None);
-        assert!(is_grease(0x0a0a) && is_grease(0xfafa));
-        assert!(!is_grease(TLS13) && !is_grease(0x0a1a));
-    }
-
-    #[test]
-    fn only_printable_protocols_are_kept() {
-        assert_eq!(alpn_text(b"http/1.1").as_deref(), Some("http/1.1"));
-        for bad in [&b""[..], b"\x0a\x0a", b"h 2", &[b'a'; 33]] {
-            assert_eq!(alpn_text(bad), None);
-        }
-    }
-}
+mod tests;

@@ -216,7 +216,7 @@ impl TlsReader {
         }
     }
 
-    /// After `ChangeCipherSpec` a handshake record is encrypted, but for the hello that follows a HelloRetryRequest in
+    /// After `ChangeCipherSpec` a handshake record is encrypted, but for the hello that follows a `HelloRetryRequest` in
     /// TLS 1.3's compatibility mode: that fills its record to the byte, which ciphertext does by chance once in 2^32.
     fn may_be_second_hello(&self) -> bool {
         let Some((kind, body)) = self.messages.partial() else {

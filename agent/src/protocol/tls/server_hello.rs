@@ -3,7 +3,7 @@
 use super::super::bytes::Bytes;
 use super::alpn_text;
 
-/// The random of a HelloRetryRequest: SHA-256 of that word.
+/// The random of a `HelloRetryRequest`: SHA-256 of that word.
 const RETRY_RANDOM: [u8; 32] = [
     0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91, 0xc2, 0xa2, 0x11,
     0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
@@ -16,7 +16,7 @@ pub struct ServerHello {
     pub version: u16,
     /// Cipher suite, IANA's number.
     pub cipher: u16,
-    /// A HelloRetryRequest: the client is to say hello again.
+    /// A `HelloRetryRequest`: the client is to say hello again.
     pub is_retry: bool,
     /// TLS 1.2: the session that is resumed, or a new one's identifier. TLS 1.3: the client's, echoed.
     pub session_id: Box<[u8]>,
@@ -24,7 +24,7 @@ pub struct ServerHello {
     pub alpn: Option<Box<str>>,
     /// `pre_shared_key`: the session of TLS 1.3 is resumed.
     pub pre_shared_key: bool,
-    /// An empty `session_ticket`: a NewSessionTicket message follows in the handshake (TLS 1.2).
+    /// An empty `session_ticket`: a `NewSessionTicket` message follows in the handshake (TLS 1.2).
     pub new_ticket: bool,
 }
 
