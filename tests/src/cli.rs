@@ -55,6 +55,7 @@ enum Internal {
     Connect(traffic::connect::ConnectArguments),
     Flood(traffic::flood::FloodArguments),
     Churn(traffic::churn::ChurnArguments),
+    Relay(traffic::relay::RelayArguments),
     Empty(empty::EmptyArguments),
 }
 
@@ -87,6 +88,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Connect(arguments) => traffic::connect::run(arguments),
         Internal::Flood(arguments) => traffic::flood::run(arguments),
         Internal::Churn(arguments) => traffic::churn::run(arguments),
+        Internal::Relay(arguments) => traffic::relay::run(arguments),
         Internal::Empty(arguments) => empty::run(arguments),
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Record {
     pub(crate) duration_us: u64,
     pub(crate) phases_us: Phases,
     pub(crate) late: bool,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) http: Option<Http>,
     pub(crate) tcp: Tcp,
     pub(crate) waiting: Option<String>,
     pub(crate) outcome: Option<String>,
@@ -48,6 +50,24 @@ pub(crate) struct Phases {
     pub(crate) tcp: Option<u64>,
     pub(crate) tls: Option<u64>,
     pub(crate) ttfb: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Tls {
+    /// `1.2` or `1.3`.
+    pub(crate) version: Option<String>,
+    /// IANA's name of the suite.
+    pub(crate) cipher: Option<String>,
+    pub(crate) sni: Option<String>,
+    pub(crate) resumed: Option<bool>,
+    /// `ok`, or why not.
+    pub(crate) outcome: Option<String>,
+}
+
+/// The first exchange, when it was cleartext.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Http {
+    pub(crate) host: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

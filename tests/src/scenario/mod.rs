@@ -6,6 +6,7 @@ mod degrade;
 mod existing;
 mod failures;
 mod flood;
+mod handshakes;
 mod overflow;
 mod replay;
 mod stuck;
@@ -56,6 +57,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "connects that hang are listed while they do",
         tools: &["ip"],
         run: stuck::run,
+    },
+    Scenario {
+        name: "handshakes",
+        about: "every way to shake hands, on a path that loses, reorders and forges: names, version, tls phase",
+        tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "nginx"],
+        run: handshakes::run,
     },
     Scenario {
         name: "overflow",

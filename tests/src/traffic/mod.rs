@@ -7,4 +7,5 @@ pub(crate) mod churn;
 pub(crate) mod connect;
 pub(crate) mod flood;
 pub(crate) mod once;
+pub(crate) mod relay;
 pub(crate) mod server;
