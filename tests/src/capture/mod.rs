@@ -34,9 +34,9 @@ impl Capture {
         Self::start_cut(lab, name, netns, device, "160")
     }
 
-    /// Captures whole packets.
-    pub(crate) fn start_whole(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
-        Self::start_cut(lab, name, netns, device, "262144")
+    /// Captures what hellos and certificates are in, too: packets of a path whole, of bulk data the beginning.
+    pub(crate) fn start_long(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_cut(lab, name, netns, device, "4096")
     }
 
     fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str) -> Result<Self> {
@@ -57,7 +57,8 @@ impl Capture {
             // Packets must reach the file at once, and root may write to the lab's directory.
             .args(["-U", "-Z", "root", "-n", "-w"])
             .arg(&file)
-            .arg("tcp or ip6 proto 6")
+            // Packets longer than 64 KiB have a hop-by-hop header before TCP's.
+            .arg("tcp or ip6 proto 6 or ip6 proto 0")
             .stdout(Stdio::null())
             .stderr(File::create(&stderr)?);
         let tcpdump = Process::spawn(command, Some(netns), &lab.tools)?;

@@ -37,7 +37,7 @@ pub(crate) struct Dissection {
 pub(crate) fn dissect(capture: &Path, keys: Option<&Path>, ports: &[DecodeAs]) -> Result<Dissection> {
     let (genuine, forged) = without_forged(capture)?;
     let mut tshark = Command::new("tshark");
-    tshark.args(["-n", "-r"]).arg(&genuine);
+    tshark.args(["-n", "-Y", "tcp", "-r"]).arg(&genuine);
     tshark.args(["-o", "tcp.reassemble_out_of_order:TRUE"]);
     if let Some(keys) = keys {
         tshark.arg("-o").arg(format!("tls.keylog_file:{}", keys.display()));

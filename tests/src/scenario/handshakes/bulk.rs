@@ -22,6 +22,11 @@ const CONNECTIONS: usize = 3;
 
 pub(super) fn run(lab: &Lab, verdict: &mut Verdict, certificates: &Certificates) -> Result<()> {
     let netns = NetNs::new()?;
+    // Packets longer than 64 KiB are put together of smaller segments, and only where windows are larger still.
+    netns.ip("link set lo mtu 9000")?;
+    for buffer in ["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"] {
+        netns.sysctl(buffer, "4096 4194304 16777216")?;
+    }
     // Older tools or kernels know neither: packets then end at 64 KiB, which the row below tells.
     for size in ["gso_max_size", "gro_max_size"] {
         if let Err(error) = netns.ip(&format!("link set lo {size} 400000")) {
@@ -38,7 +43,7 @@ pub(super) fn run(lab: &Lab, verdict: &mut Verdict, certificates: &Certificates)
     let _nginx = nginx::start_servers(lab, "bulk", &netns, &lab.traffic, &servers, &[address])?;
     fs::write(lab.file("bulk").join("bulk"), vec![b'x'; BYTES])?;
     let trace = Trace::start(lab, "bulk", lab.traffic.path())?;
-    let capture = Capture::start_whole(lab, "bulk", &netns, "lo")?;
+    let capture = Capture::start_long(lab, "bulk", &netns, "lo")?;
     let keys = lab.file("bulk-keys");
     for connection in 0..CONNECTIONS {
         let url = format!("https://c{connection}-bulk.lab.test:{PORT}/bulk");

@@ -85,8 +85,8 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
 
     let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
     let trace = Trace::start(lab, "handshakes", lab.traffic.path())?;
-    let at_client = Capture::start_whole(lab, "client", &pair.client, DEVICE)?;
-    let at_server = Capture::start_whole(lab, "server", &pair.server, DEVICE)?;
+    let at_client = Capture::start_long(lab, "client", &pair.client, DEVICE)?;
+    let at_server = Capture::start_long(lab, "server", &pair.server, DEVICE)?;
     let place = Place {
         lab,
         pair: &pair,
