@@ -55,6 +55,8 @@ impl Certificates {
         }
         made.sign("intermediate", "intermediate", "root", "authority", &NOW)?;
         made.sign("client", "client", "root", "named", &NOW)?;
+        made.sign("expired-client", "client", "root", "named", &PAST)?;
+        made.sign("outsider", "client", "stranger", "named", &NOW)?;
         for (name, kind, validity) in [
             ("good", "named", &NOW[..]),
             ("expired", "named", &PAST),
@@ -68,7 +70,7 @@ impl Certificates {
     }
 
     /// Where they are. Servers have `good`, `expired`, `future`, `misnamed`, each with its intermediate as
-    /// `NAME-chain.pem` and without it as `NAME.pem`.
+    /// `NAME-chain.pem` and without it as `NAME.pem`; clients have `client`, `expired-client` and `outsider`.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }

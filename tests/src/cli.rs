@@ -55,6 +55,7 @@ enum Internal {
     Connect(traffic::connect::ConnectArguments),
     Flood(traffic::flood::FloodArguments),
     Churn(traffic::churn::ChurnArguments),
+    Raw(traffic::raw::RawArguments),
     Relay(traffic::relay::RelayArguments),
     Empty(empty::EmptyArguments),
 }
@@ -88,6 +89,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Connect(arguments) => traffic::connect::run(arguments),
         Internal::Flood(arguments) => traffic::flood::run(arguments),
         Internal::Churn(arguments) => traffic::churn::run(arguments),
+        Internal::Raw(arguments) => traffic::raw::run(arguments),
         Internal::Relay(arguments) => traffic::relay::run(arguments),
         Internal::Empty(arguments) => empty::run(arguments),
     }

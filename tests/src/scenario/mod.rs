@@ -1,5 +1,6 @@
 //! One file per scenario: what it starts, what must come out. Each gets a [`Lab`] and fills a [`Verdict`].
 
+mod alerts;
 mod churn;
 mod connect;
 mod degrade;
@@ -54,8 +55,8 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "stuck",
-        about: "connects that hang are listed while they do",
-        tools: &["ip"],
+        about: "connects, handshakes and requests that hang are listed while they do",
+        tools: &["ip", "openssl", "curl"],
         run: stuck::run,
     },
     Scenario {
@@ -63,6 +64,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "every way to shake hands, on a path that loses, reorders and forges: names, version, tls phase",
         tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "nginx"],
         run: handshakes::run,
+    },
+    Scenario {
+        name: "alerts",
+        about: "every alert in the clear and every certificate that TLS 1.2 shows: the exact reason",
+        tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "nginx"],
+        run: alerts::run,
     },
     Scenario {
         name: "overflow",

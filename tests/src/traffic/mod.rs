@@ -7,5 +7,6 @@ pub(crate) mod churn;
 pub(crate) mod connect;
 pub(crate) mod flood;
 pub(crate) mod once;
+pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod server;
