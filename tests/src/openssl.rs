@@ -52,7 +52,6 @@ pub(crate) fn serve(
 /// What an `s_client` printed; both streams, for they are read for one word at a time.
 pub(crate) struct Said {
     pub(crate) text: String,
-    pub(crate) pid: u32,
 }
 
 /// Runs a client with these options to its end: handshake, one request, the answer.
@@ -107,10 +106,9 @@ pub(crate) fn finish(lab: &Lab, netns: &NetNs, mut command: Command, log: &Path)
     let both = File::options().create(true).append(true).open(log)?;
     command.stdout(both.try_clone()?).stderr(both);
     let mut client = Process::spawn(command, Some(netns), &lab.traffic)?;
-    let pid = client.pid();
     client.wait(Duration::from_secs(20) * lab.patience())?;
     let text = String::from_utf8_lossy(&fs::read(log)?).into_owned();
-    Ok(Said { text, pid })
+    Ok(Said { text })
 }
 
 /// What clients send.

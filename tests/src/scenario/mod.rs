@@ -1,6 +1,7 @@
 //! One file per scenario: what it starts, what must come out. Each gets a [`Lab`] and fills a [`Verdict`].
 
 mod alerts;
+mod budget;
 mod churn;
 mod connect;
 mod degrade;
@@ -70,6 +71,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "every alert in the clear and every certificate that TLS 1.2 shows: the exact reason",
         tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "nginx"],
         run: alerts::run,
+    },
+    Scenario {
+        name: "budget",
+        about: "100 000 hosts in 5 minutes: series within the budget, memory flat, sums exact",
+        tools: &["ip"],
+        run: budget::run,
     },
     Scenario {
         name: "overflow",
