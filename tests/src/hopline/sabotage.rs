@@ -112,6 +112,43 @@ mod tests {
         );
     }
 
+    /// What the lab reads of a record, with this name in it.
+    fn record(role: &str, name: &str) -> Record {
+        let text = serde_json::json!({
+            "event": "finished", "role": role, "family": "ipv4", "late": false, "duration_us": 10,
+            "local": {"address": "10.0.0.1", "port": 1}, "remote": {"address": "10.0.0.2", "port": 2},
+            "destination": {"port": 2}, "process": {"pid": 1, "comm": "c", "ancestry": []},
+            "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
+            "tls": {"version": "1.3", "cipher": null, "sni": name, "resumed": null, "outcome": "ok"},
+            "http": {"status": 200, "host": name}, "waiting": null, "outcome": "ok",
+            "tcp": {"retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
+                "bytes_sent": 0, "bytes_received": 0, "closed_by": "local"},
+        });
+        serde_json::from_value(text).expect("a record")
+    }
+
+    #[test]
+    fn every_time_is_shifted() {
+        let shifted = falsify_records(Some(Sabotage::Shift), vec![record("client", "a")]);
+        let phases = &shifted[0].phases_us;
+        assert_eq!([phases.tcp, phases.tls, phases.ttfb], [Some(3_200); 3]);
+    }
+
+    #[test]
+    fn names_change_places_with_those_of_another_connection() {
+        let records = ["a", "a", "b", "b"].map(|name| record("client", name));
+        let swapped = falsify_records(Some(Sabotage::Swap), records.to_vec());
+        let names: Vec<_> = swapped
+            .iter()
+            .map(|record| {
+                let tls = record.tls.as_ref().and_then(|tls| tls.sni.as_deref());
+                (tls, record.http.as_ref().and_then(|http| http.host.as_deref()))
+            })
+            .collect();
+        let both = |name| (Some(name), Some(name));
+        assert_eq!(names, ["b", "b", "a", "a"].map(both));
+    }
+
     #[test]
     fn shift_is_a_fifth_and_two_milliseconds() {
         assert_eq!(shift(1_000), 3_200);

@@ -89,8 +89,8 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
 fn compare_names(verdict: &mut Verdict, metrics: &Metrics, asked: Asked) {
     let of = |destination: &str| metrics.sum(CONNECTIONS, &[("role", "client"), ("destination", destination)]);
     verdict.count("connections of the busiest, by its name", of(BUSY), asked.busy);
-    let names = metrics.values(CONNECTIONS, "destination");
-    let named = names.iter().filter(|name| name.ends_with(".lab.test")).count();
+    let destinations = metrics.values(CONNECTIONS, "destination");
+    let named = destinations.iter().filter(|name| name.ends_with(".lab.test")).count();
     verdict.at_least("hosts with a name", named as f64, 50.0, "");
     verdict.at_least("connections folded", of("other") as f64, 1.0, "");
 }

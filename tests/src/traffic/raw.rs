@@ -33,7 +33,11 @@ pub(crate) fn run(arguments: &RawArguments) -> Result<()> {
 
 /// Two hexadecimal digits a byte.
 pub(crate) fn to_digits(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digit = |value: u8| char::from_digit(value.into(), 16).expect("below 16");
+    bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
+        .collect()
 }
 
 fn from_digits(digits: &str) -> Result<Vec<u8>> {

@@ -1,5 +1,5 @@
 //! A front before a TLS server, for connections in which TLS begins late: an HTTP proxy that knows CONNECT, a mail server
-//! with STARTTLS, a PostgreSQL server that is asked for TLS. Behind the cleartext it copies bytes.
+//! with STARTTLS, a `PostgreSQL` server that is asked for TLS. Behind the cleartext it copies bytes.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &RelayArguments) -> Result<()> {
     thread::spawn(move || {
         // A client that leaves early is no reason to stop.
         for client in listener.incoming().flatten() {
-            thread::spawn(move || serve(client, to, speak));
+            thread::spawn(move || serve(&client, to, speak));
         }
     });
     println!("ready");
@@ -58,28 +58,29 @@ pub(crate) fn run(arguments: &RelayArguments) -> Result<()> {
 }
 
 /// Errors end the connection: the client tells what it saw.
-fn serve(client: TcpStream, to: SocketAddr, speak: Preamble) -> io::Result<()> {
+fn serve(client: &TcpStream, to: SocketAddr, speak: Preamble) -> io::Result<()> {
     let mut reader = BufReader::new(client.try_clone()?);
     match speak {
-        Preamble::Connect => connect(&mut reader, &client)?,
-        Preamble::Smtp => smtp(&mut reader, &client)?,
+        Preamble::Connect => connect(&mut reader, client)?,
+        Preamble::Smtp => smtp(&mut reader, client)?,
         Preamble::Postgres => {
             reader.read_exact(&mut [0; 8])?;
-            (&client).write_all(b"S")?;
+            let mut writer = client;
+            writer.write_all(b"S")?;
         }
     }
     let server = TcpStream::connect(to)?;
     (&server).write_all(reader.buffer())?;
     thread::scope(|scope| {
-        scope.spawn(|| copy(&client, &server));
-        copy(&server, &client);
+        scope.spawn(|| copy(client, &server));
+        copy(&server, client);
     });
     Ok(())
 }
 
 /// Takes the head of the request and answers it.
 fn connect(reader: &mut BufReader<TcpStream>, mut client: &TcpStream) -> io::Result<()> {
-    while line(reader)? != "" {}
+    while !line(reader)?.is_empty() {}
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
 }
 

@@ -112,9 +112,9 @@ fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Vec<Proc
                 )?);
             }
             Server::NginxRejects(protocols) => {
-                rejecting += &format!(
-                    "server {{ listen {address} ssl; ssl_protocols {protocols}; ssl_reject_handshake on; }}\n"
-                );
+                let server =
+                    format!("server {{ listen {address} ssl; ssl_protocols {protocols}; ssl_reject_handshake on; }}\n");
+                rejecting.push_str(&server);
                 rejecting_at.push(address);
             }
             Server::HangsUp => {

@@ -75,12 +75,12 @@ const fn tls12(name: &'static str) -> Case {
     }
 }
 
-const fn fault(direction: Direction, number: u32, event: PayloadEvent) -> Option<Fault> {
-    Some(Fault::AtPayload {
+const fn fault(direction: Direction, number: u32, event: PayloadEvent) -> Fault {
+    Fault::AtPayload {
         direction,
         number,
         event,
-    })
+    }
 }
 
 /// Long enough for a second segment, as a post-quantum key share is.
@@ -186,59 +186,59 @@ pub(super) const CASES: &[Case] = &[
         ..tls13("hello with a post-quantum key share")
     },
     Case {
-        fault: fault(ToServer, 1, PayloadEvent::Drop),
+        fault: Some(fault(ToServer, 1, PayloadEvent::Drop)),
         ..tls13("ClientHello lost")
     },
     Case {
         client: Client::OpenSsl(LONG_HELLO),
         two_segments: true,
-        fault: fault(ToServer, 1, PayloadEvent::Drop),
+        fault: Some(fault(ToServer, 1, PayloadEvent::Drop)),
         ..tls13("first half of the ClientHello lost")
     },
     Case {
-        fault: fault(ToClient, 1, PayloadEvent::Drop),
+        fault: Some(fault(ToClient, 1, PayloadEvent::Drop)),
         ..tls13("ServerHello lost")
     },
     Case {
-        fault: fault(ToServer, 2, PayloadEvent::Drop),
+        fault: Some(fault(ToServer, 2, PayloadEvent::Drop)),
         ..tls13("client's Finished lost")
     },
     Case {
-        fault: fault(ToClient, 2, PayloadEvent::Drop),
+        fault: Some(fault(ToClient, 2, PayloadEvent::Drop)),
         ..tls12("second server segment lost")
     },
     Case {
         client: Client::OpenSsl(LONG_HELLO),
         two_segments: true,
-        fault: fault(ToServer, 1, PayloadEvent::Swap),
+        fault: Some(fault(ToServer, 1, PayloadEvent::Swap)),
         ..tls13("halves of the ClientHello reordered")
     },
     Case {
-        fault: fault(ToClient, 1, PayloadEvent::Swap),
+        fault: Some(fault(ToClient, 1, PayloadEvent::Swap)),
         ..tls12("server's segments reordered")
     },
     Case {
-        fault: fault(ToServer, 2, PayloadEvent::Swap),
+        fault: Some(fault(ToServer, 2, PayloadEvent::Swap)),
         ..tls13("Finished behind the request")
     },
     Case {
-        fault: fault(ToServer, 1, PayloadEvent::Duplicate),
+        fault: Some(fault(ToServer, 1, PayloadEvent::Duplicate)),
         ..tls13("ClientHello twice")
     },
     Case {
-        fault: fault(ToClient, 1, PayloadEvent::Duplicate),
+        fault: Some(fault(ToClient, 1, PayloadEvent::Duplicate)),
         ..tls12("ServerHello twice")
     },
     Case {
-        fault: fault(ToServer, 1, AHEAD),
+        fault: Some(fault(ToServer, 1, AHEAD)),
         ..tls13("forged ClientHello ahead of the window")
     },
     Case {
-        fault: fault(ToServer, 1, BEHIND),
+        fault: Some(fault(ToServer, 1, BEHIND)),
         ..tls12("forged ClientHello behind the window")
     },
     Case {
-        fault: fault(ToClient, 1, AHEAD),
+        fault: Some(fault(ToClient, 1, AHEAD)),
         ..tls12("forged alert ahead of the window")
     },
     Case {

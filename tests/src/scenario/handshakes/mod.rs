@@ -203,12 +203,13 @@ fn serve_by_nginx(lab: &Lab, pair: &Pair, certificates: &Certificates, cases: &[
         let Server::Nginx(options) = case.server else { continue };
         let address = address(*number, case);
         let (chain, key) = (certificates.file("good-chain.pem"), certificates.file("leaf.key"));
-        servers += &format!(
+        let server = format!(
             "server {{ listen {address} ssl {options}; ssl_protocols TLSv1.3; ssl_certificate {}; \
              ssl_certificate_key {}; }}\n",
             chain.display(),
             key.display()
         );
+        servers.push_str(&server);
         addresses.push(address);
     }
     nginx::start_servers(lab, "nginx", &pair.server, &lab.traffic, &servers, &addresses)
@@ -319,7 +320,7 @@ fn compare(
     let mut found = 0;
     let mut right = 0;
     let mut wrong = None;
-    let mut worst: Option<(f64, f64)> = None;
+    let mut farthest: Option<(f64, f64)> = None;
     for handshake in handshakes {
         let ends = (handshake.client, handshake.server);
         let mut mine = records
@@ -337,11 +338,11 @@ fn compare(
         let true_time = handshake.tls_us().unwrap_or(f64::NAN);
         let deviation = |(time, truth): (f64, f64)| (time - truth).abs();
         // Nothing measured is the worst of all.
-        let worse = worst.is_none_or(|so_far| {
+        let is_farther = farthest.is_none_or(|so_far| {
             !deviation((time, true_time)).is_finite() || deviation((time, true_time)) > deviation(so_far)
         });
-        if worse {
-            worst = Some((time, true_time));
+        if is_farther {
+            farthest = Some((time, true_time));
         }
     }
     let all = handshakes.len() as u64;
@@ -350,7 +351,7 @@ fn compare(
     if let Some((said, is)) = wrong {
         verdict.text(format!("{name}: a wrong one"), said, is);
     }
-    let (time, true_time) = worst.unwrap_or((f64::NAN, f64::NAN));
+    let (time, true_time) = farthest.unwrap_or((f64::NAN, f64::NAN));
     let tolerance = lab.tolerance_us(delay_us).max(true_time * 0.05);
     verdict.time_us(format!("{name}: tls, farthest"), time, true_time, tolerance);
 }
