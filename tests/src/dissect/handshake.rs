@@ -160,6 +160,21 @@ fn begun(frame: &Frame, by_number: &HashMap<u64, &Frame>) -> Handshake {
     begun
 }
 
+/// A whole handshake of TLS 1.3 that took so long.
+#[cfg(test)]
+pub(crate) fn example(client: &str, server: &str, server_name: &str, tls_us: u64) -> Handshake {
+    let address = |text: &str| text.parse().expect("address");
+    Handshake {
+        server_name: Some(server_name.to_owned()),
+        is_tls13: Some(true),
+        cipher_suite: Some(0x1302),
+        certificate: true,
+        client_finished_ns: Some(tls_us * 1_000),
+        server_finished_ns: Some(tls_us * 1_000),
+        ..Handshake::new(address(client), address(server), 0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,6 +11,8 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 
 pub(crate) use handshake::Handshake;
+#[cfg(test)]
+pub(crate) use handshake::example;
 
 use crate::router::FORGED_TTL;
 use frame::Frame;

@@ -18,3 +18,6 @@ pub(crate) use replay::Replay;
 pub(crate) use sabotage::Sabotage;
 pub(crate) use totals::Totals;
 pub(crate) use trace::{Trace, read_records};
+
+#[cfg(test)]
+pub(crate) use {record::tests::record, sabotage::falsify_records};

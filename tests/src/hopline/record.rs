@@ -113,3 +113,23 @@ impl Record {
         self.addresses().1.port()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What the lab reads of a record: each time is a millisecond, and the client gave this name.
+    pub(crate) fn record(role: &str, name: &str) -> Record {
+        let text = serde_json::json!({
+            "event": "finished", "role": role, "family": "ipv4", "late": false, "duration_us": 10,
+            "local": {"address": "10.0.0.1", "port": 1000}, "remote": {"address": "10.0.0.2", "port": 443},
+            "destination": {"port": 443}, "process": {"pid": 1, "comm": "c", "ancestry": []},
+            "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
+            "tls": {"version": "1.3", "cipher": "TLS_AES_256_GCM_SHA384", "sni": name, "resumed": false, "outcome": "ok"},
+            "http": {"status": 200, "host": name}, "waiting": null, "outcome": "ok",
+            "tcp": {"retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
+                "bytes_sent": 0, "bytes_received": 0, "closed_by": "local"},
+        });
+        serde_json::from_value(text).expect("a record")
+    }
+}

@@ -32,7 +32,7 @@ fn reduce(count: f64) -> f64 {
 }
 
 /// Falsifies records in the order in which hopline gave them.
-pub(super) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Record>) -> Vec<Record> {
+pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Record>) -> Vec<Record> {
     match sabotage {
         None => {}
         Some(Sabotage::Shift) => {
@@ -103,6 +103,7 @@ pub(super) fn falsify_counts<'a>(sabotage: Option<Sabotage>, counts: impl Iterat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hopline::record::tests::record;
 
     #[test]
     fn a_single_unit_is_lost_too() {
@@ -110,21 +111,6 @@ mod tests {
             [0.0, 1.0, 50.0, 51.0, 100.0].map(|count| reduce(count) as u64),
             [0, 0, 49, 49, 98]
         );
-    }
-
-    /// What the lab reads of a record, with this name in it.
-    fn record(role: &str, name: &str) -> Record {
-        let text = serde_json::json!({
-            "event": "finished", "role": role, "family": "ipv4", "late": false, "duration_us": 10,
-            "local": {"address": "10.0.0.1", "port": 1}, "remote": {"address": "10.0.0.2", "port": 2},
-            "destination": {"port": 2}, "process": {"pid": 1, "comm": "c", "ancestry": []},
-            "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
-            "tls": {"version": "1.3", "cipher": null, "sni": name, "resumed": null, "outcome": "ok"},
-            "http": {"status": 200, "host": name}, "waiting": null, "outcome": "ok",
-            "tcp": {"retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
-                "bytes_sent": 0, "bytes_received": 0, "closed_by": "local"},
-        });
-        serde_json::from_value(text).expect("a record")
     }
 
     #[test]

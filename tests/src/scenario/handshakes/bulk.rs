@@ -75,11 +75,10 @@ pub(super) fn run(lab: &Lab, verdict: &mut Verdict, certificates: &Certificates)
     for role in ["client", "server"] {
         let handshakes: Vec<_> = capture.handshakes.iter().collect();
         super::compare(
-            lab,
             verdict,
             &format!("BIG TCP, {role}"),
             role,
-            0,
+            lab.tolerance_us(0),
             &handshakes,
             &records,
         );

@@ -116,11 +116,10 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         for (role, capture) in [("client", &at_client), ("server", &at_server)] {
             let handshakes = to(capture, address);
             compare(
-                lab,
                 verdict,
                 &format!("{}, {role}", case.name),
                 role,
-                2 * DELAY_US,
+                lab.tolerance_us(2 * DELAY_US),
                 &handshakes,
                 &records,
             );
@@ -309,11 +308,10 @@ fn check_case(case: &Case, address: SocketAddr, connections: usize, capture: &Di
 
 /// Every connection by itself: the words must be the same, and no time may be off.
 fn compare(
-    lab: &Lab,
     verdict: &mut Verdict,
     name: &str,
     role: &str,
-    delay_us: u64,
+    tolerance_us: f64,
     handshakes: &[&Handshake],
     records: &[Record],
 ) {
@@ -352,7 +350,7 @@ fn compare(
         verdict.text(format!("{name}: a wrong one"), said, is);
     }
     let (time, true_time) = farthest.unwrap_or((f64::NAN, f64::NAN));
-    let tolerance = lab.tolerance_us(delay_us).max(true_time * 0.05);
+    let tolerance = tolerance_us.max(true_time * 0.05);
     verdict.time_us(format!("{name}: tls, farthest"), time, true_time, tolerance);
 }
 
@@ -415,4 +413,40 @@ fn compare_counts(verdict: &mut Verdict, metrics: &crate::hopline::Metrics, capt
 /// Where a file of the lab is, as a word for a program.
 fn word(path: &Path) -> String {
     path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dissect::example;
+    use crate::hopline::{Sabotage, falsify_records, record};
+
+    fn passes(sabotage: Option<Sabotage>) -> bool {
+        let handshakes = [example("10.0.0.1:1000", "10.0.0.2:443", "a", 1_000)];
+        let records = vec![
+            record("client", "a"),
+            record("server", "a"),
+            record("client", "b"),
+            record("server", "b"),
+        ];
+        let mut verdict = Verdict::new("x");
+        let falsified = falsify_records(sabotage, records);
+        compare(
+            &mut verdict,
+            "x",
+            "client",
+            1_000.0,
+            &handshakes.each_ref(),
+            &falsified[..1],
+        );
+        verdict.passed()
+    }
+
+    #[test]
+    fn every_falsification_shows() {
+        assert!(passes(None));
+        for sabotage in [Sabotage::Shift, Sabotage::Drop, Sabotage::Swap] {
+            assert!(!passes(Some(sabotage)), "{sabotage:?}");
+        }
+    }
 }
