@@ -68,7 +68,7 @@ pub struct LimitsConfig {
     #[serde(deserialize_with = "entries")]
     pub processes: usize,
     /// Time series exported.
-    #[serde(deserialize_with = "entries")]
+    #[serde(deserialize_with = "series")]
     pub series: usize,
 }
 
@@ -219,7 +219,7 @@ limits:
   connections: {connections}
   # Processes remembered at once.
   processes: {processes}
-  # Time series exported; beyond, the least busy destinations fold into `other`.
+  # Time series with destination labels, at least 1000; beyond, the calm destinations fold into `other`.
   series: {series}
 
 # Events per second and kind that each cgroup keeps while a ring is more than half full.
@@ -311,6 +311,11 @@ where
 
 fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     in_range(deserializer, &(100..=100_000_000))
+}
+
+/// Fewer would hold little beyond what `other` needs.
+fn series<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    in_range(deserializer, &(1_000..=100_000_000))
 }
 
 fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
@@ -437,6 +442,7 @@ mod tests {
             "hopline.yaml:2: limits.connections: ",
             "out of range",
         );
+        check("limits:\n  series: 999\n", "hopline.yaml:2: limits.series: ", "1000 to");
         check(
             "limits:\n  ring_bytes: 5000\n",
             "hopline.yaml:2: limits.ring_bytes: ",

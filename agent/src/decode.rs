@@ -3,15 +3,18 @@
 //! Must not read clocks, files or state. The pipeline is the only caller.
 use agent_ebpf::{
     event::{
-        CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_ESTABLISHED, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent,
-        EventHeader, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, SYNACK_RETRANSMIT,
+        CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, EventHeader, HELLO_BYTES,
+        LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, SYNACK_RETRANSMIT,
     },
+    hello::HelloHeader,
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
 };
 
 /// What the kernel side said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum Event<'a> {
+    /// First bytes of a conversation: the header, and what is behind it.
+    Hello(HelloHeader, &'a [u8]),
     /// `CONNECTION_*`, `LISTENER_OPEN` or `SYNACK_RETRANSMIT`: the header's kind tells.
     Connection(ConnectionEvent),
     /// A process was forked.
@@ -24,10 +27,11 @@ pub enum Event {
     Cgroup(Box<CgroupEvent>),
 }
 
-impl Event {
+impl Event<'_> {
     /// What every event starts with.
     pub fn header(&self) -> &EventHeader {
         match self {
+            Self::Hello(hello, _) => &hello.header,
             Self::Connection(event) => &event.header,
             Self::Fork(event) => &event.header,
             Self::Exec(event) => &event.header,
@@ -66,21 +70,34 @@ pub enum DecodeError {
 }
 
 /// Decodes one whole sample.
-pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
+pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
     let header: EventHeader = read(bytes)?;
     match header.kind {
-        CONNECTION_OPEN
-        | CONNECTION_ESTABLISHED
-        | CONNECTION_UPDATE
-        | CONNECTION_CLOSE
-        | SYNACK_RETRANSMIT
-        | LISTENER_OPEN => body(bytes, &header).map(Event::Connection),
+        CONNECTION_OPEN | CONNECTION_UPDATE | CONNECTION_CLOSE | SYNACK_RETRANSMIT | LISTENER_OPEN => {
+            body(bytes, &header).map(Event::Connection)
+        }
+        HELLO_BYTES => hello(bytes),
         PROCESS_FORK => body(bytes, &header).map(Event::Fork),
         PROCESS_EXEC => body(bytes, &header).map(|event| Event::Exec(Box::new(event))),
         PROCESS_EXIT => body(bytes, &header).map(Event::Exit),
         CGROUP_MKDIR => body(bytes, &header).map(|event| Event::Cgroup(Box::new(event))),
         kind => Err(DecodeError::UnknownKind(kind)),
     }
+}
+
+/// Reads a chunk of hello bytes: the size is that of the room it was given, `length` that of what is in it.
+fn hello(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
+    let header: HelloHeader = read(bytes)?;
+    let rest = &bytes[size_of::<HelloHeader>()..];
+    if header.header.size as usize != bytes.len() || usize::from(header.length) > rest.len() {
+        return Err(DecodeError::WrongSize {
+            kind: HELLO_BYTES,
+            stated: header.header.size,
+            actual: bytes.len(),
+            expected: size_of::<HelloHeader>() + usize::from(header.length),
+        });
+    }
+    Ok(Event::Hello(header, &rest[..usize::from(header.length)]))
 }
 
 /// Reads an event whose bytes, stated size and type must be of one length.
@@ -118,6 +135,8 @@ unsafe trait Wire: Copy {}
 
 // SAFETY: `repr(C)`, integers only.
 unsafe impl Wire for EventHeader {}
+// SAFETY: `repr(C)`, integers only.
+unsafe impl Wire for HelloHeader {}
 // SAFETY: `repr(C)`, integers and byte arrays only, nested structs included.
 unsafe impl Wire for ConnectionEvent {}
 // SAFETY: `repr(C)`, integers and byte arrays only.

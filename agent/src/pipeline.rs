@@ -2,30 +2,39 @@
 //!
 //! Reads no clock: time comes in with events and ticks, so that a replay gives what live gave. I/O happens in
 //! `attribution` alone, and not at all without `read_proc`. One task owns a [`Pipeline`]; nothing in it locks.
+mod follow;
+mod progress;
 mod records;
+mod talk;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agent_ebpf::{
-    connection::{ConnectionState, FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
-    event::{CONNECTION_CLOSE, ConnectionEvent, LISTENER_OPEN, SYNACK_RETRANSMIT},
+    connection::{ConnectionState, ROLE_LISTENER},
+    event::{CONNECTION_CLOSE, CONNECTION_UPDATE, ConnectionEvent, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 
 use crate::{
-    aggregate::{DestinationId, DestinationKey, Ended, Name, PipelineCounts, Retransmit, Series, Snapshot},
+    aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot, WaitPhase},
     attribution::{Attribution, Cgroup, Process},
-    connection::{
-        Admission, ClosedBy, ConnectionRecord, Endpoints, Entry, Outcome, Phase, Role, Table, TcpState, Waiting,
-        WaitingList, outcome, received_bytes, rtt_window, sent_bytes,
-    },
+    connection::{ConnectionRecord, Phase, Role, Table, TcpState, Turns, WaitingList},
     decode::{DecodeError, Event, decode},
+    protocol::{
+        assembler::{Assembler, AssemblerLimits},
+        facts::Facts,
+        ticket_lengths::TicketLengths,
+    },
 };
+use progress::Counted;
 use records::Surroundings;
+use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
 const MAX_OUTPUTS: usize = 65_536;
 /// Listeners that are shown; owners of more are still known.
 const MAX_LISTENERS: usize = 65_536;
+/// Lengths of session tickets that are remembered.
+const MAX_TICKET_LENGTHS: usize = 8_192;
 /// Idle destinations are looked for this often.
 const EXPIRE_EVERY_NS: u64 = 60_000_000_000;
 
@@ -84,8 +93,13 @@ struct Attached {
     destination: DestinationId,
     /// Which gauge of open connections it has raised.
     gauge: Option<(DestinationId, TcpState)>,
-    /// Its connect has been counted.
-    connected: bool,
+    counted: Counted,
+    turns: Turns,
+    /// Its name is as good as it will get; nothing is counted before.
+    named: bool,
+    claim: Option<Claim>,
+    /// What was read of its hello bytes, once all was said.
+    facts: Option<Box<Facts>>,
 }
 
 /// The pipeline and all its state.
@@ -97,6 +111,8 @@ pub struct Pipeline {
     /// Where each listener is shown, by its cookie.
     listeners: HashMap<u64, DestinationId>,
     waiting: WaitingList,
+    hellos: Assembler,
+    tickets: TicketLengths,
     series: Series,
     counts: PipelineCounts,
     outputs: Vec<Output>,
@@ -106,6 +122,8 @@ pub struct Pipeline {
     now_ns: u64,
     /// When idle destinations were last looked for.
     expired_ns: u64,
+    /// When an open connection was last told of again.
+    told_ns: u64,
 }
 
 impl Pipeline {
@@ -116,6 +134,8 @@ impl Pipeline {
             connections: Table::new(settings.max_connections),
             listeners: HashMap::new(),
             waiting: WaitingList::default(),
+            hellos: Assembler::new(AssemblerLimits::default()),
+            tickets: TicketLengths::new(MAX_TICKET_LENGTHS),
             series: Series::new(settings.max_series),
             counts: PipelineCounts::default(),
             outputs: Vec::new(),
@@ -123,6 +143,7 @@ impl Pipeline {
             clock_offset_ns: 0,
             now_ns: 0,
             expired_ns: 0,
+            told_ns: 0,
             settings,
         }
     }
@@ -153,6 +174,7 @@ impl Pipeline {
         };
         self.counts.events[event.header().kind as usize] += 1;
         match event {
+            Event::Hello(header, bytes) => self.hellos.push(&header, bytes),
             Event::Connection(event) => self.socket(&event),
             Event::Fork(event) => self.attribution.fork(&event),
             Event::Exec(event) => self.attribution.exec(&event),
@@ -164,22 +186,21 @@ impl Pipeline {
     /// The agent's clock: who waits, who is stuck, which destinations are idle.
     pub fn tick(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
-        let connections = &self.connections;
-        self.waiting.tick(now_ns, self.settings.waiting_after_ns, |waiting| {
-            still_waits(connections, waiting)
-        });
-        for waiting in self.waiting.shown() {
-            if let Some(entry) = self.connections.get(waiting.cookie) {
-                self.series.waits(entry.attached.destination);
+        for (cookie, waiting) in self.waiting.longer_than(self.settings.waiting_after_ns, now_ns) {
+            if let Some(entry) = self.connections.get(cookie) {
+                self.series
+                    .waits(entry.attached.destination, wait_phase(waiting.phase), now_ns);
             }
         }
         if self.collect {
             self.tell_stuck();
         }
         self.attribution.tick(now_ns);
+        self.hellos.expire(now_ns);
         if now_ns.saturating_sub(self.expired_ns) >= EXPIRE_EVERY_NS {
             self.expired_ns = now_ns;
             self.series.expire(now_ns);
+            self.drop_silent();
         }
     }
 
@@ -197,17 +218,14 @@ impl Pipeline {
         into.append(&mut self.outputs);
     }
 
-    /// A picture of everything, immutable and cheap to clone. Waiting connects are those of the latest tick that still
-    /// wait.
+    /// A picture of everything, immutable and cheap to clone. Waiting is told as of the latest tick.
     pub fn snapshot(&self) -> Snapshot {
         let waiting: Vec<_> = self
             .waiting
-            .shown()
-            .iter()
-            .filter(|waiting| still_waits(&self.connections, waiting))
-            .filter_map(|waiting| {
-                let entry = self.connections.get(waiting.cookie)?;
-                Some((entry.attached.destination, waiting.since_ns))
+            .longer_than(self.settings.waiting_after_ns, self.now_ns)
+            .filter_map(|(cookie, waiting)| {
+                let entry = self.connections.get(cookie)?;
+                Some((entry.attached.destination, wait_phase(waiting.phase), waiting.since_ns))
             })
             .collect();
         let (processes, processes_evicted) = self.attribution.process_counts();
@@ -227,6 +245,9 @@ impl Pipeline {
     /// An event of a socket.
     fn socket(&mut self, event: &ConnectionEvent) {
         let (kind, now_ns, state) = (event.header.kind, event.header.time_ns, &event.state);
+        if kind == CONNECTION_UPDATE {
+            self.told_ns = now_ns;
+        }
         match (kind, Role::of(state)) {
             (LISTENER_OPEN, _) => self.listener_opened(state, now_ns),
             (SYNACK_RETRANSMIT, _) => self.synack_retransmitted(state, now_ns),
@@ -244,7 +265,9 @@ impl Pipeline {
             return;
         }
         let owner = self.attribution.owner(state);
-        let destination = self.series.destination(key(Role::Server, &owner, state), now_ns);
+        let destination = self
+            .series
+            .destination(follow::key(Role::Server, &owner, state, None), now_ns);
         let shown = self.series.enter(destination, TcpState::Listen);
         self.listeners.insert(state.cookie, shown);
     }
@@ -259,141 +282,10 @@ impl Pipeline {
     /// One event per SYN-ACK that was sent again: the only source of this count, since most have no socket yet.
     fn synack_retransmitted(&mut self, state: &ConnectionState, now_ns: u64) {
         let owner = self.attribution.owner(state);
-        let destination = self.series.destination(key(Role::Server, &owner, state), now_ns);
+        let destination = self
+            .series
+            .destination(follow::key(Role::Server, &owner, state, None), now_ns);
         self.series.retransmitted(destination, Retransmit::Synack, 1, now_ns);
-    }
-
-    /// A snapshot of a connection, the last one or not.
-    fn connection(&mut self, closed: bool, role: Role, state: &ConnectionState, now_ns: u64) {
-        match self.connections.get(state.cookie).map(|entry| entry.state.attempt) {
-            Some(attempt) if attempt > state.attempt => {
-                self.counts.stale += 1;
-                return;
-            }
-            Some(attempt) if attempt < state.attempt => {
-                // Its CLOSE was lost, and with it how it went: the kernel counted that loss.
-                self.counts.superseded += 1;
-                if let Some(entry) = self.connections.remove(state.cookie) {
-                    let_go(&mut self.series, &entry.attached);
-                }
-            }
-            _ => {}
-        }
-        if closed {
-            if let Some(mut entry) = self.connections.remove(state.cookie) {
-                self.finish(&mut entry, role, state, now_ns);
-                let_go(&mut self.series, &entry.attached);
-            } else {
-                let mut entry = self.first_seen(role, state, now_ns);
-                self.finish(&mut entry, role, state, now_ns);
-            }
-        } else if state.closed_ns != 0 {
-            self.counts.stale += 1;
-        } else if let Some(entry) = self.connections.get_mut(state.cookie) {
-            progress(&mut self.series, entry, state, now_ns);
-            enter(&mut self.series, &mut entry.attached, state);
-        } else {
-            self.open(role, state, now_ns);
-        }
-    }
-
-    /// Puts a connection into the table at its first event, whichever that is.
-    fn open(&mut self, role: Role, state: &ConnectionState, now_ns: u64) {
-        let entry = self.first_seen(role, state, now_ns);
-        match self.connections.insert(entry, now_ns) {
-            Admission::Inserted => {}
-            Admission::Evicted(entry) => {
-                self.counts.evicted += 1;
-                let_go(&mut self.series, &entry.attached);
-            }
-            // Nothing of it is counted yet: its CLOSE will count it whole.
-            Admission::Refused => {
-                self.counts.untracked += 1;
-                return;
-            }
-        }
-        if let Some(entry) = self.connections.get_mut(state.cookie) {
-            self.series.hold(entry.attached.destination);
-            progress(&mut self.series, entry, state, now_ns);
-            enter(&mut self.series, &mut entry.attached, state);
-        }
-        if connecting(state) {
-            let since_ns = if state.syn_ns == 0 { now_ns } else { state.syn_ns };
-            self.waiting.begin(state.cookie, state.attempt, since_ns);
-            if self.waiting.young() > 2 * self.settings.max_connections {
-                let connections = &self.connections;
-                self.waiting.prune(|waiting| still_waits(connections, waiting));
-            }
-        }
-    }
-
-    /// A connection before anything of it is counted: from zero, but what a late one did before hopline is not ours.
-    fn first_seen(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> Entry<Attached> {
-        let owner = self.attribution.owner(state);
-        let destination = self.series.destination(key(role, &owner, state), now_ns);
-        let counted = if late(state) {
-            *state
-        } else {
-            ConnectionState {
-                cookie: state.cookie,
-                attempt: state.attempt,
-                ..ConnectionState::default()
-            }
-        };
-        let attached = Attached {
-            owner,
-            destination,
-            gauge: None,
-            connected: false,
-        };
-        Entry {
-            state: counted,
-            first_seen_ns: now_ns,
-            attached,
-        }
-    }
-
-    /// The last snapshot: counts what is new in it, how it went, and who ended it.
-    fn finish(&mut self, entry: &mut Entry<Attached>, role: Role, state: &ConnectionState, now_ns: u64) {
-        let opened = state.established_ns != 0 || (late(state) && entry.state.tcp_state != tcp_state::SYN_SENT);
-        progress(&mut self.series, entry, state, now_ns);
-        let destination = entry.attached.destination;
-        if !entry.attached.connected && !late(state) {
-            self.series.connected(destination, outcome(state), now_ns);
-        }
-        let ended = if opened { Ended::Established } else { Ended::Tcp };
-        self.series.ended(destination, ended, ClosedBy::of(state), now_ns);
-        if self.collect {
-            let end_ns = if state.closed_ns == 0 { now_ns } else { state.closed_ns };
-            let cgroup = self
-                .attribution
-                .cgroup(state.cgroup_id, entry.attached.owner.pid, now_ns);
-            let surroundings = self.surroundings(cgroup.as_deref());
-            let record = surroundings.record(role, state, &entry.attached.owner, entry.first_seen_ns..end_ns, None);
-            self.tell(Output::Finished(Box::new(record)));
-        }
-    }
-
-    /// Tells each connect that has waited for too long, once.
-    fn tell_stuck(&mut self) {
-        let mut stuck = Vec::new();
-        for waiting in self.waiting.shown_mut() {
-            if !waiting.told && self.now_ns.saturating_sub(waiting.since_ns) >= self.settings.stuck_after_ns {
-                waiting.told = true;
-                stuck.push(waiting.cookie);
-            }
-        }
-        for cookie in stuck {
-            let Some(entry) = self.connections.get(cookie) else {
-                continue;
-            };
-            let (state, owner) = (&entry.state, &entry.attached.owner);
-            let cgroup = self.attribution.cgroup(state.cgroup_id, owner.pid, self.now_ns);
-            let times = entry.first_seen_ns..self.now_ns;
-            let surroundings = self.surroundings(cgroup.as_deref());
-            let record = surroundings.record(Role::Client, state, owner, times, Some(Phase::Tcp));
-            self.tell(Output::Stuck(Box::new(record)));
-        }
     }
 
     fn surroundings<'a>(&'a self, cgroup: Option<&'a Cgroup>) -> Surroundings<'a> {
@@ -419,103 +311,11 @@ impl Pipeline {
     }
 }
 
-/// Counts what a snapshot tells beyond the last one, and keeps it.
-fn progress(series: &mut Series, entry: &mut Entry<Attached>, state: &ConnectionState, now_ns: u64) {
-    let (before, attached) = (&entry.state, &mut entry.attached);
-    let id = attached.destination;
-    if !attached.connected && state.established_ns != 0 {
-        attached.connected = true;
-        series.connected(id, Outcome::Ok, now_ns);
-        if state.syn_ns != 0 {
-            series.handshake(id, state.established_ns.saturating_sub(state.syn_ns), now_ns);
-        }
-    }
-    if let Some(window) = rtt_window(&before.rtt, &state.rtt) {
-        series.rtt(id, window, now_ns);
-    }
-    for (kind, before, now) in [
-        (Retransmit::Syn, before.retransmits.syn, state.retransmits.syn),
-        (Retransmit::Rto, before.retransmits.rto, state.retransmits.rto),
-        (Retransmit::Fast, before.retransmits.fast, state.retransmits.fast),
-        (Retransmit::Tlp, before.retransmits.tlp, state.retransmits.tlp),
-        (Retransmit::Other, before.retransmits.other, state.retransmits.other),
-    ] {
-        series.retransmitted(id, kind, u64::from(now.saturating_sub(before)), now_ns);
-    }
-    let sent = sent_bytes(state).saturating_sub(sent_bytes(before));
-    let received = received_bytes(state).saturating_sub(received_bytes(before));
-    series.bytes(id, sent, received, now_ns);
-    let (counters, counted) = (&state.counters, &before.counters);
-    let sent = segments_since(counted.segments_sent, counters.segments_sent);
-    let received = segments_since(counted.segments_received, counters.segments_received);
-    series.segments(id, sent, received, now_ns);
-    entry.state = *state;
-}
-
-/// The kernel's counter is 32 bits wide and wraps; one that went back belongs to another life of the socket.
-fn segments_since(before: u32, now: u32) -> u64 {
-    let difference = now.wrapping_sub(before);
-    if difference > u32::MAX / 2 {
-        0
-    } else {
-        u64::from(difference)
-    }
-}
-
-/// Moves an open connection to the gauge of its present state.
-fn enter(series: &mut Series, attached: &mut Attached, state: &ConnectionState) {
-    let now = TcpState::of(state.tcp_state);
-    if attached.gauge.map(|(_, state)| state) != now {
-        if let Some((id, state)) = attached.gauge.take() {
-            series.leave(id, state);
-        }
-        attached.gauge = now.map(|state| (series.enter(attached.destination, state), state));
-    }
-}
-
-/// An open connection leaves the table.
-fn let_go(series: &mut Series, attached: &Attached) {
-    if let Some((id, state)) = attached.gauge {
-        series.leave(id, state);
-    }
-    series.release(attached.destination);
-}
-
-fn late(state: &ConnectionState) -> bool {
-    state.flags & FLAG_LATE != 0
-}
-
-/// Its SYN has left and nobody has answered yet.
-fn connecting(state: &ConnectionState) -> bool {
-    let begun = if late(state) {
-        state.tcp_state == tcp_state::SYN_SENT
-    } else {
-        state.syn_ns != 0
-    };
-    state.role == ROLE_CLIENT && begun && state.established_ns == 0 && state.closed_ns == 0
-}
-
-fn still_waits(connections: &Table<Attached>, waiting: &Waiting) -> bool {
-    let entry = connections.get(waiting.cookie);
-    entry.is_some_and(|entry| entry.state.attempt == waiting.attempt && connecting(&entry.state))
-}
-
-/// A client's destination is what it asked for; a server's is the process that listens, and its port.
-fn key(role: Role, owner: &Process, state: &ConnectionState) -> DestinationKey {
-    let endpoints = Endpoints::of(state);
-    match role {
-        Role::Client => {
-            let wanted = endpoints.wanted();
-            DestinationKey {
-                role,
-                name: Name::Address(wanted.address),
-                port: wanted.port,
-            }
-        }
-        Role::Server => DestinationKey {
-            role,
-            name: Name::Process(owner.name()),
-            port: endpoints.local.port,
-        },
+fn wait_phase(phase: Phase) -> WaitPhase {
+    match phase {
+        Phase::Dns | Phase::Tcp => WaitPhase::Tcp,
+        Phase::Tls => WaitPhase::Tls,
+        Phase::Ttfb => WaitPhase::Ttfb,
+        Phase::Turn => WaitPhase::Turn,
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The kernel's ring is the queue: the reader has a fixed number of buffers and waits for the owner to give one back.
 //!
-//! Order: a bounded part of the connections' ring is taken first, then all of the processes' ring, and that is handed
-//! on before the connections: a process event that came before a connection event is applied before it.
+//! Order: a bounded part of the connections' ring is taken first, then all of the processes' and the hellos' rings, and
+//! these are handed on before the connections: what a process did or a connection said before it closed is known then.
 use std::{collections::VecDeque, io, ops::Deref, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
@@ -74,28 +74,35 @@ impl Outlet {
         self.owner.send(Input::Batch(batch)).await.map_err(|_| OwnerGone)
     }
 
-    /// Takes a bounded part of `connections` and what `processes` holds; `true` when `connections` was emptied.
-    ///
-    /// `ring_bytes` of process events are enough: more than that came after we looked at the connections.
+    /// Takes a bounded part of `connections` and what `processes` and `hellos` hold; `true` when `connections` was
+    /// emptied.
     async fn drain(
         &mut self,
         connections: &mut impl Source,
         processes: &mut impl Source,
+        hellos: &mut impl Source,
         ring_bytes: usize,
     ) -> Result<bool, OwnerGone> {
         let mut later = self.batch().await?;
         let empty = fill(connections, &mut later);
-        let mut taken = 0;
-        let mut more = true;
-        while more {
-            let mut batch = self.batch().await?;
-            more = !fill(processes, &mut batch);
-            taken += batch.bytes();
-            more &= taken < ring_bytes;
-            self.send(batch).await?;
-        }
+        self.drain_first(processes, ring_bytes).await?;
+        self.drain_first(hellos, ring_bytes).await?;
         self.send(later).await?;
         Ok(empty)
+    }
+
+    /// Hands on what a ring holds. `ring_bytes` are enough: more than that came after we looked at the connections.
+    async fn drain_first(&mut self, ring: &mut impl Source, ring_bytes: usize) -> Result<(), OwnerGone> {
+        let mut taken = 0;
+        loop {
+            let mut batch = self.batch().await?;
+            let empty = fill(ring, &mut batch);
+            taken += batch.bytes();
+            self.send(batch).await?;
+            if empty || taken >= ring_bytes {
+                return Ok(());
+            }
+        }
     }
 }
 
@@ -116,6 +123,7 @@ pub async fn run(
 ) -> io::Result<()> {
     let mut connections = wakeable(rings.connections)?;
     let mut processes = wakeable(rings.processes)?;
+    let mut hellos = wakeable(rings.hellos)?;
     let spare = (0..BATCHES).map(|_| Batch::empty()).collect();
     let mut outlet = Outlet { spare, returned, owner };
     let mut poll = interval(POLL);
@@ -125,13 +133,14 @@ pub async fn run(
         tokio::select! {
             guard = connections.readable_mut() => guard?.clear_ready(),
             guard = processes.readable_mut() => guard?.clear_ready(),
+            guard = hellos.readable_mut() => guard?.clear_ready(),
             _ = poll.tick() => {}
             // A dropped sender means the same: there will be no word any more.
             _ = &mut stop => stopping = true,
         }
         loop {
             match outlet
-                .drain(connections.get_mut(), processes.get_mut(), ring_bytes)
+                .drain(connections.get_mut(), processes.get_mut(), hellos.get_mut(), ring_bytes)
                 .await
             {
                 Ok(true) => break,
@@ -168,7 +177,7 @@ mod tests {
         let mut outlet = Outlet { spare, returned, owner };
         let reading = async move {
             while !outlet
-                .drain(&mut connections, &mut processes, ring_bytes)
+                .drain(&mut connections, &mut processes, &mut VecDeque::new(), ring_bytes)
                 .await
                 .expect("the owner is there")
             {}

@@ -1,6 +1,9 @@
 //! Which time series one destination can have: each is admitted by the budget once, when it first has data.
-use super::counters::{Ended, Retransmit};
-use super::histogram::BOUNDS_NS;
+use super::{
+    counters::{Ended, HttpClass, Retransmit, WaitPhase},
+    histogram::BOUNDS_NS,
+    tls::{TlsFailure, TlsVersion},
+};
 use crate::connection::{ClosedBy, Outcome, TcpState};
 
 /// A metric family with destination labels.
@@ -26,11 +29,27 @@ pub enum Family {
     Bytes,
     /// `hopline_tcp_segments_total`
     Segments,
+    /// `hopline_tls_handshake_duration_seconds`
+    Tls,
+    /// `hopline_tls_handshakes_total`
+    TlsHandshakes,
+    /// `hopline_tls_handshake_failures_total`
+    TlsFailures,
+    /// `hopline_ttfb_duration_seconds`
+    Ttfb,
+    /// `hopline_ttfb_ambiguous_total`
+    TtfbAmbiguous,
+    /// `hopline_turn_duration_seconds`
+    Turn,
+    /// `hopline_turns_overlapping_total`
+    TurnsOverlapping,
+    /// `hopline_http_responses_total`
+    HttpResponses,
 }
 
 impl Family {
     /// Every family, in the order of `self as usize`.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 18] = [
         Self::Handshake,
         Self::Connections,
         Self::Active,
@@ -41,6 +60,14 @@ impl Family {
         Self::Retransmits,
         Self::Bytes,
         Self::Segments,
+        Self::Tls,
+        Self::TlsHandshakes,
+        Self::TlsFailures,
+        Self::Ttfb,
+        Self::TtfbAmbiguous,
+        Self::Turn,
+        Self::TurnsOverlapping,
+        Self::HttpResponses,
     ];
 
     /// The family's name as scraped.
@@ -56,15 +83,28 @@ impl Family {
             Self::Retransmits => "hopline_tcp_retransmits_total",
             Self::Bytes => "hopline_tcp_bytes_total",
             Self::Segments => "hopline_tcp_segments_total",
+            Self::Tls => "hopline_tls_handshake_duration_seconds",
+            Self::TlsHandshakes => "hopline_tls_handshakes_total",
+            Self::TlsFailures => "hopline_tls_handshake_failures_total",
+            Self::Ttfb => "hopline_ttfb_duration_seconds",
+            Self::TtfbAmbiguous => "hopline_ttfb_ambiguous_total",
+            Self::Turn => "hopline_turn_duration_seconds",
+            Self::TurnsOverlapping => "hopline_turns_overlapping_total",
+            Self::HttpResponses => "hopline_http_responses_total",
         }
     }
 
     /// Time series of one child: a histogram has its buckets, `+Inf`, sum and count.
     pub const fn series(self) -> usize {
         match self {
-            Self::Handshake | Self::Rtt => BOUNDS_NS.len() + 3,
+            Self::Handshake | Self::Rtt | Self::Tls | Self::Ttfb | Self::Turn => BOUNDS_NS.len() + 3,
             _ => 1,
         }
+    }
+
+    /// Whether its series tell the role.
+    pub const fn has_role(self) -> bool {
+        !matches!(self, Self::Waiting | Self::HttpResponses)
     }
 }
 
@@ -73,54 +113,96 @@ impl Family {
 pub enum Child {
     /// The handshake histogram.
     Handshake,
-    /// Connects with this outcome.
-    Connections(Outcome),
-    /// Connections in this state.
-    Active(TcpState),
-    /// Connections waiting in the tcp phase.
-    Waiting,
-    /// Ended connections.
-    Ended(Ended, Option<ClosedBy>),
     /// The RTT histogram.
     Rtt,
     /// The smallest RTT of the last window.
     RttMin,
-    /// Segments sent again.
-    Retransmits(Retransmit),
     /// Both directions of bytes.
     Bytes,
     /// Both directions of segments.
     Segments,
+    /// The histogram of TLS handshakes.
+    Tls,
+    /// The histogram of first answers.
+    Ttfb,
+    /// First answers that could not be told.
+    TtfbAmbiguous,
+    /// The histogram of later answers.
+    Turn,
+    /// Exchanges that overlapped.
+    TurnsOverlapping,
+    /// Connects with this outcome.
+    Connections(Outcome),
+    /// Connections in this state.
+    Active(TcpState),
+    /// Connections waiting in this phase.
+    Waiting(WaitPhase),
+    /// Ended connections.
+    Ended(Ended, Option<ClosedBy>),
+    /// Segments sent again.
+    Retransmits(Retransmit),
+    /// TLS handshakes of this version, resumed or not.
+    TlsHandshakes(TlsVersion, bool),
+    /// Failed TLS handshakes.
+    TlsFailures(TlsFailure),
+    /// Answers in cleartext HTTP/1.
+    HttpResponses(HttpClass),
 }
 
-/// First bits of the kinds of child; single ones come first.
-const CONNECTIONS: usize = 4;
+/// Members that are alone in their family, in the order of their bits.
+const SINGLES: [Child; 10] = [
+    Child::Handshake,
+    Child::Rtt,
+    Child::RttMin,
+    Child::Bytes,
+    Child::Segments,
+    Child::Tls,
+    Child::Ttfb,
+    Child::TtfbAmbiguous,
+    Child::Turn,
+    Child::TurnsOverlapping,
+];
+/// Bits of the histograms, and of those with both directions.
+const HISTOGRAMS: u128 = 0b1_0110_0011;
+const DIRECTIONS: u128 = 0b1_1000;
+/// First bits of the other kinds of child.
+const CONNECTIONS: usize = SINGLES.len();
 const ACTIVE: usize = CONNECTIONS + Outcome::ALL.len();
-const ENDED: usize = ACTIVE + TcpState::ALL.len();
+const WAITING: usize = ACTIVE + TcpState::ALL.len();
+const ENDED: usize = WAITING + WaitPhase::ALL.len();
 const RETRANSMITS: usize = ENDED + Ended::ALL.len() * (ClosedBy::ALL.len() + 1);
-const BYTES: usize = RETRANSMITS + Retransmit::ALL.len();
-const SEGMENTS: usize = BYTES + 1;
-const CHILDREN: usize = SEGMENTS + 1;
+const TLS_HANDSHAKES: usize = RETRANSMITS + Retransmit::ALL.len();
+const TLS_FAILURES: usize = TLS_HANDSHAKES + 2 * TlsVersion::ALL.len();
+const HTTP_RESPONSES: usize = TLS_FAILURES + TlsFailure::COUNT;
+const CHILDREN: usize = HTTP_RESPONSES + HttpClass::ALL.len();
 
-const _: () = assert!(CHILDREN <= u64::BITS as usize);
+const _: () = assert!(CHILDREN <= u128::BITS as usize);
 
 impl Child {
-    /// Time series of a destination that has every child.
-    pub const ALL_SERIES: usize = CHILDREN - 2 + 2 * Family::Rtt.series() + 2;
+    /// Time series of a destination that has every child: five are histograms, two have both directions.
+    pub const ALL_SERIES: usize = CHILDREN - 7 + 5 * Family::Rtt.series() + 2 * 2;
 
     /// A bit of its own.
-    pub fn bit(self) -> u64 {
+    pub fn bit(self) -> u128 {
         1 << match self {
             Self::Handshake => 0,
-            Self::Waiting => 1,
-            Self::Rtt => 2,
-            Self::RttMin => 3,
+            Self::Rtt => 1,
+            Self::RttMin => 2,
+            Self::Bytes => 3,
+            Self::Segments => 4,
+            Self::Tls => 5,
+            Self::Ttfb => 6,
+            Self::TtfbAmbiguous => 7,
+            Self::Turn => 8,
+            Self::TurnsOverlapping => 9,
             Self::Connections(outcome) => CONNECTIONS + outcome as usize,
             Self::Active(state) => ACTIVE + state as usize,
+            Self::Waiting(phase) => WAITING + phase as usize,
             Self::Ended(ended, by) => ENDED + ended as usize * (ClosedBy::ALL.len() + 1) + closed_by_index(by),
             Self::Retransmits(kind) => RETRANSMITS + kind as usize,
-            Self::Bytes => BYTES,
-            Self::Segments => SEGMENTS,
+            Self::TlsHandshakes(version, resumed) => TLS_HANDSHAKES + 2 * version as usize + usize::from(resumed),
+            Self::TlsFailures(failure) => TLS_FAILURES + failure.index(),
+            Self::HttpResponses(class) => HTTP_RESPONSES + class as usize,
         }
     }
 
@@ -128,15 +210,23 @@ impl Child {
     pub fn family(self) -> Family {
         match self {
             Self::Handshake => Family::Handshake,
-            Self::Connections(_) => Family::Connections,
-            Self::Active(_) => Family::Active,
-            Self::Waiting => Family::Waiting,
-            Self::Ended(..) => Family::Ended,
             Self::Rtt => Family::Rtt,
             Self::RttMin => Family::RttMin,
-            Self::Retransmits(_) => Family::Retransmits,
             Self::Bytes => Family::Bytes,
             Self::Segments => Family::Segments,
+            Self::Tls => Family::Tls,
+            Self::Ttfb => Family::Ttfb,
+            Self::TtfbAmbiguous => Family::TtfbAmbiguous,
+            Self::Turn => Family::Turn,
+            Self::TurnsOverlapping => Family::TurnsOverlapping,
+            Self::Connections(_) => Family::Connections,
+            Self::Active(_) => Family::Active,
+            Self::Waiting(_) => Family::Waiting,
+            Self::Ended(..) => Family::Ended,
+            Self::Retransmits(_) => Family::Retransmits,
+            Self::TlsHandshakes(..) => Family::TlsHandshakes,
+            Self::TlsFailures(_) => Family::TlsFailures,
+            Self::HttpResponses(_) => Family::HttpResponses,
         }
     }
 
@@ -151,20 +241,28 @@ impl Child {
     /// Every child.
     pub fn all() -> impl Iterator<Item = Self> {
         let by_phase = |ended| ClosedBy::or_nobody().map(move |by| Self::Ended(ended, by));
-        let ended = Ended::ALL.into_iter().flat_map(by_phase);
-        [
-            Self::Handshake,
-            Self::Waiting,
-            Self::Rtt,
-            Self::RttMin,
-            Self::Bytes,
-            Self::Segments,
-        ]
-        .into_iter()
-        .chain(Outcome::ALL.map(Self::Connections))
-        .chain(TcpState::ALL.map(Self::Active))
-        .chain(ended)
-        .chain(Retransmit::ALL.map(Self::Retransmits))
+        let by_version = |version| [false, true].map(|resumed| Self::TlsHandshakes(version, resumed));
+        SINGLES
+            .into_iter()
+            .chain(Outcome::ALL.map(Self::Connections))
+            .chain(TcpState::ALL.map(Self::Active))
+            .chain(WaitPhase::ALL.map(Self::Waiting))
+            .chain(Ended::ALL.into_iter().flat_map(by_phase))
+            .chain(Retransmit::ALL.map(Self::Retransmits))
+            .chain(TlsVersion::ALL.into_iter().flat_map(by_version))
+            .chain(TlsFailure::all().map(Self::TlsFailures))
+            .chain(HttpClass::ALL.map(Self::HttpResponses))
+    }
+
+    /// Those whose bits are set.
+    pub(super) fn of_bits(bits: u128) -> impl Iterator<Item = Self> {
+        Self::all().filter(move |child| bits & child.bit() != 0)
+    }
+
+    /// Time series of all whose bits are set; asked often.
+    pub(super) fn series_of_bits(bits: u128) -> usize {
+        let [histograms, directions] = [bits & HISTOGRAMS, bits & DIRECTIONS].map(|bits| bits.count_ones() as usize);
+        bits.count_ones() as usize + histograms * (Family::Rtt.series() - 1) + directions
     }
 }
 
@@ -179,8 +277,9 @@ mod tests {
 
     #[test]
     fn every_child_has_its_own_bit() {
-        let bits = Child::all().fold(0_u64, |bits, child| {
+        let bits = Child::all().fold(0_u128, |bits, child| {
             assert_eq!(bits & child.bit(), 0, "{child:?}");
+            assert_eq!(Child::series_of_bits(child.bit()), child.series(), "{child:?}");
             bits | child.bit()
         });
         assert_eq!(bits.count_ones() as usize, CHILDREN);

@@ -1,25 +1,109 @@
 //! Everything that only grows and can be added up: kept per destination, for what left, and for the truth over all.
-use super::{child::closed_by_index, histogram::Histogram};
+use super::{
+    child::{Family, closed_by_index},
+    histogram::Histogram,
+    tls::{TlsFailure, TlsVersion},
+};
 use crate::connection::{ClosedBy, Outcome};
 
-/// How far a connection had come when it ended.
+/// How far a connection had come when it ended: the phase in which it waited, if it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Waiting for an answer to its SYN, or before that.
     Tcp,
-    /// It was open.
+    /// In its TLS handshake.
+    Tls,
+    /// Waiting for the first answer.
+    Ttfb,
+    /// Waiting for a later answer.
+    Turn,
+    /// It was open, and waited for nothing.
     Established,
 }
 
 impl Ended {
     /// Every value, in the order of `self as usize`.
-    pub const ALL: [Self; 2] = [Self::Tcp, Self::Established];
+    pub const ALL: [Self; 5] = [Self::Tcp, Self::Tls, Self::Ttfb, Self::Turn, Self::Established];
 
     /// The value of the label `phase`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ttfb => "ttfb",
+            Self::Turn => "turn",
             Self::Established => "established",
+        }
+    }
+}
+
+/// What an open connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum WaitPhase {
+    /// An answer to the SYN.
+    Tcp,
+    /// The end of the TLS handshake.
+    Tls,
+    /// The first answer.
+    Ttfb,
+    /// A later answer.
+    Turn,
+}
+
+impl WaitPhase {
+    /// Every value, in the order of `self as usize`.
+    pub const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::Ttfb, Self::Turn];
+
+    /// The value of the label `phase`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ttfb => "ttfb",
+            Self::Turn => "turn",
+        }
+    }
+}
+
+/// Class of an HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HttpClass {
+    /// 1xx.
+    Informational,
+    /// 2xx.
+    Successful,
+    /// 3xx.
+    Redirection,
+    /// 4xx.
+    ClientError,
+    /// 5xx.
+    ServerError,
+}
+
+impl HttpClass {
+    /// Every value, in the order of `self as usize`.
+    pub const ALL: [Self; 5] = [
+        Self::Informational,
+        Self::Successful,
+        Self::Redirection,
+        Self::ClientError,
+        Self::ServerError,
+    ];
+
+    /// The class of a status; `None` for what RFC 9110 section 15 calls invalid.
+    pub fn of(status: u16) -> Option<Self> {
+        let class = usize::from(status / 100).checked_sub(1)?;
+        Self::ALL.get(class).copied()
+    }
+
+    /// The value of the label `status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Informational => "1xx",
+            Self::Successful => "2xx",
+            Self::Redirection => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
         }
     }
 }
@@ -79,6 +163,22 @@ pub struct Counters {
     pub segments_sent: u64,
     /// Segments that arrived.
     pub segments_received: u64,
+    /// `ClientHello` to both Finished; nothing without TLS.
+    pub tls: Option<Box<Histogram>>,
+    /// Complete TLS handshakes by [`TlsVersion`], full ones first, then resumed.
+    pub tls_handshakes: Option<Box<[[u64; 2]; TlsVersion::ALL.len()]>>,
+    /// Failed TLS handshakes by [`TlsFailure::index`].
+    pub tls_failures: Option<Box<[u64; TlsFailure::COUNT]>>,
+    /// Request to the first byte of its answer.
+    pub ttfb: Option<Box<Histogram>>,
+    /// First exchanges whose answer could not be told from what is none.
+    pub ttfb_ambiguous: u64,
+    /// Later exchanges.
+    pub turn: Option<Box<Histogram>>,
+    /// Later exchanges that overlapped.
+    pub turns_overlapping: u64,
+    /// First answers in cleartext HTTP/1 by [`HttpClass`].
+    pub http_responses: [u64; HttpClass::ALL.len()],
 }
 
 impl Counters {
@@ -102,10 +202,39 @@ impl Counters {
         self.ended.iter().flatten().sum()
     }
 
+    /// Everything counted in one family, of a histogram its observations; `None` for a gauge.
+    pub fn count(&self, family: Family) -> Option<u64> {
+        let observations =
+            |histogram: &Option<Box<Histogram>>| histogram.as_ref().map_or(0, |histogram| histogram.count);
+        Some(match family {
+            Family::Handshake => self.handshake.count,
+            Family::Connections => self.connects(),
+            Family::Ended => self.ended(),
+            Family::Rtt => self.rtt.count,
+            Family::Retransmits => self.retransmits.iter().sum(),
+            Family::Bytes => self.bytes_sent.saturating_add(self.bytes_received),
+            Family::Segments => self.segments_sent + self.segments_received,
+            Family::Tls => observations(&self.tls),
+            Family::TlsHandshakes => self.tls_handshakes.iter().flat_map(|all| all.as_flattened()).sum(),
+            Family::TlsFailures => self.tls_failures.iter().flat_map(|all| all.iter()).sum(),
+            Family::Ttfb => observations(&self.ttfb),
+            Family::TtfbAmbiguous => self.ttfb_ambiguous,
+            Family::Turn => observations(&self.turn),
+            Family::TurnsOverlapping => self.turns_overlapping,
+            Family::HttpResponses => self.http_responses.iter().sum(),
+            Family::Active | Family::Waiting | Family::RttMin => return None,
+        })
+    }
+
     /// Adds another's sums.
     pub fn add(&mut self, other: &Self) {
         fn add_all(to: &mut [u64], from: &[u64]) {
             to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        }
+        fn add_histogram(to: &mut Option<Box<Histogram>>, from: Option<&Histogram>) {
+            if let Some(from) = from {
+                to.get_or_insert_default().add(from);
+            }
         }
         add_all(&mut self.connections, &other.connections);
         add_all(self.ended.as_flattened_mut(), other.ended.as_flattened());
@@ -116,5 +245,43 @@ impl Counters {
         self.bytes_received = self.bytes_received.saturating_add(other.bytes_received);
         self.segments_sent += other.segments_sent;
         self.segments_received += other.segments_received;
+        add_histogram(&mut self.tls, other.tls.as_deref());
+        if let Some(from) = &other.tls_handshakes {
+            let to = self.tls_handshakes.get_or_insert_default();
+            add_all(to.as_flattened_mut(), from.as_flattened());
+        }
+        if let Some(from) = &other.tls_failures {
+            add_all(self.failures_mut(), from.as_slice());
+        }
+        add_histogram(&mut self.ttfb, other.ttfb.as_deref());
+        self.ttfb_ambiguous += other.ttfb_ambiguous;
+        add_histogram(&mut self.turn, other.turn.as_deref());
+        self.turns_overlapping += other.turns_overlapping;
+        add_all(&mut self.http_responses, &other.http_responses);
+    }
+
+    /// Failed TLS handshakes, made when there is the first.
+    pub(super) fn failures_mut(&mut self) -> &mut [u64; TlsFailure::COUNT] {
+        self.tls_failures
+            .get_or_insert_with(|| Box::new([0; TlsFailure::COUNT]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_status() {
+        for (status, class) in [
+            (99, None),
+            (100, Some("1xx")),
+            (204, Some("2xx")),
+            (599, Some("5xx")),
+            (600, None),
+            (0, None),
+        ] {
+            assert_eq!(HttpClass::of(status).map(HttpClass::name), class, "{status}");
+        }
     }
 }

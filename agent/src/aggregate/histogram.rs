@@ -33,6 +33,19 @@ impl Histogram {
         self.sum_ns = self.sum_ns.saturating_add(value_ns);
     }
 
+    /// The upper bound of the bucket that holds this quantile, `percent` in a hundred: `None` when the last one does.
+    pub fn bound_of(&self, percent: u64) -> Option<u64> {
+        let mut below = 0;
+        let buckets = self.buckets.iter().zip(BOUNDS_NS);
+        buckets
+            .into_iter()
+            .find(|(count, _)| {
+                below += **count;
+                below.saturating_mul(100) >= self.count.saturating_mul(percent)
+            })
+            .map(|(_, bound)| bound)
+    }
+
     /// Adds all observations of another.
     pub fn add(&mut self, other: &Self) {
         for (bucket, count) in self.buckets.iter_mut().zip(other.buckets) {
@@ -46,6 +59,17 @@ impl Histogram {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bound_of_a_quantile() {
+        let mut histogram = Histogram::default();
+        (0..95).for_each(|_| histogram.observe(150_000));
+        (0..5).for_each(|_| histogram.observe(1_000_000));
+        assert_eq!(histogram.bound_of(95), Some(200_000));
+        assert_eq!(histogram.bound_of(96), Some(1_600_000));
+        (0..900).for_each(|_| histogram.observe(u64::MAX));
+        assert_eq!(histogram.bound_of(95), None);
+    }
 
     #[test]
     fn bounds_are_inclusive() {

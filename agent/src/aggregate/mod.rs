@@ -1,18 +1,26 @@
 //! Numbers per destination, within a hard budget of time series, and the exact totals over everything.
 //!
 //! Takes single observations and hands out an immutable [`Snapshot`]. Knows no events, no clocks, no exporter.
+mod budget;
 mod child;
 mod counters;
+mod destination;
 mod histogram;
 mod series;
 mod sketch;
 mod snapshot;
+mod tls;
 
 /// The closed sets that are label values.
 pub use crate::connection::{ClosedBy, Outcome, Role, TcpState};
 pub use child::{Child, Family};
-pub use counters::{Counters, Ended, Retransmit};
+pub use counters::{Counters, Ended, HttpClass, Retransmit, WaitPhase};
+pub use destination::{DestinationId, DestinationKey, Name, Workload};
 pub use histogram::{BOUNDS_NS, Histogram};
-pub use series::{DestinationId, DestinationKey, Name, Series};
+pub use series::Series;
 pub use sketch::Quantiles;
-pub use snapshot::{DestinationSnapshot, FamilyCounts, Labels, NameSource, PipelineCounts, Snapshot, Totals};
+pub use snapshot::{
+    DestinationSnapshot, FamilyCounts, FamilyTotals, Labels, NameSource, PipelineCounts, RoleLess, Snapshot, Totals,
+    without_role,
+};
+pub use tls::{TlsFailure, TlsVersion};

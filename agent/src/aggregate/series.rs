@@ -1,173 +1,214 @@
-//! Destinations and their numbers under a hard budget of time series.
+//! Observations, each counted once: at its destination, or under `other` when that has no name or no room for it.
 //!
-//! A destination gets a name while there is room for a usual one; each of its time series is admitted when it first has
-//! data. What finds no room is counted under `other`, whose own room is set aside from the start. Names are given first
-//! come, first served, and come free again when a destination leaves after two idle hours.
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+//! Who has a name is decided in `budget`. `truth` counts everything a second time, independently of that.
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
+    budget::Slow,
     child::{Child, Family, closed_by_index},
-    counters::{Counters, Ended, Retransmit},
-    sketch::Sketch,
-    snapshot::{DestinationSnapshot, FamilyCounts, Labels, NameSource, Snapshot, Totals},
+    counters::{Counters, Ended, HttpClass, Retransmit, WaitPhase},
+    destination::{DestinationId, DestinationKey, Entry, Named, Waits, Workload},
+    histogram::Histogram,
+    snapshot::{DestinationSnapshot, FamilyCounts, NameSource, Snapshot, Totals, without_role},
+    tls::{TlsFailure, TlsVersion},
 };
 use crate::connection::{ClosedBy, Outcome, Role, RttWindow, TcpState};
 
-/// A destination leaves when nothing was counted for this long and nothing is open.
-const IDLE_NS: u64 = 2 * 3_600 * 1_000_000_000;
-/// Length of the window of `hopline_tcp_rtt_min_seconds`.
-const RTT_WINDOW_NS: u64 = 5_000_000_000;
-/// Time series of a usual destination: both histograms and one or two of each other family.
-const USUAL_SERIES: usize = 2 * Family::Rtt.series() + 10;
-/// Time series set aside for `other`.
-const OTHER_SERIES: usize = Role::ALL.len() * Child::ALL_SERIES;
-
-/// A destination's place in [`Series`]. Valid while somebody holds it: see [`Series::hold`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct DestinationId(u32);
-
-/// What a destination is called.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Name {
-    /// By its address.
-    Address(IpAddr),
-    /// By the process that listens.
-    Process(Arc<str>),
+/// What an observation adds to a destination's score: a connection is 1.
+mod weight {
+    /// It shows that there is data, no more.
+    pub(super) const NOTHING: f32 = 0.0;
+    /// An exchange within a connection.
+    pub(super) const EXCHANGE: f32 = 0.1;
+    /// A connection.
+    pub(super) const CONNECTION: f32 = 1.0;
+    /// A connection waits, once a tick.
+    pub(super) const WAITS: f32 = 1.0;
+    /// A segment was sent again.
+    pub(super) const RETRANSMIT: f32 = 2.0;
+    /// A phase took longer than at nearly all others.
+    pub(super) const SLOW: f32 = 2.0;
+    /// A connect or a handshake failed.
+    pub(super) const FAILURE: f32 = 8.0;
 }
 
-/// What tells destinations apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct DestinationKey {
-    /// Which side was observed.
-    pub role: Role,
-    /// The name.
-    pub name: Name,
-    /// The remote port; for a server the listening port.
-    pub port: u16,
-}
+/// Segments that one report can add to a score: one bad connection is no more trouble than that.
+const MOST_RETRANSMITS: u64 = 8;
 
-/// One destination.
-#[derive(Debug)]
-struct Destination {
-    /// `None` for `other`.
-    key: Option<DestinationKey>,
-    role: Role,
-    /// Bits of the admitted children.
-    children: u64,
-    counters: Counters,
-    active: [u64; TcpState::ALL.len()],
-    /// Open connections that refer to it.
-    held: u32,
-    last_used_ns: u64,
-    handshake: Sketch,
-    rtt: Sketch,
-    rtt_min: RttMin,
-}
-
-/// Smallest RTT of the running window and of the last one with samples, microseconds.
-#[derive(Clone, Copy, Debug, Default)]
-struct RttMin {
-    window: u64,
-    running_us: Option<u32>,
-    last_us: Option<u32>,
+/// A place for an entry.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) generation: u32,
+    pub(super) entry: Option<Entry>,
 }
 
 /// All destinations.
 #[derive(Debug)]
 pub struct Series {
-    /// Freed places are empty; the first ones are `other`, by role.
-    slots: Vec<Option<Destination>>,
-    free: Vec<u32>,
-    by_key: HashMap<DestinationKey, DestinationId>,
+    /// The first ones are `other`, by role.
+    pub(super) slots: Vec<Slot>,
+    pub(super) free: Vec<u32>,
+    pub(super) by_key: HashMap<DestinationKey, u32>,
+    /// Entries with and without a name, `other` not among them.
+    pub(super) named: usize,
+    pub(super) candidates: usize,
+    /// Where the last candidate was given up.
+    pub(super) hand: usize,
     /// Time series that may be had, and that are had, without those of `other`.
-    budget: usize,
-    used: usize,
-    families: [FamilyCounts; Family::ALL.len()],
-    truth: [Counters; Role::ALL.len()],
-    expired: [Counters; Role::ALL.len()],
+    pub(super) budget: usize,
+    pub(super) used: usize,
+    pub(super) used_by: HashMap<Arc<Workload>, usize>,
+    pub(super) families: [FamilyCounts; Family::ALL.len()],
+    pub(super) truth: [Counters; Role::ALL.len()],
+    pub(super) expired: [Counters; Role::ALL.len()],
+    /// From where on a phase is slow, by role.
+    pub(super) slow: [Slow; Role::ALL.len()],
+    pub(super) balanced_ns: u64,
 }
 
 impl Series {
-    /// At most `max_series` time series, `other` included.
-    pub fn new(max_series: usize) -> Self {
-        Self {
-            slots: Role::ALL.map(|role| Some(Destination::new(None, role, 0))).into(),
-            free: Vec::new(),
-            by_key: HashMap::new(),
-            budget: max_series.saturating_sub(OTHER_SERIES),
-            used: 0,
-            families: Default::default(),
-            truth: Default::default(),
-            expired: Default::default(),
-        }
-    }
-
-    /// Finds a destination, or gives it a name while there is room.
-    pub fn destination(&mut self, key: DestinationKey, now_ns: u64) -> DestinationId {
-        if let Some(id) = self.by_key.get(&key) {
-            return *id;
-        }
-        if self.used + USUAL_SERIES > self.budget {
-            return other(key.role);
-        }
-        let destination = Some(Destination::new(Some(key.clone()), key.role, now_ns));
-        let id = if let Some(slot) = self.free.pop() {
-            self.slots[slot as usize] = destination;
-            DestinationId(slot)
-        } else {
-            self.slots.push(destination);
-            DestinationId((self.slots.len() - 1) as u32)
-        };
-        self.by_key.insert(key, id);
-        id
-    }
-
-    /// A connection refers to it from now on: it stays until [`Self::release`].
+    /// A connection refers to it from now on: it does not expire until [`Self::release`].
     pub fn hold(&mut self, id: DestinationId) {
-        self.get_mut(id).held += 1;
+        if let Some(entry) = self.entry_mut(id) {
+            entry.held += 1;
+        }
     }
 
     /// A connection no longer refers to it.
     pub fn release(&mut self, id: DestinationId) {
-        let held = &mut self.get_mut(id).held;
-        *held = held.saturating_sub(1);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.held = entry.held.saturating_sub(1);
+        }
+    }
+
+    /// A connection that held `from` refers to `to` from now on; what was counted stays where it is.
+    pub fn rename(&mut self, from: DestinationId, to: DestinationId) {
+        self.hold(to);
+        self.release(from);
     }
 
     /// A connect has succeeded or failed.
     pub fn connected(&mut self, id: DestinationId, outcome: Outcome, now_ns: u64) {
-        self.count(id, Child::Connections(outcome), now_ns, |counters| {
+        let weight = if outcome == Outcome::Ok {
+            weight::CONNECTION
+        } else {
+            weight::FAILURE
+        };
+        self.count(id, Child::Connections(outcome), weight, now_ns, |counters| {
             counters.connections[outcome as usize] += 1;
         });
     }
 
-    /// The handshake of a connection took this long.
+    /// The TCP handshake of a connection took this long.
     pub fn handshake(&mut self, id: DestinationId, duration_ns: u64, now_ns: u64) {
-        let id = self.count(id, Child::Handshake, now_ns, |counters| {
+        let weight = slowness(duration_ns, self.slow_of(id).handshake_ns);
+        self.count(id, Child::Handshake, weight, now_ns, |counters| {
             counters.handshake.observe(duration_ns);
+        })
+        .handshake
+        .observe(duration_ns);
+    }
+
+    /// The TLS handshake of a connection has ended well; `duration_ns` is known unless its start was missed.
+    pub fn tls_handshake(
+        &mut self,
+        id: DestinationId,
+        version: TlsVersion,
+        resumed: bool,
+        duration_ns: Option<u64>,
+        now_ns: u64,
+    ) {
+        let child = Child::TlsHandshakes(version, resumed);
+        self.count(id, child, weight::NOTHING, now_ns, |counters| {
+            let handshakes = counters.tls_handshakes.get_or_insert_default();
+            handshakes[version as usize][usize::from(resumed)] += 1;
         });
-        self.get_mut(id).handshake.observe(duration_ns);
+        if let Some(duration_ns) = duration_ns {
+            let weight = slowness(duration_ns, self.slow_of(id).tls_ns);
+            self.count(id, Child::Tls, weight, now_ns, |counters| {
+                observe(&mut counters.tls, duration_ns);
+            })
+            .tls
+            .observe(duration_ns);
+        }
+    }
+
+    /// The TLS handshake of a connection failed.
+    pub fn tls_failed(&mut self, id: DestinationId, failure: TlsFailure, now_ns: u64) {
+        self.count(id, Child::TlsFailures(failure), weight::FAILURE, now_ns, |counters| {
+            counters.failures_mut()[failure.index()] += 1;
+        });
+    }
+
+    /// The first answer of a connection came this long after its request.
+    pub fn ttfb(&mut self, id: DestinationId, duration_ns: u64, now_ns: u64) {
+        let weight = weight::EXCHANGE + slowness(duration_ns, self.slow_of(id).ttfb_ns);
+        self.count(id, Child::Ttfb, weight, now_ns, |counters| {
+            observe(&mut counters.ttfb, duration_ns);
+        })
+        .ttfb
+        .observe(duration_ns);
+    }
+
+    /// The first answer of a connection could not be told from what is none.
+    pub fn ttfb_ambiguous(&mut self, id: DestinationId, now_ns: u64) {
+        self.count(id, Child::TtfbAmbiguous, weight::EXCHANGE, now_ns, |counters| {
+            counters.ttfb_ambiguous += 1;
+        });
+    }
+
+    /// A later answer came this long after its request.
+    pub fn turn(&mut self, id: DestinationId, duration_ns: u64, now_ns: u64) {
+        let weight = weight::EXCHANGE + slowness(duration_ns, self.slow_of(id).turn_ns);
+        self.count(id, Child::Turn, weight, now_ns, |counters| {
+            observe(&mut counters.turn, duration_ns);
+        })
+        .turn
+        .observe(duration_ns);
+    }
+
+    /// Exchanges overlapped and were not timed.
+    pub fn turns_overlapped(&mut self, id: DestinationId, turns: u64, now_ns: u64) {
+        if turns > 0 {
+            self.count(id, Child::TurnsOverlapping, weight::EXCHANGE, now_ns, |counters| {
+                counters.turns_overlapping += turns;
+            });
+        }
+    }
+
+    /// The first answer on a connection was cleartext HTTP/1 with a status of this class.
+    pub fn http_response(&mut self, id: DestinationId, class: HttpClass, now_ns: u64) {
+        self.count(id, Child::HttpResponses(class), weight::NOTHING, now_ns, |counters| {
+            counters.http_responses[class as usize] += 1;
+        });
     }
 
     /// RTT samples came.
     pub fn rtt(&mut self, id: DestinationId, window: RttWindow, now_ns: u64) {
-        let histogram = self.count(id, Child::Rtt, now_ns, |counters| counters.rtt.observe(window.mean_ns));
-        self.get_mut(histogram).rtt.observe(window.mean_ns);
-        let gauge = self.child(id, Child::RttMin);
-        self.get_mut(gauge).rtt_min.sample(window.min_us, now_ns);
+        let weight = slowness(window.mean_ns, self.slow_of(id).rtt_ns);
+        self.count(id, Child::Rtt, weight, now_ns, |counters| {
+            counters.rtt.observe(window.mean_ns);
+        })
+        .rtt
+        .observe(window.mean_ns);
+        let gauge = self.admit(id, Child::RttMin);
+        self.named_mut(gauge).rtt_min.sample(window.min_us, now_ns);
     }
 
     /// Segments were sent again.
     pub fn retransmitted(&mut self, id: DestinationId, kind: Retransmit, segments: u64, now_ns: u64) {
         if segments > 0 {
-            let add = |counters: &mut Counters| counters.retransmits[kind as usize] += segments;
-            self.count(id, Child::Retransmits(kind), now_ns, add);
+            let weight = weight::RETRANSMIT * segments.min(MOST_RETRANSMITS) as f32;
+            self.count(id, Child::Retransmits(kind), weight, now_ns, |counters| {
+                counters.retransmits[kind as usize] += segments;
+            });
         }
     }
 
     /// Payload passed.
     pub fn bytes(&mut self, id: DestinationId, sent: u64, received: u64, now_ns: u64) {
         if sent > 0 || received > 0 {
-            self.count(id, Child::Bytes, now_ns, |counters| {
+            self.count(id, Child::Bytes, weight::NOTHING, now_ns, |counters| {
                 counters.bytes_sent = counters.bytes_sent.saturating_add(sent);
                 counters.bytes_received = counters.bytes_received.saturating_add(received);
             });
@@ -177,7 +218,7 @@ impl Series {
     /// Segments passed.
     pub fn segments(&mut self, id: DestinationId, sent: u64, received: u64, now_ns: u64) {
         if sent > 0 || received > 0 {
-            self.count(id, Child::Segments, now_ns, |counters| {
+            self.count(id, Child::Segments, weight::NOTHING, now_ns, |counters| {
                 counters.segments_sent += sent;
                 counters.segments_received += received;
             });
@@ -186,81 +227,63 @@ impl Series {
 
     /// A connection ended.
     pub fn ended(&mut self, id: DestinationId, ended: Ended, by: Option<ClosedBy>, now_ns: u64) {
-        self.count(id, Child::Ended(ended, by), now_ns, |counters| {
+        self.count(id, Child::Ended(ended, by), weight::NOTHING, now_ns, |counters| {
             counters.ended[ended as usize][closed_by_index(by)] += 1;
         });
     }
 
     /// A connection is in this state from now on. Returns where the gauge was raised, for [`Self::leave`].
     pub fn enter(&mut self, id: DestinationId, state: TcpState) -> DestinationId {
-        let id = self.child(id, Child::Active(state));
-        let destination = self.get_mut(id);
-        destination.active[state as usize] += 1;
-        destination.held += 1;
-        id
+        let at = self.admit(id, Child::Active(state));
+        self.named_mut(at).active[state as usize] += 1;
+        let raised = self.id(at);
+        self.hold(raised);
+        raised
     }
 
     /// A connection has left the state that it entered there.
-    pub fn leave(&mut self, id: DestinationId, state: TcpState) {
-        let destination = self.get_mut(id);
-        destination.active[state as usize] = destination.active[state as usize].saturating_sub(1);
-        self.release(id);
+    pub fn leave(&mut self, raised: DestinationId, state: TcpState) {
+        self.release(raised);
+        // What the gauge showed has moved to `other` when the name was lost.
+        let at = match self.entry_mut(raised) {
+            Some(entry) if entry.named.is_some() && entry.naming == raised.naming => raised.slot,
+            _ => other(raised.role),
+        };
+        let active = &mut self.named_mut(at).active[state as usize];
+        *active = active.saturating_sub(1);
     }
 
-    /// Connections of this destination wait: its gauge needs room.
-    pub fn waits(&mut self, id: DestinationId) {
-        self.child(id, Child::Waiting);
+    /// An open connection has another destination from now on: lowers its gauge there, raises it here.
+    pub fn move_gauge(&mut self, raised: DestinationId, to: DestinationId, state: TcpState) -> DestinationId {
+        self.leave(raised, state);
+        self.enter(to, state)
     }
 
-    /// Lets idle destinations go; their sums stay in the totals.
-    pub fn expire(&mut self, now_ns: u64) {
-        for slot in Role::ALL.len()..self.slots.len() {
-            let idle = self.slots[slot].as_ref().is_some_and(|destination| {
-                destination.held == 0 && now_ns.saturating_sub(destination.last_used_ns) >= IDLE_NS
-            });
-            if idle && let Some(destination) = self.slots[slot].take() {
-                self.expired[destination.role as usize].add(&destination.counters);
-                for child in Child::all().filter(|child| destination.children & child.bit() != 0) {
-                    self.families[child.family() as usize].series -= child.series() as u64;
-                    self.used -= child.series();
-                }
-                if let Some(key) = &destination.key {
-                    self.by_key.remove(key);
-                }
-                self.free.push(slot as u32);
-            }
+    /// A connection of this destination waits: its gauge needs room. Told once a tick while it waits.
+    pub fn waits(&mut self, id: DestinationId, phase: WaitPhase, now_ns: u64) {
+        self.advance(now_ns);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.score += weight::WAITS;
         }
+        self.admit(id, Child::Waiting(phase));
     }
 
-    /// A picture of everything. `waiting` tells each destination with waiting connects and since when each waits.
-    pub fn snapshot(&self, waiting: &[(DestinationId, u64)], now_ns: u64) -> Snapshot {
+    /// A picture of everything. `waiting` tells for each waiting connection its destination, the phase and since when.
+    pub fn snapshot(&self, waiting: &[(DestinationId, WaitPhase, u64)], now_ns: u64) -> Snapshot {
         let mut totals: [Totals; Role::ALL.len()] = Default::default();
-        for role in Role::ALL {
-            let totals = &mut totals[role as usize];
-            totals.truth = self.truth[role as usize].clone();
-            totals.expired = self.expired[role as usize].clone();
-            self.slots
-                .iter()
-                .flatten()
-                .filter(|slot| slot.role == role)
-                .for_each(|slot| totals.series.add(&slot.counters));
+        for (totals, (truth, expired)) in totals.iter_mut().zip(self.truth.iter().zip(&self.expired)) {
+            (totals.truth, totals.expired) = (truth.clone(), expired.clone());
         }
-        let mut waits: HashMap<DestinationId, (u64, u64)> = HashMap::new();
-        for (id, since_ns) in waiting {
-            let id = if self.get(*id).children & Child::Waiting.bit() != 0 {
-                *id
-            } else {
-                other(self.get(*id).role)
-            };
-            let (count, longest_ns) = waits.entry(id).or_default();
-            *count += 1;
-            *longest_ns = (*longest_ns).max(now_ns.saturating_sub(*since_ns));
+        for (entry, named) in self.all_named() {
+            totals[entry.role as usize].series.add(&named.counters);
         }
-        let mut destinations: Vec<DestinationSnapshot> = Vec::with_capacity(self.slots.len());
-        for (slot, destination) in self.slots.iter().enumerate() {
-            if let Some(destination) = destination.as_ref().filter(|destination| destination.children != 0) {
-                let waits = waits.get(&DestinationId(slot as u32)).copied().unwrap_or_default();
-                destinations.push(destination.snapshot(waits));
+        let waits = self.waits_by_slot(waiting, now_ns);
+        let mut destinations: Vec<DestinationSnapshot> = Vec::with_capacity(self.named + Role::ALL.len());
+        for (slot, entry) in (0..).zip(self.slots.iter().map(|slot| slot.entry.as_ref())) {
+            if let Some(entry) = entry
+                && let Some(named) = entry.named.as_deref().filter(|named| named.children != 0)
+            {
+                destinations.push(entry.snapshot(named, waits.get(&slot).copied().unwrap_or_default()));
             }
         }
         destinations.sort_by(|a, b| {
@@ -274,119 +297,159 @@ impl Series {
                 .cmp(&order(b))
                 .then_with(|| a.labels.destination.cmp(&b.labels.destination))
         });
+        let mut families = self.families;
+        let role_less = without_role(&destinations);
+        for family in Family::ALL.into_iter().filter(|family| !family.has_role()) {
+            families[family as usize].series = role_less.iter().map(|one| one.series(family)).sum();
+        }
         Snapshot {
             destinations: destinations.into(),
             totals,
-            families: self.families,
+            families,
             ..Snapshot::default()
         }
     }
 
-    /// Counts in the truth and at the destination, or at `other` when there is no room; returns where.
-    fn count(&mut self, id: DestinationId, child: Child, now_ns: u64, add: impl Fn(&mut Counters)) -> DestinationId {
-        let id = self.child(id, child);
-        let destination = self.get_mut(id);
-        let (role, folded) = (destination.role, destination.key.is_none());
-        destination.last_used_ns = now_ns;
-        add(&mut destination.counters);
-        add(&mut self.truth[role as usize]);
+    fn waits_by_slot(&self, waiting: &[(DestinationId, WaitPhase, u64)], now_ns: u64) -> HashMap<u32, Waits> {
+        let mut waits: HashMap<u32, Waits> = HashMap::new();
+        for (id, phase, since_ns) in waiting {
+            let has = |entry: &Entry| {
+                let children = entry.named.as_ref().map_or(0, |named| named.children);
+                children & Child::Waiting(*phase).bit() != 0
+            };
+            let at = if self.entry(*id).is_some_and(has) {
+                id.slot
+            } else {
+                other(id.role)
+            };
+            let waits = waits.entry(at).or_default();
+            waits.by_phase[*phase as usize] += 1;
+            waits.longest_ns = waits.longest_ns.max(now_ns.saturating_sub(*since_ns));
+        }
+        waits
+    }
+
+    /// Counts in the truth and at the destination, or at `other`; returns the numbers of where.
+    fn count(
+        &mut self,
+        id: DestinationId,
+        child: Child,
+        weight: f32,
+        now_ns: u64,
+        add: impl Fn(&mut Counters),
+    ) -> &mut Named {
+        self.advance(now_ns);
+        if let Some(entry) = self.entry_mut(id) {
+            entry.last_used_ns = entry.last_used_ns.max(now_ns);
+            entry.score += weight;
+        }
+        let at = self.admit(id, child);
+        let folded = is_other(at);
         self.families[child.family() as usize].folded += u64::from(folded);
-        id
+        add(&mut self.truth[id.role as usize]);
+        let named = self.named_mut(at);
+        add(&mut named.counters);
+        named
     }
 
-    /// Where this child's data goes: to the destination while it has room, else to `other`.
-    fn child(&mut self, id: DestinationId, child: Child) -> DestinationId {
-        let destination = self.get(id);
-        if destination.children & child.bit() != 0 {
-            return id;
-        }
-        // The room of `other` is set aside.
-        if destination.key.is_some() {
-            if self.used + child.series() > self.budget {
-                return self.child(other(destination.role), child);
+    /// The slot where this child's data goes: the destination's when it has a name and room, else that of `other`.
+    fn admit(&mut self, id: DestinationId, child: Child) -> u32 {
+        let bit = child.bit();
+        if !is_other(id.slot)
+            && let Some(entry) = self.entry_mut(id)
+        {
+            entry.wanted |= bit;
+            if let Some(named) = &entry.named {
+                if named.children & bit != 0 {
+                    return id.slot;
+                }
+                let source = entry.source().cloned();
+                if self.has_room(child.series(), source.as_ref()) {
+                    self.used += child.series();
+                    if let Some(source) = source {
+                        *self.used_by.entry(source).or_default() += child.series();
+                    }
+                    self.families[child.family() as usize].series += child.series() as u64;
+                    self.named_mut(id.slot).children |= bit;
+                    return id.slot;
+                }
             }
-            self.used += child.series();
         }
-        self.families[child.family() as usize].series += child.series() as u64;
-        self.get_mut(id).children |= child.bit();
-        id
+        let at = other(id.role);
+        self.admit_to_other(at, child);
+        at
     }
 
-    fn get(&self, id: DestinationId) -> &Destination {
-        self.slots[id.0 as usize].as_ref().expect("a held destination stays")
-    }
-
-    fn get_mut(&mut self, id: DestinationId) -> &mut Destination {
-        self.slots[id.0 as usize].as_mut().expect("a held destination stays")
-    }
-}
-
-/// Where what finds no room is counted.
-fn other(role: Role) -> DestinationId {
-    DestinationId(role as u32)
-}
-
-impl Destination {
-    fn new(key: Option<DestinationKey>, role: Role, now_ns: u64) -> Self {
-        Self {
-            key,
-            role,
-            children: 0,
-            counters: Counters::default(),
-            active: [0; TcpState::ALL.len()],
-            held: 0,
-            last_used_ns: now_ns,
-            handshake: Sketch::default(),
-            rtt: Sketch::default(),
-            rtt_min: RttMin::default(),
+    /// The room of `other` is set aside.
+    pub(super) fn admit_to_other(&mut self, at: u32, child: Child) {
+        let named = self.named_mut(at);
+        if named.children & child.bit() == 0 {
+            named.children |= child.bit();
+            self.families[child.family() as usize].series += child.series() as u64;
         }
     }
 
-    fn snapshot(&self, (waiting, longest_wait_ns): (u64, u64)) -> DestinationSnapshot {
-        let (destination, port, source) = match &self.key {
-            None => ("other".into(), None, NameSource::Other),
-            Some(DestinationKey {
-                name: Name::Address(address),
-                port,
-                ..
-            }) => (address.to_string().into(), Some(*port), NameSource::Ip),
-            Some(DestinationKey {
-                name: Name::Process(comm),
-                port,
-                ..
-            }) => (Arc::clone(comm), Some(*port), NameSource::Process),
-        };
-        let none: Arc<str> = Arc::default();
-        let labels = Labels {
-            destination,
-            port,
-            group: Arc::clone(&none),
-            source_namespace: Arc::clone(&none),
-            source_workload: none,
-        };
-        DestinationSnapshot {
-            role: self.role,
-            labels,
-            source,
-            children: self.children,
-            counters: self.counters.clone(),
-            active: self.active,
-            waiting,
-            longest_wait_ns,
-            handshake: self.handshake.quantiles(),
-            rtt: self.rtt.quantiles(),
-            rtt_min_us: self.rtt_min.last_us.or(self.rtt_min.running_us),
+    /// Everything that has a name, `other` included.
+    fn all_named(&self) -> impl Iterator<Item = (&Entry, &Named)> {
+        let entries = self.slots.iter().filter_map(|slot| slot.entry.as_ref());
+        entries.filter_map(|entry| Some((entry, entry.named.as_deref()?)))
+    }
+
+    fn slow_of(&self, id: DestinationId) -> Slow {
+        self.slow[id.role as usize]
+    }
+
+    /// What the id means now, for somebody who will count there.
+    pub(super) fn id(&self, slot: u32) -> DestinationId {
+        let Slot { generation, entry } = &self.slots[slot as usize];
+        let entry = entry.as_ref().expect("ids are made of slots in use");
+        DestinationId {
+            slot,
+            generation: *generation,
+            naming: entry.naming,
+            role: entry.role,
         }
+    }
+
+    /// `None` when it has gone.
+    fn entry(&self, id: DestinationId) -> Option<&Entry> {
+        let slot = &self.slots[id.slot as usize];
+        slot.entry.as_ref().filter(|_| slot.generation == id.generation)
+    }
+
+    fn entry_mut(&mut self, id: DestinationId) -> Option<&mut Entry> {
+        let slot = &mut self.slots[id.slot as usize];
+        slot.entry.as_mut().filter(|_| slot.generation == id.generation)
+    }
+
+    pub(super) fn named_mut(&mut self, slot: u32) -> &mut Named {
+        let entry = self.slots[slot as usize].entry.as_mut();
+        entry
+            .and_then(|entry| entry.named.as_deref_mut())
+            .expect("only destinations with a name are counted at")
     }
 }
 
-impl RttMin {
-    fn sample(&mut self, min_us: u32, now_ns: u64) {
-        let window = now_ns / RTT_WINDOW_NS;
-        if window != self.window {
-            self.last_us = self.running_us.take().or(self.last_us);
-            self.window = window;
-        }
-        self.running_us = Some(self.running_us.map_or(min_us, |running_us| running_us.min(min_us)));
+/// The slot of what has no name.
+pub(super) fn other(role: Role) -> u32 {
+    role as u32
+}
+
+pub(super) fn is_other(slot: u32) -> bool {
+    (slot as usize) < Role::ALL.len()
+}
+
+fn slowness(duration_ns: u64, slow_ns: u64) -> f32 {
+    if duration_ns > slow_ns {
+        weight::SLOW
+    } else {
+        weight::NOTHING
     }
 }
+
+fn observe(histogram: &mut Option<Box<Histogram>>, duration_ns: u64) {
+    histogram.get_or_insert_default().observe(duration_ns);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,16 @@
 //! What exporters see: an immutable picture of every destination, the totals, and the pipeline's own counts.
 //!
 //! Cheap to clone: the destinations are shared.
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use agent_ebpf::event::KINDS;
 use serde::Serialize;
 
-use super::child::{Child, Family};
-use super::counters::Counters;
-use super::sketch::Quantiles;
+use super::{
+    child::{Child, Family},
+    counters::{Counters, HttpClass, WaitPhase},
+    sketch::Quantiles,
+};
 use crate::connection::{Role, TcpState};
 
 /// Everything at one moment.
@@ -22,6 +24,30 @@ pub struct Snapshot {
     pub families: [FamilyCounts; Family::ALL.len()],
     /// What the pipeline did and could not do.
     pub counts: PipelineCounts,
+}
+
+/// Sums of one family over both roles. `live` + `expired` = `truth`, exactly.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FamilyTotals {
+    /// Of series that are there, `other` included.
+    pub live: u64,
+    /// Of series that have left.
+    pub expired: u64,
+    /// Counted once per observation.
+    pub truth: u64,
+}
+
+impl Snapshot {
+    /// The sums of a family, of a histogram its observations; `None` for a gauge.
+    pub fn family_totals(&self, family: Family) -> Option<FamilyTotals> {
+        let mut sums = FamilyTotals::default();
+        for totals in &self.totals {
+            sums.live += totals.series.count(family)?;
+            sums.expired += totals.expired.count(family)?;
+            sums.truth += totals.truth.count(family)?;
+        }
+        Some(sums)
+    }
 }
 
 /// Sums over all destinations of one role. `series` + `expired` = `truth`, exactly.
@@ -45,7 +71,7 @@ pub struct FamilyCounts {
 }
 
 /// Labels of a destination.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Labels {
     /// Its name, or `other`.
     pub destination: Arc<str>,
@@ -65,6 +91,8 @@ pub struct Labels {
 pub enum NameSource {
     /// The address itself.
     Ip,
+    /// What the client asked for: SNI or Host.
+    Host,
     /// The name of the listening process (server role).
     Process,
     /// Folded together.
@@ -76,6 +104,7 @@ impl NameSource {
     pub fn name(self) -> &'static str {
         match self {
             Self::Ip => "ip",
+            Self::Host => "host",
             Self::Process => "process",
             Self::Other => "other",
         }
@@ -92,19 +121,27 @@ pub struct DestinationSnapshot {
     /// Where the name is from.
     pub source: NameSource,
     /// Bits of the children that the budget admitted.
-    pub(super) children: u64,
+    pub(super) children: u128,
     /// Sums since it appeared.
     pub counters: Counters,
     /// Connections open now, by [`TcpState`] `as usize`.
     pub active: [u64; TcpState::ALL.len()],
-    /// Connects that have waited for longer than the limit, now.
+    /// Connections that have waited in one phase for longer than the limit, now.
     pub waiting: u64,
+    /// The same by [`WaitPhase`] `as usize`.
+    pub waiting_by_phase: [u64; WaitPhase::ALL.len()],
     /// The longest of these, nanoseconds.
     pub longest_wait_ns: u64,
     /// Handshakes, ≤ 1 % error.
     pub handshake: Option<Quantiles>,
     /// RTT window means, ≤ 1 % error.
     pub rtt: Option<Quantiles>,
+    /// TLS handshakes, ≤ 1 % error.
+    pub tls: Option<Quantiles>,
+    /// First answers, ≤ 1 % error.
+    pub ttfb: Option<Quantiles>,
+    /// Later answers, ≤ 1 % error.
+    pub turn: Option<Quantiles>,
     /// Smallest RTT in the last window with samples, microseconds.
     pub rtt_min_us: Option<u32>,
 }
@@ -123,6 +160,62 @@ impl DestinationSnapshot {
     pub fn has(&self, child: Child) -> bool {
         self.children & child.bit() != 0
     }
+}
+
+/// The families without the label `role`, for all destinations that are called the same.
+#[derive(Clone, Debug)]
+pub struct RoleLess<'a> {
+    /// What they are called.
+    pub labels: &'a Labels,
+    /// Bits of the children that one of them has, in these families alone.
+    children: u128,
+    /// Connections waiting now.
+    pub waiting_by_phase: [u64; WaitPhase::ALL.len()],
+    /// First answers in cleartext HTTP/1.
+    pub http_responses: [u64; HttpClass::ALL.len()],
+}
+
+impl RoleLess<'_> {
+    /// Whether one of them has this time series.
+    pub fn has(&self, child: Child) -> bool {
+        self.children & child.bit() != 0
+    }
+
+    /// Time series in one family.
+    pub fn series(&self, family: Family) -> u64 {
+        let children = Child::of_bits(self.children).filter(|child| child.family() == family);
+        children.map(|child| child.series() as u64).sum()
+    }
+}
+
+/// Adds up what the families without the label `role` show: else two destinations, a client's and a server's, could
+/// appear as one time series twice.
+pub fn without_role(destinations: &[DestinationSnapshot]) -> Vec<RoleLess<'_>> {
+    let role_less = Child::all().filter(|child| !child.family().has_role());
+    let mask = role_less.fold(0, |bits, child| bits | child.bit());
+    let mut places: HashMap<&Labels, usize> = HashMap::new();
+    let mut all: Vec<RoleLess<'_>> = Vec::new();
+    for destination in destinations
+        .iter()
+        .filter(|destination| destination.children & mask != 0)
+    {
+        let place = *places.entry(&destination.labels).or_insert_with(|| {
+            all.push(RoleLess {
+                labels: &destination.labels,
+                children: 0,
+                waiting_by_phase: Default::default(),
+                http_responses: Default::default(),
+            });
+            all.len() - 1
+        });
+        let one = &mut all[place];
+        one.children |= destination.children & mask;
+        let waiting = one.waiting_by_phase.iter_mut().zip(destination.waiting_by_phase);
+        waiting.for_each(|(sum, count)| *sum += count);
+        let responses = one.http_responses.iter_mut().zip(destination.counters.http_responses);
+        responses.for_each(|(sum, count)| *sum += count);
+    }
+    all
 }
 
 /// What the pipeline did and could not do.

@@ -6,6 +6,7 @@ mod rtt;
 mod state;
 mod table;
 mod time;
+mod turns;
 mod waiting;
 
 pub use record::ConnectionRecord;
@@ -13,4 +14,5 @@ pub use rtt::{RttWindow, rtt_window};
 pub use state::{ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, sent_bytes};
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;
-pub use waiting::{Waiting, WaitingList};
+pub use turns::Turns;
+pub use waiting::{WaitingList, phase};

@@ -2,7 +2,10 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    aggregate::{Counters, DestinationSnapshot, Ended, Histogram, Quantiles, Retransmit, Snapshot},
+    aggregate::{
+        Counters, DestinationSnapshot, Ended, Family, Histogram, HttpClass, Quantiles, Retransmit, Snapshot,
+        TlsFailure, TlsVersion, WaitPhase,
+    },
     connection::{ClosedBy, Outcome, Role, TcpState},
     pipeline::Output,
 };
@@ -37,15 +40,20 @@ fn destination(destination: &DestinationSnapshot) -> Value {
         "source_workload": &*labels.source_workload,
         "active": by_name(TcpState::ALL.map(TcpState::name), &destination.active),
         "waiting": destination.waiting,
+        "waiting_by_phase": by_name(WaitPhase::ALL.map(WaitPhase::name), &destination.waiting_by_phase),
         "longest_wait_us": destination.longest_wait_ns / 1000,
         "tcp_us": destination.handshake.map(quantiles),
+        "tls_us": destination.tls.map(quantiles),
+        "ttfb_us": destination.ttfb.map(quantiles),
+        "turn_us": destination.turn.map(quantiles),
         "rtt_us": destination.rtt.map(quantiles),
         "rtt_min_us": destination.rtt_min_us,
         "counters": counters(&destination.counters),
     })
 }
 
-/// `/api/v1/totals`: by role, where `series` + `expired` = `truth` exactly, and what arrived and was refused.
+/// `/api/v1/totals`: by family, where `live` + `expired` = `truth` exactly; the same in detail by role; and what arrived
+/// and was refused. All of one moment.
 pub fn totals(snapshot: &Snapshot) -> Value {
     let roles = Role::ALL.iter().zip(&snapshot.totals).map(|(role, totals)| {
         let sums = json!({
@@ -56,6 +64,12 @@ pub fn totals(snapshot: &Snapshot) -> Value {
         (role.name().to_owned(), sums)
     });
     let mut all: Map<String, Value> = roles.collect();
+    let families = Family::ALL.into_iter().filter_map(|family| {
+        let sums = snapshot.family_totals(family)?;
+        let sums = json!({ "live": sums.live, "expired": sums.expired, "truth": sums.truth });
+        Some((family.name().to_owned(), sums))
+    });
+    all.insert("families".to_owned(), Value::Object(families.collect()));
     let counts = &snapshot.counts;
     let kinds = (0..).map_while(|kind| counts.events.get(kind as usize).map(|count| (kind, count)));
     let kinds =
@@ -71,6 +85,7 @@ fn counters(counters: &Counters) -> Value {
         let names = ClosedBy::ALL.map(ClosedBy::name).into_iter().chain(["nobody"]);
         (ended.name().to_owned(), by_name(names, by))
     });
+    let none = Histogram::default();
     json!({
         "connections": by_name(Outcome::ALL.map(Outcome::name), &counters.connections),
         "ended": Value::Object(ended.collect()),
@@ -81,7 +96,39 @@ fn counters(counters: &Counters) -> Value {
         "bytes_received": counters.bytes_received,
         "segments_sent": counters.segments_sent,
         "segments_received": counters.segments_received,
+        "tls": histogram(counters.tls.as_deref().unwrap_or(&none)),
+        "tls_handshakes": tls_handshakes(counters),
+        "tls_failures": tls_failures(counters),
+        "ttfb": histogram(counters.ttfb.as_deref().unwrap_or(&none)),
+        "ttfb_ambiguous": counters.ttfb_ambiguous,
+        "turn": histogram(counters.turn.as_deref().unwrap_or(&none)),
+        "turns_overlapping": counters.turns_overlapping,
+        "http_responses": by_name(HttpClass::ALL.map(HttpClass::name), &counters.http_responses),
     })
+}
+
+/// By version; versions that did not occur are left out.
+fn tls_handshakes(counters: &Counters) -> Value {
+    let by_version = TlsVersion::ALL
+        .iter()
+        .zip(counters.tls_handshakes.iter().flat_map(|all| all.iter()));
+    let occurred = by_version.filter(|(_, counts)| counts.iter().any(|count| *count > 0));
+    Value::Object(
+        occurred
+            .map(|(version, counts)| (version.name().to_owned(), by_name(["full", "resumed"], counts)))
+            .collect(),
+    )
+}
+
+/// By reason; reasons that did not occur are left out.
+fn tls_failures(counters: &Counters) -> Value {
+    let by_reason = TlsFailure::all().zip(counters.tls_failures.iter().flat_map(|all| all.iter()));
+    let occurred = by_reason.filter(|(_, count)| **count > 0);
+    Value::Object(
+        occurred
+            .map(|(reason, count)| (reason.name().to_owned(), (*count).into()))
+            .collect(),
+    )
 }
 
 fn by_name(names: impl IntoIterator<Item = &'static str>, values: &[u64]) -> Value {
@@ -140,10 +187,18 @@ mod tests {
         for path in [
             "/client/truth/connections/no_port",
             "/server/series/ended/tcp/nobody",
+            "/server/expired/turn/count",
             "/events/connection_close",
+            "/families/hopline_tcp_connections_total/live",
+            "/families/hopline_turn_duration_seconds/expired",
+            "/families/hopline_http_responses_total/truth",
         ] {
             assert_eq!(totals.pointer(path), Some(&json!(0)), "{path}");
         }
+        assert!(
+            totals.pointer("/families/hopline_tcp_connections_active").is_none(),
+            "a gauge has no total"
+        );
         assert_eq!(destinations(&Snapshot::default()), json!([]));
     }
 }

@@ -1,19 +1,39 @@
 //! The record of one connection, put together from its last snapshot, its owner and where hopline runs.
 use std::ops::Range;
 
-use agent_ebpf::connection::{ConnectionState, FLAG_LATE};
+use agent_ebpf::{
+    connection::{ConnectionState, FLAG_LATE},
+    timeline::PROTOCOL_NONE,
+};
 
+use super::talk::{self, Claim};
 use crate::{
+    aggregate::TlsFailure,
     attribution::{Cgroup, Process},
     connection::{
-        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Phase, Role, outcome, received_bytes,
+        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Turns, outcome, received_bytes,
         record::{
-            AddressRecord, BackendRecord, DestinationRecord, MarksRecord, PhasesRecord, ProcessRecord,
-            RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TurnsRecord,
+            AddressRecord, BackendRecord, DestinationRecord, HttpRecord, MarksRecord, PhasesRecord, ProcessRecord,
+            RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TlsRecord, TurnsRecord,
         },
         rfc3339, sent_bytes,
     },
+    protocol::{
+        facts::{Facts, TlsFacts},
+        first_byte::{Basis, FirstByte},
+        http1::{Host, HostClaim},
+        tls::{cipher::cipher_name, version_name},
+    },
 };
+
+/// What both ends said, as far as it is known.
+pub(super) struct Said<'a> {
+    pub(super) claim: Option<&'a Claim>,
+    pub(super) facts: Option<&'a Facts>,
+    pub(super) answer: Option<FirstByte>,
+    pub(super) failure: Option<TlsFailure>,
+    pub(super) turns: &'a Turns,
+}
 
 /// What a record says beside the connection itself.
 pub(super) struct Surroundings<'a> {
@@ -32,11 +52,12 @@ impl Surroundings<'_> {
         role: Role,
         state: &ConnectionState,
         owner: &Process,
+        said: &Said<'_>,
         seen: Range<u64>,
-        waiting: Option<Phase>,
+        waiting: Option<(Phase, u64)>,
     ) -> ConnectionRecord {
-        let marks = [state.intent_ns, state.syn_ns, state.established_ns];
-        let start_ns = marks.into_iter().find(|mark| *mark != 0).unwrap_or(seen.start);
+        let begun = [state.intent_ns, state.syn_ns, state.established_ns];
+        let start_ns = begun.into_iter().find(|mark| *mark != 0).unwrap_or(seen.start);
         let endpoints = Endpoints::of(state);
         let attempt = if state.attempt > 1 {
             format!(".{}", state.attempt)
@@ -59,25 +80,24 @@ impl Surroundings<'_> {
             },
             local: address(endpoints.local),
             remote: address(endpoints.remote),
-            destination: destination(role, owner, &endpoints),
+            destination: destination(role, owner, &endpoints, said.claim),
             backend: endpoints.asked.map(|_| backend(endpoints.remote)),
             process: self.process(owner),
-            phases_us: phases(state),
-            marks_ns: MarksRecord {
-                syn: mark(state.syn_ns),
-                established: mark(state.established_ns),
-                closed: mark(state.closed_ns),
-                ..MarksRecord::default()
-            },
-            ttfb_basis: None,
+            phases_us: phases(state, said.answer),
+            marks_ns: marks(state, said.answer),
+            ttfb_basis: said.answer.map(|answer| basis(answer.basis)),
             late: state.flags & FLAG_LATE != 0,
-            turns: TurnsRecord::default(),
+            turns: turns(state, said.turns),
             dns: None,
-            tls: None,
-            http: None,
+            tls: tls(state, said, ended),
+            http: http(said.facts),
             tcp: tcp(state),
-            waiting,
-            outcome: ended.then(|| outcome(state)),
+            waiting: waiting.map(|(phase, _)| phase),
+            waiting_us: waiting.map(|(_, since_ns)| seen.end.saturating_sub(since_ns) / 1_000),
+            outcome: ended.then(|| match outcome(state) {
+                Outcome::Ok if said.failure.is_some() => Outcome::Tls,
+                outcome => outcome,
+            }),
         }
     }
 
@@ -98,20 +118,23 @@ impl Surroundings<'_> {
     }
 }
 
-fn destination(role: Role, owner: &Process, endpoints: &Endpoints) -> DestinationRecord {
+fn destination(role: Role, owner: &Process, endpoints: &Endpoints, claim: Option<&Claim>) -> DestinationRecord {
     let (host, port, source) = match role {
         Role::Client => {
             let wanted = endpoints.wanted();
-            (wanted.address.to_string(), wanted.port, "ip")
+            match claim {
+                Some(claim) => (claim.host.as_ref().into(), wanted.port, claim.source),
+                None => (wanted.address.to_string(), wanted.port, "ip"),
+            }
         }
         Role::Server => (owner.name().as_ref().into(), endpoints.local.port, "process"),
     };
-    // An address is what the process asked the kernel for: nothing is claimed.
+    // An address is what the process asked the kernel for. A name is a claim: nothing has agreed with it yet.
     DestinationRecord {
         host,
         port,
         source,
-        verified: role == Role::Client,
+        verified: source == "ip",
         group: String::new(),
     }
 }
@@ -131,13 +154,103 @@ fn address(endpoint: Endpoint) -> AddressRecord {
     }
 }
 
-fn phases(state: &ConnectionState) -> PhasesRecord {
-    let both = state.syn_ns != 0 && state.established_ns != 0;
-    let tcp = both.then(|| state.established_ns.saturating_sub(state.syn_ns) / 1_000);
+fn phases(state: &ConnectionState, answer: Option<FirstByte>) -> PhasesRecord {
+    let timeline = &state.timeline;
+    let us = |from: u64, to: u64| (from != 0 && to != 0).then(|| to.saturating_sub(from) / 1_000);
     PhasesRecord {
-        tcp,
-        ..PhasesRecord::default()
+        dns: None,
+        tcp: us(state.syn_ns, state.established_ns),
+        tls: us(timeline.client_hello_ns, timeline.tls_done_ns),
+        ttfb: answer.and_then(|answer| us(timeline.request_ns, answer.at_ns)),
     }
+}
+
+fn marks(state: &ConnectionState, answer: Option<FirstByte>) -> MarksRecord {
+    let timeline = &state.timeline;
+    MarksRecord {
+        dns_query: None,
+        dns_answer: None,
+        syn: mark(state.syn_ns),
+        established: mark(state.established_ns),
+        client_hello: mark(timeline.client_hello_ns),
+        server_hello: mark(timeline.server_hello_ns),
+        tls_done: mark(timeline.tls_done_ns),
+        request: mark(timeline.request_ns),
+        first_byte: answer.map(|answer| answer.at_ns),
+        closed: mark(state.closed_ns),
+    }
+}
+
+fn basis(basis: Basis) -> &'static str {
+    match basis {
+        Basis::Exact => "exact",
+        Basis::Inferred => "inferred",
+        Basis::Ambiguous => "ambiguous",
+    }
+}
+
+fn turns(state: &ConnectionState, turns: &Turns) -> TurnsRecord {
+    let timeline = &state.timeline;
+    if timeline.protocol == PROTOCOL_NONE {
+        return TurnsRecord::default();
+    }
+    TurnsRecord {
+        count: Some(timeline.turns.into()),
+        p50_us: turns.quantile_us(0.5),
+        p95_us: turns.quantile_us(0.95),
+        overlapping: Some(timeline.turns_overlapping.into()),
+    }
+}
+
+/// What the hellos said; `None` for a connection without TLS.
+fn tls(state: &ConnectionState, said: &Said<'_>, ended: bool) -> Option<TlsRecord> {
+    let timeline = &state.timeline;
+    if timeline.client_hello_ns == 0 {
+        return None;
+    }
+    let facts = said.facts.and_then(|facts| facts.tls.as_ref());
+    let done = timeline.tls_done_ns != 0;
+    let cipher = facts
+        .and_then(TlsFacts::cipher_name)
+        .or_else(|| (timeline.cipher != 0).then(|| cipher_name(timeline.cipher)));
+    Some(TlsRecord {
+        version: talk::version(state, facts).and_then(version_name).map(str::to_owned),
+        cipher,
+        sni: facts.and_then(TlsFacts::server_name).map(str::to_owned),
+        alpn: facts.and_then(alpn),
+        resumed: done.then(|| talk::is_resumed(state, facts)),
+        outcome: match said.failure {
+            Some(failure) => Some(failure.name().to_owned()),
+            None => (done && (ended || timeline.request_ns != 0)).then(|| "ok".to_owned()),
+        },
+        library: None,
+    })
+}
+
+/// The agreed protocol where it can be seen; in TLS 1.3, which hides it, the one that was offered if there was one only.
+fn alpn(facts: &TlsFacts) -> Option<String> {
+    if let Some(chosen) = facts.alpn_chosen() {
+        return Some(chosen.to_owned());
+    }
+    match facts.client_hello.as_ref()?.alpn.as_slice() {
+        [only] => Some(only.as_ref().to_owned()),
+        _ => None,
+    }
+}
+
+fn http(facts: Option<&Facts>) -> Option<HttpRecord> {
+    let http = facts?.http.as_ref()?;
+    let host = match &http.host {
+        HostClaim::Authority(authority) => match &authority.host {
+            Host::Name(name) => Some(name.as_str().to_owned()),
+            Host::Address(address) => Some(address.to_string()),
+        },
+        _ => None,
+    };
+    Some(HttpRecord {
+        status: http.status,
+        host,
+    })
 }
 
 fn tcp(state: &ConnectionState) -> TcpRecord {

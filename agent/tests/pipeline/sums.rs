@@ -29,7 +29,7 @@ fn random_events_keep_the_sums() {
     let settings = PipelineSettings {
         max_connections: 50,
         max_processes: 40,
-        max_series: 900,
+        max_series: 1_000,
         ..Default::default()
     };
     let mut pipeline = Pipeline::new(settings);
@@ -97,6 +97,6 @@ fn random_events_keep_the_sums() {
         assert!(totals.expired.connects() > 0 && totals.truth.bytes_sent > 0);
     }
     assert!(snapshot.families.iter().any(|family| family.folded > 0));
-    assert!(snapshot.families.iter().map(|family| family.series).sum::<u64>() <= 900);
+    assert!(snapshot.families.iter().map(|family| family.series).sum::<u64>() <= 1_000);
     assert!(snapshot.counts.connections <= 50 && snapshot.counts.processes <= 40);
 }

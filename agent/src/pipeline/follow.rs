@@ -1,0 +1,314 @@
+//! One connection from its first report to its CLOSE: table, name, what waits, what is counted when.
+use std::sync::Arc;
+
+use agent_ebpf::{
+    connection::{ConnectionState, FLAG_LATE, tcp_state},
+    event::HEARTBEAT_NS,
+};
+
+use super::{Attached, Output, Pipeline, progress, progress::Counted, records::Said, talk};
+use crate::{
+    aggregate::{DestinationKey, Ended, Name, Series},
+    attribution::Process,
+    connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, TcpState, Turns, outcome, phase},
+    protocol::{assembler::Assembler, facts::Facts},
+};
+
+/// A connection whose name does not come is counted under its address after this long.
+const UNNAMED_NS: u64 = 5_000_000_000;
+
+impl Pipeline {
+    /// A snapshot of a connection, the last one or not.
+    pub(super) fn connection(&mut self, closed: bool, role: Role, state: &ConnectionState, now_ns: u64) {
+        match self.connections.get(state.cookie).map(|entry| entry.state.attempt) {
+            Some(attempt) if attempt > state.attempt => {
+                self.counts.stale += 1;
+                return;
+            }
+            Some(attempt) if attempt < state.attempt => {
+                // Its CLOSE was lost, and with it how it went: the kernel counted that loss.
+                self.counts.superseded += 1;
+                self.waiting.remove(state.cookie);
+                if let Some(entry) = self.connections.remove(state.cookie) {
+                    let_go(&mut self.series, &entry.attached);
+                }
+            }
+            _ => {}
+        }
+        if closed {
+            self.waiting.remove(state.cookie);
+            let known = self.connections.remove(state.cookie);
+            let held = known.is_some();
+            let mut entry = known.unwrap_or_else(|| self.first_seen(role, state, now_ns));
+            self.finish(&mut entry, held, role, state, now_ns);
+            if held {
+                let_go(&mut self.series, &entry.attached);
+            }
+        } else if state.closed_ns != 0 {
+            self.counts.stale += 1;
+        } else if self.connections.get(state.cookie).is_some() || self.open(role, state, now_ns) {
+            self.advance(role, state, now_ns);
+        }
+    }
+
+    /// Puts a connection into the table at its first event, whichever that is; `false` when there is no room.
+    fn open(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> bool {
+        let entry = self.first_seen(role, state, now_ns);
+        let destination = entry.attached.destination;
+        match self.connections.insert(entry, now_ns) {
+            Admission::Inserted => {}
+            Admission::Evicted(entry) => {
+                self.counts.evicted += 1;
+                self.waiting.remove(entry.state.cookie);
+                let_go(&mut self.series, &entry.attached);
+            }
+            // Nothing of it is counted yet: its CLOSE will count it whole.
+            Admission::Refused => {
+                self.counts.untracked += 1;
+                return false;
+            }
+        }
+        self.series.hold(destination);
+        true
+    }
+
+    /// An open connection has moved on.
+    fn advance(&mut self, role: Role, state: &ConnectionState, now_ns: u64) {
+        let Some(entry) = self.connections.get_mut(state.cookie) else {
+            return;
+        };
+        entry.state = *state;
+        let attached = &mut entry.attached;
+        keep_facts(&mut self.hellos, attached, state);
+        let kept = attached.facts.take();
+        let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
+        let named = attached.named
+            || talk::is_named(state, facts)
+            || state.established_ns != 0 && now_ns.saturating_sub(state.established_ns) > UNNAMED_NS
+            || late(state);
+        if named && !attached.named {
+            attached.named = true;
+            name(&mut self.series, attached, true, role, state, facts, now_ns);
+        }
+        let answer = talk::first_byte(state, role, facts, &self.tickets);
+        if attached.named {
+            progress::count(&mut self.series, attached, state, facts, now_ns);
+            if let Some(answer) = answer
+                && progress::is_decided(state, answer.at_ns, now_ns)
+            {
+                progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
+            }
+        }
+        attached.facts = kept;
+        enter(&mut self.series, attached, state);
+        self.waiting
+            .set(state.cookie, phase(state, answer.is_some(), entry.first_seen_ns));
+    }
+
+    /// Connections whose CLOSE was lost: everything open is heard of once in [`HEARTBEAT_NS`], if anything is.
+    pub(super) fn drop_silent(&mut self) {
+        let before_ns = self.told_ns.saturating_sub(3 * HEARTBEAT_NS);
+        for entry in self.connections.take_silent(before_ns) {
+            self.counts.evicted += 1;
+            self.waiting.remove(entry.state.cookie);
+            let_go(&mut self.series, &entry.attached);
+        }
+    }
+
+    /// A connection before anything of it is counted: from zero, but what a late one did before hopline is not ours.
+    fn first_seen(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> Entry<Attached> {
+        let owner = self.attribution.owner(state);
+        let destination = self.series.destination(key(role, &owner, state, None), now_ns);
+        let counted = if late(state) {
+            Counted::before(state)
+        } else {
+            Counted::default()
+        };
+        Entry {
+            state: *state,
+            first_seen_ns: now_ns,
+            attached: Attached {
+                owner,
+                destination,
+                gauge: None,
+                counted,
+                turns: Turns::default(),
+                named: false,
+                claim: None,
+                facts: None,
+            },
+        }
+    }
+
+    /// The last snapshot: counts what is new in it, how it went, and who ended it.
+    fn finish(&mut self, entry: &mut Entry<Attached>, held: bool, role: Role, state: &ConnectionState, now_ns: u64) {
+        let opened = state.established_ns != 0 || (late(state) && entry.state.tcp_state != tcp_state::SYN_SENT);
+        let attached = &mut entry.attached;
+        let last = self.hellos.take(stream_of(state));
+        let facts = attached.facts.take().map_or(last, |facts| Some(*facts));
+        let facts = facts.as_ref();
+        if !attached.named {
+            attached.named = true;
+            name(&mut self.series, attached, held, role, state, facts, now_ns);
+        }
+        let answer = talk::first_byte(state, role, facts, &self.tickets);
+        if let Some(facts) = facts {
+            talk::learn_tickets(state, role, facts, &mut self.tickets);
+        }
+        progress::count(&mut self.series, attached, state, facts, now_ns);
+        if let Some(answer) = answer {
+            progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
+        }
+        let destination = attached.destination;
+        if !attached.counted.connected && !late(state) {
+            self.series.connected(destination, outcome(state), now_ns);
+        }
+        let tls = facts.and_then(|facts| facts.tls.as_ref());
+        let failure = talk::tls_failure(state, tls, now_ns.saturating_add_signed(self.clock_offset_ns));
+        if let Some(failure) = failure {
+            self.series.tls_failed(destination, failure, now_ns);
+        }
+        let open = ConnectionState { closed_ns: 0, ..*state };
+        let waited = phase(&open, answer.is_some(), entry.first_seen_ns).map(|(phase, _)| phase);
+        let ended = if opened { ended(waited) } else { Ended::Tcp };
+        self.series.ended(destination, ended, ClosedBy::of(state), now_ns);
+        if self.collect {
+            let end_ns = if state.closed_ns == 0 { now_ns } else { state.closed_ns };
+            let owner = Arc::clone(&attached.owner);
+            let cgroup = self.attribution.cgroup(state.cgroup_id, owner.pid, now_ns);
+            let said = Said {
+                claim: attached.claim.as_ref(),
+                facts,
+                answer,
+                failure,
+                turns: &attached.turns,
+            };
+            let surroundings = self.surroundings(cgroup.as_deref());
+            let record = surroundings.record(role, state, &owner, &said, entry.first_seen_ns..end_ns, None);
+            self.tell(Output::Finished(Box::new(record)));
+        }
+    }
+
+    /// Tells each connection that has waited for too long, once for each phase.
+    pub(super) fn tell_stuck(&mut self) {
+        for (cookie, waiting) in self.waiting.newly_stuck(self.settings.stuck_after_ns, self.now_ns) {
+            let Some(entry) = self.connections.get(cookie) else {
+                continue;
+            };
+            let (state, attached) = (&entry.state, &entry.attached);
+            let Some(role) = Role::of(state) else { continue };
+            let cgroup = self
+                .attribution
+                .cgroup(state.cgroup_id, attached.owner.pid, self.now_ns);
+            let facts = attached
+                .facts
+                .as_deref()
+                .or_else(|| self.hellos.facts(stream_of(state)));
+            let said = Said {
+                claim: attached.claim.as_ref(),
+                facts,
+                answer: talk::first_byte(state, role, facts, &self.tickets),
+                failure: None,
+                turns: &attached.turns,
+            };
+            let times = entry.first_seen_ns..self.now_ns;
+            let surroundings = self.surroundings(cgroup.as_deref());
+            let record = surroundings.record(role, state, &attached.owner, &said, times, Some(waiting));
+            self.tell(Output::Stuck(Box::new(record)));
+        }
+    }
+}
+
+/// Under which the hello bytes of a connection were sent.
+fn stream_of(state: &ConnectionState) -> u64 {
+    match state.timeline.hello_stream {
+        0 => state.cookie,
+        stream => stream,
+    }
+}
+
+/// Once all was said, what was read moves to the connection: the assembler keeps nothing for long.
+fn keep_facts(hellos: &mut Assembler, attached: &mut Attached, state: &ConnectionState) {
+    if attached.facts.is_none() && state.timeline.tls_done_ns != 0 {
+        attached.facts = hellos.take(stream_of(state)).map(Box::new);
+    }
+}
+
+/// The connection's name is as good as it will get: it moves to the destination of that name.
+fn name(
+    series: &mut Series,
+    attached: &mut Attached,
+    held: bool,
+    role: Role,
+    state: &ConnectionState,
+    facts: Option<&Facts>,
+    now_ns: u64,
+) {
+    attached.claim = facts.and_then(talk::claim);
+    if role == Role::Server {
+        return;
+    }
+    let Some(claim) = &attached.claim else { return };
+    let named = key(role, &attached.owner, state, Some(&claim.host));
+    let destination = series.destination(named, now_ns);
+    if held {
+        series.rename(attached.destination, destination);
+    }
+    if let Some((raised, state)) = attached.gauge.take() {
+        attached.gauge = Some((series.move_gauge(raised, destination, state), state));
+    }
+    attached.destination = destination;
+}
+
+/// Moves an open connection to the gauge of its present state.
+fn enter(series: &mut Series, attached: &mut Attached, state: &ConnectionState) {
+    let now = TcpState::of(state.tcp_state);
+    if attached.gauge.map(|(_, state)| state) != now {
+        if let Some((id, state)) = attached.gauge.take() {
+            series.leave(id, state);
+        }
+        attached.gauge = now.map(|state| (series.enter(attached.destination, state), state));
+    }
+}
+
+/// An open connection leaves the table.
+pub(super) fn let_go(series: &mut Series, attached: &Attached) {
+    if let Some((id, state)) = attached.gauge {
+        series.leave(id, state);
+    }
+    series.release(attached.destination);
+}
+
+fn late(state: &ConnectionState) -> bool {
+    state.flags & FLAG_LATE != 0
+}
+
+fn ended(waited: Option<Phase>) -> Ended {
+    match waited {
+        Some(Phase::Dns | Phase::Tcp) => Ended::Tcp,
+        Some(Phase::Tls) => Ended::Tls,
+        Some(Phase::Ttfb) => Ended::Ttfb,
+        Some(Phase::Turn) => Ended::Turn,
+        None => Ended::Established,
+    }
+}
+
+/// A client's destination is the host that it asked for, else the address; a server's is the process that listens, and
+/// its port.
+pub(super) fn key(role: Role, owner: &Process, state: &ConnectionState, host: Option<&Arc<str>>) -> DestinationKey {
+    let endpoints = Endpoints::of(state);
+    let (name, port) = match role {
+        Role::Client => {
+            let wanted = endpoints.wanted();
+            let name = host.map_or(Name::Address(wanted.address), |host| Name::Host(Arc::clone(host)));
+            (name, wanted.port)
+        }
+        Role::Server => (Name::Process(owner.name()), endpoints.local.port),
+    };
+    DestinationKey {
+        role,
+        name,
+        port,
+        source: None,
+    }
+}

@@ -1,0 +1,179 @@
+//! Counts what a snapshot of a connection tells beyond what was counted before.
+use agent_ebpf::{
+    connection::{ConnectionState, Retransmits, RttSamples},
+    timeline::RECENT_TURNS,
+};
+
+use super::{Attached, talk};
+use crate::{
+    aggregate::{HttpClass, Outcome, Retransmit, Series},
+    connection::{received_bytes, rtt_window, sent_bytes},
+    protocol::{
+        facts::Facts,
+        first_byte::{Basis, FirstByte},
+    },
+};
+
+/// What has been counted of a connection.
+#[derive(Debug, Default)]
+pub(super) struct Counted {
+    /// Its connect.
+    pub(super) connected: bool,
+    tls: bool,
+    first_byte: bool,
+    http: bool,
+    rtt: RttSamples,
+    retransmits: Retransmits,
+    sent: u64,
+    received: u64,
+    segments_sent: u32,
+    segments_received: u32,
+    turns: u32,
+    overlapping: u32,
+}
+
+impl Counted {
+    /// What a connection did before hopline is not counted.
+    pub(super) fn before(state: &ConnectionState) -> Self {
+        Self {
+            rtt: state.rtt,
+            retransmits: state.retransmits,
+            sent: sent_bytes(state),
+            received: received_bytes(state),
+            segments_sent: state.counters.segments_sent,
+            segments_received: state.counters.segments_received,
+            ..Self::default()
+        }
+    }
+}
+
+/// Turns that are new in this snapshot, microseconds: an event leaves each time all that are kept are new, so more are
+/// missing only where events were lost.
+pub(super) fn new_turns(state: &ConnectionState, counted: u32) -> impl Iterator<Item = u32> + '_ {
+    let timeline = &state.timeline;
+    let fresh = timeline.turns.wrapping_sub(counted).min(RECENT_TURNS as u32);
+    (timeline.turns - fresh.min(timeline.turns)..timeline.turns)
+        .map(|turn| timeline.recent_turns_us[turn as usize % RECENT_TURNS])
+}
+
+/// Counts all that is new.
+pub(super) fn count(
+    series: &mut Series,
+    attached: &mut Attached,
+    state: &ConnectionState,
+    facts: Option<&Facts>,
+    now_ns: u64,
+) {
+    let id = attached.destination;
+    let counted = &mut attached.counted;
+    if !counted.connected && state.established_ns != 0 {
+        counted.connected = true;
+        series.connected(id, Outcome::Ok, now_ns);
+        if state.syn_ns != 0 {
+            series.handshake(id, state.established_ns.saturating_sub(state.syn_ns), now_ns);
+        }
+    }
+    let timeline = &state.timeline;
+    if !counted.tls && timeline.tls_done_ns != 0 {
+        counted.tls = true;
+        let tls = facts.and_then(|facts| facts.tls.as_ref());
+        let version = talk::version_label(state, tls);
+        let duration_ns = timeline.tls_done_ns.saturating_sub(timeline.client_hello_ns);
+        series.tls_handshake(id, version, talk::is_resumed(state, tls), Some(duration_ns), now_ns);
+    }
+    if !counted.http
+        && let Some(status) = facts.and_then(|facts| facts.http.as_ref()?.status)
+    {
+        counted.http = true;
+        if let Some(class) = HttpClass::of(status) {
+            series.http_response(id, class, now_ns);
+        }
+    }
+    for turn_us in new_turns(state, counted.turns) {
+        attached.turns.add(turn_us);
+        series.turn(id, u64::from(turn_us) * 1_000, now_ns);
+    }
+    counted.turns = timeline.turns;
+    let overlapping = timeline.turns_overlapping.wrapping_sub(counted.overlapping);
+    series.turns_overlapped(id, overlapping.into(), now_ns);
+    counted.overlapping = timeline.turns_overlapping;
+    count_tcp(series, attached, state, now_ns);
+}
+
+/// The answer to the first request, once nothing can change the verdict.
+pub(super) fn count_first_byte(
+    series: &mut Series,
+    attached: &mut Attached,
+    state: &ConnectionState,
+    answer: FirstByte,
+    now_ns: u64,
+) {
+    if std::mem::replace(&mut attached.counted.first_byte, true) {
+        return;
+    }
+    let id = attached.destination;
+    match answer.basis {
+        Basis::Ambiguous => series.ttfb_ambiguous(id, now_ns),
+        Basis::Exact | Basis::Inferred => {
+            series.ttfb(id, answer.at_ns.saturating_sub(state.timeline.request_ns), now_ns);
+        }
+    }
+}
+
+fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionState, now_ns: u64) {
+    let id = attached.destination;
+    let before = &mut attached.counted;
+    if let Some(window) = rtt_window(&before.rtt, &state.rtt) {
+        series.rtt(id, window, now_ns);
+    }
+    before.rtt = state.rtt;
+    for (kind, before, now) in [
+        (Retransmit::Syn, before.retransmits.syn, state.retransmits.syn),
+        (Retransmit::Rto, before.retransmits.rto, state.retransmits.rto),
+        (Retransmit::Fast, before.retransmits.fast, state.retransmits.fast),
+        (Retransmit::Tlp, before.retransmits.tlp, state.retransmits.tlp),
+        (Retransmit::Other, before.retransmits.other, state.retransmits.other),
+    ] {
+        series.retransmitted(id, kind, u64::from(now.saturating_sub(before)), now_ns);
+    }
+    before.retransmits = state.retransmits;
+    if state.counters == Default::default() {
+        // Told of its turns by a program that does not look at the socket.
+        return;
+    }
+    let (sent, received) = (sent_bytes(state), received_bytes(state));
+    series.bytes(
+        id,
+        sent.saturating_sub(before.sent),
+        received.saturating_sub(before.received),
+        now_ns,
+    );
+    (before.sent, before.received) = (sent, received);
+    let counters = &state.counters;
+    let sent = segments_since(before.segments_sent, counters.segments_sent);
+    let received = segments_since(before.segments_received, counters.segments_received);
+    series.segments(id, sent, received, now_ns);
+    (before.segments_sent, before.segments_received) = (counters.segments_sent, counters.segments_received);
+}
+
+/// The kernel's counter is 32 bits wide and wraps; one that went back belongs to another life of the socket.
+fn segments_since(before: u32, now: u32) -> u64 {
+    let difference = now.wrapping_sub(before);
+    if difference > u32::MAX / 2 {
+        0
+    } else {
+        u64::from(difference)
+    }
+}
+
+/// Whether an answer log may still change the verdict: nobody has gone on yet, and it is not long ago.
+pub(super) fn is_decided(state: &ConnectionState, at_ns: u64, now_ns: u64) -> bool {
+    /// Tickets come within this time of each other (*measured*: 40 ms), and so do the frames before an answer.
+    const QUIET_NS: u64 = 1_000_000_000;
+    let timeline = &state.timeline;
+    state.closed_ns != 0
+        || timeline.turns > 0
+        || timeline.turn_ns != 0
+        || timeline.first_byte_ns != 0
+        || now_ns.saturating_sub(at_ns) > QUIET_NS
+}

@@ -1,0 +1,198 @@
+//! What both ends of a connection said: its name, its TLS handshake, its first answer. Pure functions on the kernel's
+//! timeline and on the facts read from hello bytes.
+use std::sync::Arc;
+
+use agent_ebpf::{
+    connection::{CLOSED_BY_TIMEOUT, ConnectionState},
+    timeline::{PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS, TIMELINE_RESUMED12, TIMELINE_TLS13},
+};
+
+use crate::{
+    aggregate::{TlsFailure, TlsVersion},
+    connection::Role,
+    protocol::{
+        certificate::{ChainState, Circumstances, Roots},
+        facts::{Facts, TlsFacts},
+        first_byte::{self, FirstByte, Handshake},
+        http1::{Host, HostClaim},
+        ticket_lengths::TicketLengths,
+        tls::{TLS12, TLS13, client_hello::ServerName},
+    },
+};
+
+/// Alerts by which a client refuses the server's certificate (RFC 8446 section 6.2).
+const BAD_CERTIFICATE: u8 = 42;
+const CERTIFICATE_EXPIRED: u8 = 45;
+const CERTIFICATE_UNKNOWN: u8 = 46;
+const UNKNOWN_CA: u8 = 48;
+/// Bit of `Timeline::alert_level` that tells the direction, and the level that ends a connection.
+const ALERT_BACKWARD: u8 = 128;
+const FATAL: u8 = 2;
+
+/// A name that the client asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Claim {
+    pub(super) host: Arc<str>,
+    /// `sni` or `http`.
+    pub(super) source: &'static str,
+}
+
+/// The name that a connection claims; `None` when it claims none, or none yet.
+pub(super) fn claim(facts: &Facts) -> Option<Claim> {
+    if let Some(name) = facts.tls.as_ref().and_then(TlsFacts::server_name) {
+        return Some(Claim {
+            host: name.into(),
+            source: "sni",
+        });
+    }
+    let HostClaim::Authority(authority) = &facts.http.as_ref()?.host else {
+        return None;
+    };
+    let Host::Name(name) = &authority.host else { return None };
+    Some(Claim {
+        host: name.as_str().into(),
+        source: "http",
+    })
+}
+
+/// Nothing more will be said about the name: what is counted from now on stands under it.
+pub(super) fn is_named(state: &ConnectionState, facts: Option<&Facts>) -> bool {
+    match state.timeline.protocol {
+        PROTOCOL_NONE => false,
+        PROTOCOL_TLS => facts.is_some_and(|facts| {
+            let hello = facts.tls.as_ref().and_then(|tls| tls.client_hello.as_ref());
+            hello.is_some_and(|hello| !hello.truncated || !matches!(hello.server_name, ServerName::Absent))
+        }),
+        // CONNECT may be followed by the name that counts.
+        PROTOCOL_HTTP1 => facts
+            .and_then(|facts| facts.http.as_ref())
+            .is_some_and(|http| http.connect_target().is_none() || http.status.is_some()),
+        PROTOCOL_OTHER => true,
+        _ => true,
+    }
+}
+
+/// What the judgement of the first answer needs.
+pub(super) fn handshake(state: &ConnectionState, facts: Option<&Facts>) -> Handshake {
+    let tls = facts.and_then(|facts| facts.tls.as_ref());
+    let chosen = tls.and_then(TlsFacts::alpn_chosen);
+    let offers_h2 = tls
+        .and_then(|tls| tls.client_hello.as_ref())
+        .is_some_and(|hello| hello.offers_h2());
+    let hidden = state.timeline.flags & TIMELINE_TLS13 != 0;
+    Handshake {
+        cipher: state.timeline.cipher,
+        may_be_h2: chosen == Some("h2") || hidden && offers_h2,
+        is_h2: chosen == Some("h2"),
+        resumed: is_resumed(state, tls),
+    }
+}
+
+/// The answer to the first request, if it has begun.
+pub(super) fn first_byte(
+    state: &ConnectionState,
+    role: Role,
+    facts: Option<&Facts>,
+    tickets: &TicketLengths,
+) -> Option<FirstByte> {
+    let side = match role {
+        Role::Client => first_byte::Role::Client,
+        Role::Server => first_byte::Role::Server,
+    };
+    let handshake = handshake(state, facts);
+    first_byte::first_byte(&state.timeline, side, handshake, tickets, peer(state, role))
+}
+
+/// Remembers the lengths of tickets that this connection shows beyond doubt.
+pub(super) fn learn_tickets(state: &ConnectionState, role: Role, facts: &Facts, tickets: &mut TicketLengths) {
+    let handshake = handshake(state, Some(facts));
+    first_byte::learn_tickets(&state.timeline, handshake, tickets, peer(state, role));
+}
+
+/// Under which the lengths of a server's tickets are remembered: its address and port.
+pub(super) fn peer(state: &ConnectionState, role: Role) -> u64 {
+    use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    match role {
+        Role::Client => (state.remote_address, state.remote_port).hash(&mut hasher),
+        Role::Server => (state.local_address, state.local_port).hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+pub(super) fn is_resumed(state: &ConnectionState, tls: Option<&TlsFacts>) -> bool {
+    state.timeline.flags & TIMELINE_RESUMED12 != 0 || tls.and_then(TlsFacts::resumed) == Some(true)
+}
+
+/// The agreed version: as the `ServerHello` says, else as the records showed.
+pub(super) fn version(state: &ConnectionState, tls: Option<&TlsFacts>) -> Option<u16> {
+    tls.and_then(TlsFacts::version).or_else(|| {
+        let timeline = &state.timeline;
+        if timeline.flags & TIMELINE_TLS13 != 0 {
+            Some(TLS13)
+        } else {
+            (timeline.tls_done_ns != 0).then_some(TLS12)
+        }
+    })
+}
+
+pub(super) fn version_label(state: &ConnectionState, tls: Option<&TlsFacts>) -> TlsVersion {
+    version(state, tls).map_or(TlsVersion::Other, TlsVersion::of)
+}
+
+/// Why the TLS handshake of an ended connection failed; `None` when it did not, or when there was none.
+pub(super) fn tls_failure(state: &ConnectionState, tls: Option<&TlsFacts>, now_unix_ns: u64) -> Option<TlsFailure> {
+    let now_unix_s = (now_unix_ns / 1_000_000_000) as i64;
+    let timeline = &state.timeline;
+    if timeline.client_hello_ns == 0 {
+        return None;
+    }
+    if timeline.tls_done_ns != 0 {
+        // Some clients look at the certificate only after the handshake: they leave without a word.
+        let unused = timeline.request_ns == 0;
+        let chain =
+            chain_failure(tls, now_unix_s, false).filter(|failure| *failure != TlsFailure::CertUnknownAuthority);
+        return chain.filter(|_| unused);
+    }
+    if timeline.alert_level & !ALERT_BACKWARD != 0 {
+        let alert = timeline.alert_description;
+        let about_certificate = matches!(
+            alert,
+            BAD_CERTIFICATE | CERTIFICATE_EXPIRED | CERTIFICATE_UNKNOWN | UNKNOWN_CA
+        );
+        if timeline.alert_level & ALERT_BACKWARD == 0
+            && about_certificate
+            && let Some(failure) = chain_failure(tls, now_unix_s, alert == UNKNOWN_CA)
+        {
+            return Some(failure);
+        }
+        if timeline.alert_level & !ALERT_BACKWARD == FATAL {
+            return Some(TlsFailure::Alert(alert));
+        }
+    }
+    Some(if state.closed_by == CLOSED_BY_TIMEOUT {
+        TlsFailure::Timeout
+    } else {
+        TlsFailure::Closed
+    })
+}
+
+/// What is wrong with the certificates that were sent in clear.
+fn chain_failure(tls: Option<&TlsFacts>, now_unix_s: i64, is_authority_refused: bool) -> Option<TlsFailure> {
+    let tls = tls?;
+    let circumstances = Circumstances {
+        server_name: tls.server_name(),
+        now_unix_s,
+        roots: &Roots::default(),
+        is_authority_refused,
+    };
+    match tls.chain.as_ref()?.state(circumstances) {
+        ChainState::Ok => None,
+        ChainState::Expired => Some(TlsFailure::CertExpired),
+        ChainState::NotYetValid => Some(TlsFailure::CertNotYetValid),
+        ChainState::NameMismatch => Some(TlsFailure::CertNameMismatch),
+        ChainState::SelfSigned | ChainState::MissingIntermediate | ChainState::UnknownAuthority => {
+            Some(TlsFailure::CertUnknownAuthority)
+        }
+    }
+}
