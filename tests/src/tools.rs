@@ -12,6 +12,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
+    ("tshark", "tshark"),
 ];
 
 /// Fails with the names and packages of all missing tools, or when the caller is not root.

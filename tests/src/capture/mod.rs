@@ -29,8 +29,17 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Captures TCP on `device` from now on; `name` tells captures of one lab apart.
+    /// Captures headers of TCP on `device` from now on; `name` tells captures of one lab apart.
     pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_cut(lab, name, netns, device, "160")
+    }
+
+    /// Captures what hellos and certificates are in, too: packets of a path whole, of bulk data the beginning.
+    pub(crate) fn start_long(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_cut(lab, name, netns, device, "4096")
+    }
+
+    fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str) -> Result<Self> {
         let file = lab.file(format!("{name}.pcap"));
         let stderr = lab.file(format!("{name}.tcpdump"));
         let mut command = Command::new("tcpdump");
@@ -39,7 +48,7 @@ impl Capture {
                 "-i",
                 device,
                 "-s",
-                "160",
+                bytes,
                 "-B",
                 "16384",
                 "--time-stamp-precision=nano",
@@ -48,7 +57,8 @@ impl Capture {
             // Packets must reach the file at once, and root may write to the lab's directory.
             .args(["-U", "-Z", "root", "-n", "-w"])
             .arg(&file)
-            .arg("tcp or ip6 proto 6")
+            // Packets longer than 64 KiB have a hop-by-hop header before TCP's.
+            .arg("tcp or ip6 proto 6 or ip6 proto 0")
             .stdout(Stdio::null())
             .stderr(File::create(&stderr)?);
         let tcpdump = Process::spawn(command, Some(netns), &lab.tools)?;
@@ -77,7 +87,15 @@ impl Capture {
     }
 
     /// Ends the capture and reads it. Fails when tcpdump itself lost packets: then it is no truth.
-    pub(crate) fn finish(mut self) -> Result<Conversations> {
+    pub(crate) fn finish(self) -> Result<Conversations> {
+        let packets = pcap::read(&self.end()?)?;
+        Ok(Conversations::new(
+            packets.iter().map(|packet| (packet.time_ns, packet.ip.as_slice())),
+        ))
+    }
+
+    /// Ends the capture and gives its file. Fails as `finish` does.
+    pub(crate) fn end(mut self) -> Result<PathBuf> {
         // What has just passed the device is in tcpdump's buffer by then.
         thread::sleep(Duration::from_millis(200));
         self.tcpdump.signal(Signal::SIGINT)?;
@@ -88,9 +106,6 @@ impl Capture {
             .find(|line| line.ends_with("packets dropped by kernel"))
             .context("tcpdump's summary")?;
         ensure!(dropped.starts_with("0 "), "tcpdump lost packets: {dropped}");
-        let packets = pcap::read(&self.file)?;
-        Ok(Conversations::new(
-            packets.iter().map(|packet| (packet.time_ns, packet.ip.as_slice())),
-        ))
+        Ok(self.file.clone())
     }
 }

@@ -17,6 +17,8 @@ pub(crate) struct Record {
     pub(crate) duration_us: u64,
     pub(crate) phases_us: Phases,
     pub(crate) late: bool,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) http: Option<Http>,
     pub(crate) tcp: Tcp,
     pub(crate) waiting: Option<String>,
     pub(crate) outcome: Option<String>,
@@ -48,6 +50,24 @@ pub(crate) struct Phases {
     pub(crate) tcp: Option<u64>,
     pub(crate) tls: Option<u64>,
     pub(crate) ttfb: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Tls {
+    /// `1.2` or `1.3`.
+    pub(crate) version: Option<String>,
+    /// IANA's name of the suite.
+    pub(crate) cipher: Option<String>,
+    pub(crate) sni: Option<String>,
+    pub(crate) resumed: Option<bool>,
+    /// `ok`, or why not.
+    pub(crate) outcome: Option<String>,
+}
+
+/// The first exchange, when it was cleartext.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Http {
+    pub(crate) host: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -91,5 +111,25 @@ impl Record {
     /// Port that the server listens on.
     pub(crate) fn server_port(&self) -> u16 {
         self.addresses().1.port()
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What the lab reads of a record: each time is a millisecond, and the client gave this name.
+    pub(crate) fn record(role: &str, name: &str) -> Record {
+        let text = serde_json::json!({
+            "event": "finished", "role": role, "family": "ipv4", "late": false, "duration_us": 10,
+            "local": {"address": "10.0.0.1", "port": 1000}, "remote": {"address": "10.0.0.2", "port": 443},
+            "destination": {"port": 443}, "process": {"pid": 1, "comm": "c", "ancestry": []},
+            "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
+            "tls": {"version": "1.3", "cipher": "TLS_AES_256_GCM_SHA384", "sni": name, "resumed": false, "outcome": "ok"},
+            "http": {"status": 200, "host": name}, "waiting": null, "outcome": "ok",
+            "tcp": {"retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
+                "bytes_sent": 0, "bytes_received": 0, "closed_by": "local"},
+        });
+        serde_json::from_value(text).expect("a record")
     }
 }

@@ -12,7 +12,7 @@ pub(crate) enum Sabotage {
     Shift,
     /// Every 50th record, and of every counter every 50th unit, is gone; the first of each for a start.
     Drop,
-    /// Owners of neighbouring records are exchanged.
+    /// Owners and names of neighbouring records are exchanged.
     Swap,
 }
 
@@ -32,12 +32,15 @@ fn reduce(count: f64) -> f64 {
 }
 
 /// Falsifies records in the order in which hopline gave them.
-pub(super) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Record>) -> Vec<Record> {
+pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Record>) -> Vec<Record> {
     match sabotage {
         None => {}
         Some(Sabotage::Shift) => {
             for record in &mut records {
-                record.phases_us.tcp = record.phases_us.tcp.map(shift);
+                let phases = &mut record.phases_us;
+                for phase in [&mut phases.tcp, &mut phases.tls, &mut phases.ttfb] {
+                    *phase = phase.map(shift);
+                }
                 record.duration_us = shift(record.duration_us);
             }
         }
@@ -54,9 +57,26 @@ pub(super) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
                 std::mem::swap(&mut first.process, &mut second.process);
                 std::mem::swap(&mut first.destination, &mut second.destination);
             }
+            // Neighbours may be the two ends of one connection, which have the same names.
+            for four in records.chunks_exact_mut(4) {
+                let (former, latter) = four.split_at_mut(2);
+                for (first, second) in former.iter_mut().zip(latter) {
+                    swap_names(first, second);
+                }
+            }
         }
     }
     records
+}
+
+/// Exchanges the names that the clients gave.
+fn swap_names(first: &mut Record, second: &mut Record) {
+    if let (Some(first), Some(second)) = (&mut first.tls, &mut second.tls) {
+        std::mem::swap(&mut first.sni, &mut second.sni);
+    }
+    if let (Some(first), Some(second)) = (&mut first.http, &mut second.http) {
+        std::mem::swap(&mut first.host, &mut second.host);
+    }
 }
 
 /// Falsifies a scrape.
@@ -83,6 +103,7 @@ pub(super) fn falsify_counts<'a>(sabotage: Option<Sabotage>, counts: impl Iterat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hopline::record::tests::record;
 
     #[test]
     fn a_single_unit_is_lost_too() {
@@ -90,6 +111,28 @@ mod tests {
             [0.0, 1.0, 50.0, 51.0, 100.0].map(|count| reduce(count) as u64),
             [0, 0, 49, 49, 98]
         );
+    }
+
+    #[test]
+    fn every_time_is_shifted() {
+        let shifted = falsify_records(Some(Sabotage::Shift), vec![record("client", "a")]);
+        let phases = &shifted[0].phases_us;
+        assert_eq!([phases.tcp, phases.tls, phases.ttfb], [Some(3_200); 3]);
+    }
+
+    #[test]
+    fn names_change_places_with_those_of_another_connection() {
+        let records = ["a", "a", "b", "b"].map(|name| record("client", name));
+        let swapped = falsify_records(Some(Sabotage::Swap), records.to_vec());
+        let names: Vec<_> = swapped
+            .iter()
+            .map(|record| {
+                let tls = record.tls.as_ref().and_then(|tls| tls.sni.as_deref());
+                (tls, record.http.as_ref().and_then(|http| http.host.as_deref()))
+            })
+            .collect();
+        let both = |name| (Some(name), Some(name));
+        assert_eq!(names, ["b", "b", "a", "a"].map(both));
     }
 
     #[test]

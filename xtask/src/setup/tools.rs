@@ -46,6 +46,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(Purpose::Lab, "nginx", "nginx-light"),
     tool(Purpose::Lab, "curl", "curl"),
     tool(Purpose::Lab, "nsenter", "util-linux"),
+    tool(Purpose::Lab, "openssl", "openssl"),
+    tool(Purpose::Lab, "tshark", "tshark"),
     tool(Purpose::Test, "promtool", "prometheus"),
     tool(Purpose::Vm, "qemu-system-x86_64", "qemu-system-x86"),
     tool(Purpose::Vm, "modprobe", "kmod"),

@@ -44,6 +44,8 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("connect", &[]),
     ("failures", &[]),
     ("stuck", &[]),
+    ("handshakes", &[]),
+    ("alerts", &[]),
     ("trace", &[]),
     ("existing", &[]),
     ("overflow", &[]),
@@ -51,6 +53,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("churn", &[]),
     ("flood", &["--seconds", "10"]),
     ("replay", &["--seconds", "5"]),
+    ("budget", &["--seconds", "20"]),
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
