@@ -34,6 +34,9 @@ pub(crate) struct Cli {
     /// Length of the flood, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Fewer cells and connections in a scenario that takes minutes (timeline).
+    #[arg(long)]
+    short: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -98,7 +101,7 @@ fn run_scenario(cli: &Cli) -> anyhow::Result<bool> {
     tools::check(scenario.tools)?;
     signals::block()?;
     let mut verdict = Verdict::new(scenario.name);
-    let outcome = Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds).and_then(|lab| {
+    let outcome = Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds, cli.short).and_then(|lab| {
         lab.check_hopline()?;
         (scenario.run)(&lab, &mut verdict)
     });

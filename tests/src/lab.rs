@@ -44,10 +44,12 @@ pub(crate) struct Lab {
     pub(crate) tolerance: Tolerance,
     /// Length of a flood.
     pub(crate) seconds: u64,
+    /// Fewer cells and connections, where a scenario has a short form.
+    pub(crate) short: bool,
 }
 
 impl Lab {
-    pub(crate) fn set_up(sabotage: Option<Sabotage>, tolerance: Tolerance, seconds: u64) -> Result<Self> {
+    pub(crate) fn set_up(sabotage: Option<Sabotage>, tolerance: Tolerance, seconds: u64, short: bool) -> Result<Self> {
         let hopline =
             std::env::var_os("HOPLINE_BIN").map_or_else(|| PathBuf::from("target/release/hopline"), PathBuf::from);
         let hopline = std::path::absolute(hopline)?;
@@ -67,6 +69,7 @@ impl Lab {
             sabotage,
             tolerance,
             seconds,
+            short,
         })
     }
 
@@ -115,6 +118,15 @@ impl Lab {
             Tolerance::Host => 1_000.0,
             Tolerance::Vm => (delay_us as f64 * 0.05).max(5_000.0),
         }
+    }
+
+    /// Allowed deviation, in microseconds, of a phase that the machine's own work is part of.
+    pub(crate) fn phase_tolerance_us(&self, truth_us: f64) -> f64 {
+        let least = match self.tolerance {
+            Tolerance::Host => 1_000.0,
+            Tolerance::Vm => 5_000.0,
+        };
+        (truth_us * 0.05).max(least)
     }
 
     /// Factor on every time limit: emulation is slow.

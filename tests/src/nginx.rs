@@ -7,24 +7,38 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use crate::cgroup::Cgroup;
 use crate::lab::Lab;
 use crate::netns::NetNs;
 use crate::process::{self, Process};
 
 /// Starts one that listens on these addresses and waits until the first answers; `name` tells those of one lab apart.
 pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, listen: &[SocketAddr]) -> Result<Process> {
+    let listens: Vec<String> = listen.iter().map(|address| format!("listen {address};")).collect();
+    let root = lab.file(name);
+    let server = format!("{} root {};", listens.join(" "), root.display());
+    start_server(lab, name, netns, &lab.tools, &server, listen)
+}
+
+/// Starts one with these directives in its `server` block, in `cgroup`.
+pub(crate) fn start_server(
+    lab: &Lab,
+    name: &str,
+    netns: &NetNs,
+    cgroup: &Cgroup,
+    server: &str,
+    listen: &[SocketAddr],
+) -> Result<Process> {
     let root = lab.file(name);
     fs::create_dir(&root)?;
     fs::write(root.join("index.html"), "hello\n")?;
     let directory = root.display();
-    let listens: Vec<String> = listen.iter().map(|address| format!("listen {address};")).collect();
-    let listens = listens.join(" ");
     let configuration = format!(
         "daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;\n\
-         events {{ worker_connections 64; }}\n\
+         events {{ worker_connections 512; }}\n\
          http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n\
          fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n\
-         server {{ {listens} root {directory}; }} }}\n"
+         server {{ {server} }} }}\n"
     );
     let file = root.join("nginx.conf");
     fs::write(&file, configuration)?;
@@ -36,7 +50,7 @@ pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, listen: &[SocketAddr])
         .arg(root.join("start.log"))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    let mut nginx = Process::spawn(command, Some(netns), &lab.tools)?;
+    let mut nginx = Process::spawn(command, Some(netns), cgroup)?;
     let ready = process::poll(Duration::from_secs(10) * lab.patience(), || {
         ensure!(
             nginx.ended()?.is_none(),

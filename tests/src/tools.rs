@@ -12,6 +12,12 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("nsenter", "util-linux"),
+    ("openssl", "openssl"),
+    ("gnutls-cli", "gnutls-bin"),
+    ("java", "default-jdk-headless"),
+    ("node", "nodejs"),
+    ("python3", "python3"),
+    ("tshark", "tshark"),
 ];
 
 /// Fails with the names and packages of all missing tools, or when the caller is not root.

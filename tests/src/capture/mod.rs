@@ -1,11 +1,12 @@
 //! The truth about times: tcpdump beside the traffic, read back per connection.
 
+pub(crate) mod decrypted;
 mod handshake;
 mod pcap;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -29,8 +30,17 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// Captures TCP on `device` from now on; `name` tells captures of one lab apart.
+    /// Captures headers of TCP on `device` from now on; `name` tells captures of one lab apart.
     pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_cut(lab, name, netns, device, "160")
+    }
+
+    /// Captures whole packets, for who wants to read what is in them.
+    pub(crate) fn start_whole(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_cut(lab, name, netns, device, "262144")
+    }
+
+    fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str) -> Result<Self> {
         let file = lab.file(format!("{name}.pcap"));
         let stderr = lab.file(format!("{name}.tcpdump"));
         let mut command = Command::new("tcpdump");
@@ -39,7 +49,7 @@ impl Capture {
                 "-i",
                 device,
                 "-s",
-                "160",
+                bytes,
                 "-B",
                 "16384",
                 "--time-stamp-precision=nano",
@@ -77,7 +87,12 @@ impl Capture {
     }
 
     /// Ends the capture and reads it. Fails when tcpdump itself lost packets: then it is no truth.
-    pub(crate) fn finish(mut self) -> Result<Conversations> {
+    pub(crate) fn finish(self) -> Result<Conversations> {
+        conversations(&self.finish_file()?)
+    }
+
+    /// Ends the capture and says where it is.
+    pub(crate) fn finish_file(mut self) -> Result<PathBuf> {
         // What has just passed the device is in tcpdump's buffer by then.
         thread::sleep(Duration::from_millis(200));
         self.tcpdump.signal(Signal::SIGINT)?;
@@ -88,9 +103,14 @@ impl Capture {
             .find(|line| line.ends_with("packets dropped by kernel"))
             .context("tcpdump's summary")?;
         ensure!(dropped.starts_with("0 "), "tcpdump lost packets: {dropped}");
-        let packets = pcap::read(&self.file)?;
-        Ok(Conversations::new(
-            packets.iter().map(|packet| (packet.time_ns, packet.ip.as_slice())),
-        ))
+        Ok(self.file)
     }
+}
+
+/// The handshakes in the file of a finished capture.
+pub(crate) fn conversations(file: &Path) -> Result<Conversations> {
+    let packets = pcap::read(file)?;
+    Ok(Conversations::new(
+        packets.iter().map(|packet| (packet.time_ns, packet.ip.as_slice())),
+    ))
 }

@@ -16,7 +16,11 @@ pub(crate) struct Record {
     pub(crate) process: Owner,
     pub(crate) duration_us: u64,
     pub(crate) phases_us: Phases,
+    /// `exact`, `inferred` or `ambiguous`.
+    pub(crate) ttfb_basis: Option<String>,
     pub(crate) late: bool,
+    pub(crate) turns: Turns,
+    pub(crate) tls: Option<Tls>,
     pub(crate) tcp: Tcp,
     pub(crate) waiting: Option<String>,
     pub(crate) outcome: Option<String>,
@@ -48,6 +52,20 @@ pub(crate) struct Phases {
     pub(crate) tcp: Option<u64>,
     pub(crate) tls: Option<u64>,
     pub(crate) ttfb: Option<u64>,
+}
+
+/// Exchanges after the first.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Turns {
+    pub(crate) count: Option<u64>,
+    pub(crate) p50_us: Option<u64>,
+    pub(crate) p95_us: Option<u64>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Tls {
+    pub(crate) version: Option<String>,
+    pub(crate) alpn: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

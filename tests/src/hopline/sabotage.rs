@@ -37,7 +37,12 @@ pub(super) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
         None => {}
         Some(Sabotage::Shift) => {
             for record in &mut records {
-                record.phases_us.tcp = record.phases_us.tcp.map(shift);
+                let phases = &mut record.phases_us;
+                let turns = &mut record.turns;
+                let times = [&mut phases.dns, &mut phases.tcp, &mut phases.tls, &mut phases.ttfb];
+                for time in times.into_iter().chain([&mut turns.p50_us, &mut turns.p95_us]) {
+                    *time = time.map(shift);
+                }
                 record.duration_us = shift(record.duration_us);
             }
         }

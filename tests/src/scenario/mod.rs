@@ -9,6 +9,7 @@ mod flood;
 mod overflow;
 mod replay;
 mod stuck;
+mod timeline;
 mod trace;
 
 use anyhow::{Context as _, Result};
@@ -86,6 +87,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "a recorded flood: same totals as live; 200 damages told, intact frames kept",
         tools: &["ip"],
         run: replay::run,
+    },
+    Scenario {
+        name: "timeline",
+        about: "tcp, tls, ttfb, turns of seven clients and five servers against the decrypted capture",
+        tools: timeline::TOOLS,
+        run: timeline::run,
     },
 ];
 
