@@ -35,9 +35,10 @@ impl Capture {
         Self::start_cut(lab, name, netns, device, "160")
     }
 
-    /// Captures whole packets, for who wants to read what is in them.
+    /// Captures whole packets, for who wants to read what is in them. tcpdump's buffer has room for as many packets as
+    /// fit at this size, so it is no larger than the lab's devices need.
     pub(crate) fn start_whole(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
-        Self::start_cut(lab, name, netns, device, "262144")
+        Self::start_cut(lab, name, netns, device, "2048")
     }
 
     fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str) -> Result<Self> {

@@ -14,8 +14,8 @@ pub(super) enum Client {
     Python,
     Node,
     Java,
-    GnutlsCli,
-    OpensslSClient,
+    Gnutls,
+    Openssl,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +59,8 @@ impl Client {
         Self::Python,
         Self::Node,
         Self::Java,
-        Self::GnutlsCli,
-        Self::OpensslSClient,
+        Self::Gnutls,
+        Self::Openssl,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -70,13 +70,13 @@ impl Client {
             Self::Python => "python",
             Self::Node => "node",
             Self::Java => "java",
-            Self::GnutlsCli => "gnutls-cli",
-            Self::OpensslSClient => "s_client",
+            Self::Gnutls => "gnutls-cli",
+            Self::Openssl => "s_client",
         }
     }
 
     fn speaks(self, http: Http) -> bool {
-        http == Http::V1 || !matches!(self, Self::Python | Self::GnutlsCli | Self::OpensslSClient)
+        http == Http::V1 || !matches!(self, Self::Python | Self::Gnutls | Self::Openssl)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Judges what hopline recorded of one cell and role against the capture on that side, and prints the cell's line.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result};
@@ -240,7 +241,8 @@ impl Compared<'_> {
                 let least = self.least_ms(phase.name);
                 verdict.at_least(format!("{name} of the capture"), truth / 1e3, least, "ms");
             }
-            line += &format!(" {:+7.3}", (measured - truth) / 1e3);
+            // Writing to a String cannot fail.
+            let _ = write!(line, " {:+7.3}", (measured - truth) / 1e3);
         }
         line
     }

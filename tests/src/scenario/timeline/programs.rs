@@ -8,72 +8,103 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::lab::Lab;
 
-/// File, source, and the command that builds it.
-const PROGRAMS: [(&str, &str, &[&str]); 8] = [
+/// How a file becomes a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Script,
+    Java,
+    /// Go, with the name of the program.
+    Go(&'static str),
+}
+
+const PROGRAMS: [(&str, &str, Kind); 8] = [
     (
         "client.go",
         include_str!("../../../programs/client/client.go"),
-        &["go", "build", "-o", "go-client"],
+        Kind::Go("go-client"),
     ),
     (
         "server.go",
         include_str!("../../../programs/server/server.go"),
-        &["go", "build", "-o", "go-server"],
+        Kind::Go("go-server"),
     ),
     (
         "Client.java",
         include_str!("../../../programs/client/Client.java"),
-        &["javac"],
+        Kind::Java,
     ),
     (
         "Server.java",
         include_str!("../../../programs/server/Server.java"),
-        &["javac"],
+        Kind::Java,
     ),
-    ("client.py", include_str!("../../../programs/client/client.py"), &[]),
-    ("server.py", include_str!("../../../programs/server/server.py"), &[]),
-    ("client.js", include_str!("../../../programs/client/client.js"), &[]),
-    ("server.js", include_str!("../../../programs/server/server.js"), &[]),
+    (
+        "client.py",
+        include_str!("../../../programs/client/client.py"),
+        Kind::Script,
+    ),
+    (
+        "server.py",
+        include_str!("../../../programs/server/server.py"),
+        Kind::Script,
+    ),
+    (
+        "client.js",
+        include_str!("../../../programs/client/client.js"),
+        Kind::Script,
+    ),
+    (
+        "server.js",
+        include_str!("../../../programs/server/server.js"),
+        Kind::Script,
+    ),
 ];
 
 /// The directory with all programs: beside this binary, so that a machine without compilers finds what another built.
 pub(super) fn build(lab: &Lab) -> Result<PathBuf> {
     let directory = lab.executable().with_file_name("programs");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
-    for (file, source, command) in PROGRAMS {
+    for (file, source, kind) in PROGRAMS {
         let path = directory.join(file);
-        // The copy of the source is written last: while it is there, what it says is built.
         if fs::read_to_string(&path).is_ok_and(|there| there == source) {
             continue;
         }
-        if command.is_empty() {
-            fs::write(&path, source)?;
-        } else {
-            compile(lab, &directory, file, source, command)?;
-        }
+        compile(lab, &directory, file, source, kind).with_context(|| format!("building {file}"))?;
+        // Last: while it is there, what it says is built.
+        fs::write(&path, source)?;
     }
     Ok(directory)
 }
 
-fn compile(lab: &Lab, directory: &Path, file: &str, source: &str, command: &[&str]) -> Result<()> {
-    let temporary = lab.file(file);
-    fs::write(&temporary, source)?;
-    let output = Command::new(command[0])
-        .args(&command[1..])
-        .arg(&temporary)
+fn compile(lab: &Lab, directory: &Path, file: &str, source: &str, kind: Kind) -> Result<()> {
+    let workshop = lab.file(format!("build-{file}"));
+    fs::create_dir(&workshop)?;
+    fs::write(workshop.join(file), source)?;
+    match kind {
+        Kind::Script => Ok(()),
+        Kind::Java => run(Command::new("javac").arg("-d").arg(directory).arg(file), &workshop),
+        Kind::Go(name) => {
+            // A module of the compiler's own version: without one, Go behaves as its versions of years ago did.
+            run(Command::new("go").args(["mod", "init", "timeline"]), &workshop)?;
+            run(
+                Command::new("go").args(["build", "-o"]).arg(directory.join(name)),
+                &workshop,
+            )
+        }
+    }
+}
+
+fn run(command: &mut Command, directory: &Path) -> Result<()> {
+    let output = command
         .current_dir(directory)
-        // One file and the standard library: no module, nothing to download.
-        .envs([("GO111MODULE", "off"), ("GOTOOLCHAIN", "local")])
-        .args((command[0] == "javac").then_some(["-d", "."]).into_iter().flatten())
+        .env("GOTOOLCHAIN", "local")
         .stdin(Stdio::null())
         .output()
-        .with_context(|| format!("{} is needed to build {file}", command[0]))?;
+        .with_context(|| format!("{} is needed", command.get_program().display()))?;
     ensure!(
         output.status.success(),
-        "{file}: {}",
+        "{}",
         String::from_utf8_lossy(&output.stderr).trim()
     );
-    fs::rename(&temporary, directory.join(file))
-        .or_else(|_| fs::write(directory.join(file), source))
-        .with_context(|| format!("keeping {file}"))
+    Ok(())
 }
