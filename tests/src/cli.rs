@@ -59,6 +59,8 @@ enum Internal {
     Flood(traffic::flood::FloodArguments),
     Churn(traffic::churn::ChurnArguments),
     Empty(empty::EmptyArguments),
+    /// Build the programs of other languages beside this one.
+    Programs,
 }
 
 /// Parses and runs; 0 for PASS, 1 for FAIL and trouble, 2 (by clap) for wrong usage.
@@ -91,6 +93,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Flood(arguments) => traffic::flood::run(arguments),
         Internal::Churn(arguments) => traffic::churn::run(arguments),
         Internal::Empty(arguments) => empty::run(arguments),
+        Internal::Programs => scenario::build_programs(),
     }
 }
 

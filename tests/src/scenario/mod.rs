@@ -107,6 +107,11 @@ pub(crate) fn list() {
     }
 }
 
+/// Builds what scenarios start and what is not Rust.
+pub(crate) fn build_programs() -> Result<()> {
+    timeline::build_programs()
+}
+
 /// Nothing may be lost; what was is named by its kind.
 fn compare_losses(verdict: &mut Verdict, metrics: &Metrics) {
     const LOST: &str = "hopline_events_lost_total";

@@ -28,6 +28,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("churn", "swap"),
     ("failures", "drop"),
     ("stuck", "drop"),
+    ("timeline", "shift"),
 ];
 
 /// Kernels of the VM steps.
@@ -71,7 +72,9 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
         );
     }
     for (name, kind) in SABOTAGE {
-        let command = command(&[name, "--sabotage", kind]);
+        let mut command = command(&[name, "--sabotage", kind]);
+        let short = vm::SCENARIOS.iter().find(|(scenario, _)| scenario == name);
+        command.args(short.into_iter().flat_map(|(_, options)| *options));
         add(
             format!("lab {name} --sabotage {kind} must fail"),
             Box::new(move || as_root(|| must_fail(command))),

@@ -73,9 +73,14 @@ impl Extent {
     }
 }
 
+/// Builds the programs where the scenario looks for them.
+pub(super) fn build_programs() -> Result<()> {
+    programs::build(&std::env::current_exe()?).map(drop)
+}
+
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let extent = Extent::of(lab);
-    let programs = programs::build(lab)?;
+    let programs = programs::build(lab.executable())?;
     for delay_ms in extent.delays_ms {
         let cells = cells::all(extent.short);
         path(lab, verdict, &programs, &cells, *delay_ms, extent.connections)?;

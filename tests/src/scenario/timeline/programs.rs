@@ -6,8 +6,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::lab::Lab;
-
 /// How a file becomes a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -60,35 +58,35 @@ const PROGRAMS: [(&str, &str, Kind); 8] = [
     ),
 ];
 
-/// The directory with all programs: beside this binary, so that a machine without compilers finds what another built.
-pub(super) fn build(lab: &Lab) -> Result<PathBuf> {
-    let directory = lab.executable().with_file_name("programs");
+/// The directory with all programs: beside `executable`, so that a machine without compilers finds what another built.
+pub(super) fn build(executable: &Path) -> Result<PathBuf> {
+    let directory = executable.with_file_name("programs");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     for (file, source, kind) in PROGRAMS {
         let path = directory.join(file);
         if fs::read_to_string(&path).is_ok_and(|there| there == source) {
             continue;
         }
-        compile(lab, &directory, file, source, kind).with_context(|| format!("building {file}"))?;
+        compile(&directory, file, source, kind).with_context(|| format!("building {file}"))?;
         // Last: while it is there, what it says is built.
         fs::write(&path, source)?;
     }
     Ok(directory)
 }
 
-fn compile(lab: &Lab, directory: &Path, file: &str, source: &str, kind: Kind) -> Result<()> {
-    let workshop = lab.file(format!("build-{file}"));
-    fs::create_dir(&workshop)?;
+fn compile(directory: &Path, file: &str, source: &str, kind: Kind) -> Result<()> {
+    let workshop = tempfile::tempdir()?;
+    let workshop = workshop.path();
     fs::write(workshop.join(file), source)?;
     match kind {
         Kind::Script => Ok(()),
-        Kind::Java => run(Command::new("javac").arg("-d").arg(directory).arg(file), &workshop),
+        Kind::Java => run(Command::new("javac").arg("-d").arg(directory).arg(file), workshop),
         Kind::Go(name) => {
             // A module of the compiler's own version: without one, Go behaves as its versions of years ago did.
-            run(Command::new("go").args(["mod", "init", "timeline"]), &workshop)?;
+            run(Command::new("go").args(["mod", "init", "timeline"]), workshop)?;
             run(
                 Command::new("go").args(["build", "-o"]).arg(directory.join(name)),
-                &workshop,
+                workshop,
             )
         }
     }
