@@ -24,6 +24,17 @@ pub(crate) enum Tolerance {
     Vm,
 }
 
+impl Tolerance {
+    /// Allowed deviation, in microseconds, of a phase that the machine's own work is part of.
+    pub(crate) fn of_phase_us(self, truth_us: f64) -> f64 {
+        let least = match self {
+            Self::Host => 1_000.0,
+            Self::Vm => 5_000.0,
+        };
+        (truth_us * 0.05).max(least)
+    }
+}
+
 /// One run of the lab. Dropping it ends every process that it started and removes what it made.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -118,15 +129,6 @@ impl Lab {
             Tolerance::Host => 1_000.0,
             Tolerance::Vm => (delay_us as f64 * 0.05).max(5_000.0),
         }
-    }
-
-    /// Allowed deviation, in microseconds, of a phase that the machine's own work is part of.
-    pub(crate) fn phase_tolerance_us(&self, truth_us: f64) -> f64 {
-        let least = match self.tolerance {
-            Tolerance::Host => 1_000.0,
-            Tolerance::Vm => 5_000.0,
-        };
-        (truth_us * 0.05).max(least)
     }
 
     /// Factor on every time limit: emulation is slow.

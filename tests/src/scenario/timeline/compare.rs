@@ -12,7 +12,7 @@ use super::clients::OwnTimes;
 use crate::capture::decrypted::{ByConnection, Exchanges};
 use crate::capture::{Conversation, Conversations};
 use crate::hopline::Record;
-use crate::lab::Lab;
+use crate::lab::Tolerance;
 use crate::topology::SERVER4;
 use crate::verdict::{Verdict, percentile};
 
@@ -51,7 +51,7 @@ impl Ambiguous {
 /// One cell on one side.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Compared<'a> {
-    pub(super) lab: &'a Lab,
+    pub(super) tolerance: Tolerance,
     pub(super) cell: &'a Cell,
     pub(super) role: &'static str,
     pub(super) delay_ms: u64,
@@ -233,7 +233,7 @@ impl Compared<'_> {
                 return format!("{:24}", "-");
             }
             let (measured, truth) = (percentile(&mut measured, percent), percentile(&mut truth, percent));
-            let tolerance_us = self.lab.phase_tolerance_us(truth);
+            let tolerance_us = self.tolerance.of_phase_us(truth);
             verdict.time_us(format!("{name} p{percent}"), measured, truth, tolerance_us);
             if percent == PERCENTS[0] {
                 line = format!("{:8.3}", truth / 1e3);
@@ -269,5 +269,167 @@ impl Compared<'_> {
             let name = format!("{} {phase} p50 by curl's own clock", self.cell.name(self.delay_ms));
             verdict.note(name, time, "ms");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+    use serde_json::{Value, json};
+
+    use super::super::cells;
+    use super::*;
+    use crate::hopline::{Sabotage, read_records};
+
+    const CONNECTIONS: u16 = 50;
+
+    fn client(number: u16) -> SocketAddr {
+        SocketAddr::from(([10, 99, 1, 2], 40_000 + number))
+    }
+
+    /// Connections whose times differ, so that percentiles do.
+    fn truth(cell: &Cell) -> Truth {
+        let mut packets = Vec::new();
+        let mut exchanges = ByConnection::new();
+        for number in 0..CONNECTIONS {
+            let from = client(number);
+            for answers in [false, true] {
+                let ((source, source_port), (target, target_port)) = if answers {
+                    ((SERVER4.octets(), cell.port), ([10, 99, 1, 2], from.port()))
+                } else {
+                    (([10, 99, 1, 2], from.port()), (SERVER4.octets(), cell.port))
+                };
+                let mut tcp = PacketBuilder::ipv4(source, target, 64)
+                    .tcp(source_port, target_port, 1, 1000)
+                    .syn();
+                if answers {
+                    tcp = tcp.ack(2);
+                }
+                let mut packet = Vec::new();
+                tcp.write(&mut packet, &[]).expect("a vector takes every packet");
+                packets.push((u64::from(answers) * 20_000_000, packet));
+            }
+            let found = Exchanges {
+                version: cell.tls.name(),
+                alpn: cell.alpn().map(str::to_owned),
+                tls_us: 21_000.0 + f64::from(number),
+                ttfb_us: 70_000.0 + f64::from(number),
+                turns_us: vec![70_000.0, 70_100.0],
+            };
+            exchanges.insert((from, SocketAddr::new(SERVER4.into(), cell.port)), Ok(found));
+        }
+        Truth {
+            handshakes: Conversations::new(packets.iter().map(|(time, packet)| (*time, packet.as_slice()))),
+            exchanges,
+        }
+    }
+
+    /// What hopline says of one of them when all is right.
+    fn record(cell: &Cell, number: u16) -> Value {
+        json!({
+            "event": "finished", "role": "client", "family": "ipv4", "duration_us": 1,
+            "local": {"address": "10.99.1.2", "port": 40_000 + number},
+            "remote": {"address": SERVER4.to_string(), "port": cell.port},
+            "destination": {"port": cell.port},
+            "process": {"pid": 1, "comm": "x", "ancestry": []},
+            "phases_us": {"dns": null, "tcp": 20_000, "tls": 21_000 + number, "ttfb": 70_000 + u32::from(number)},
+            "ttfb_basis": "exact", "late": false,
+            "turns": {"count": 2, "p50_us": 70_000, "p95_us": 70_100, "overlapping": 0},
+            "tls": {"version": cell.tls.name(), "alpn": cell.alpn()},
+            "tcp": {"retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
+                    "bytes_sent": 1, "bytes_received": 1, "closed_by": "local"},
+            "waiting": null, "outcome": "ok"
+        })
+    }
+
+    /// Names of the rows that are wrong when hopline says `change`d records and these are falsified.
+    fn wrong(sabotage: Option<Sabotage>, change: impl Fn(u16, &mut Value)) -> Vec<String> {
+        let cells = cells::all(true);
+        let cell = &cells[0];
+        let directory = tempfile::tempdir().expect("a directory");
+        let [input, output] = ["records", "verdict"].map(|name| directory.path().join(name));
+        let lines: Vec<String> = (0..CONNECTIONS)
+            .map(|number| {
+                let mut record = record(cell, number);
+                change(number, &mut record);
+                record.to_string()
+            })
+            .collect();
+        std::fs::write(&input, lines.join("\n")).expect("records");
+        let records = read_records(&input, sabotage).expect("records");
+        let mut verdict = Verdict::new("timeline");
+        let mut ambiguous = Ambiguous::default();
+        let compared = Compared {
+            tolerance: Tolerance::Host,
+            cell,
+            role: "client",
+            delay_ms: 20,
+            connections: CONNECTIONS.into(),
+        };
+        compared
+            .judge(&mut verdict, &truth(cell), &records, None, &mut ambiguous)
+            .expect("truth");
+        ambiguous.judge(&mut verdict, 20);
+        verdict.write_json(&output).expect("verdict");
+        let text = std::fs::read_to_string(&output).expect("verdict");
+        let document: Value = serde_json::from_str(&text).expect("JSON");
+        let rows = document["rows"].as_array().expect("rows");
+        let wrong = rows.iter().filter(|row| row["ok"] == false);
+        wrong
+            .map(|row| row["name"].to_string().trim_matches('"').to_owned())
+            .collect()
+    }
+
+    fn check(sabotage: Option<Sabotage>, change: impl Fn(u16, &mut Value), expected: &[&str]) {
+        let wrong = wrong(sabotage, change);
+        assert_eq!(wrong.len(), expected.len(), "{wrong:#?}");
+        for (name, end) in wrong.iter().zip(expected) {
+            assert!(name.ends_with(end), "{name} is not {end}");
+        }
+    }
+
+    #[test]
+    fn the_truth_passes_and_sabotage_does_not() {
+        check(None, |_, _| {}, &[]);
+        let phases = ["tcp", "tls", "ttfb", "turn"];
+        let shifted: Vec<String> = phases
+            .iter()
+            .flat_map(|phase| PERCENTS.map(|at| format!("{phase} p{at}")))
+            .collect();
+        let shifted: Vec<&str> = shifted.iter().map(String::as_str).collect();
+        check(Some(Sabotage::Shift), |_, _| {}, &shifted);
+        let dropped = [
+            "records",
+            "records captured",
+            "in records",
+            "turns",
+            "tcp known",
+            "tls known",
+            "ttfb known",
+            "turn known",
+        ];
+        check(Some(Sabotage::Drop), |_, _| {}, &dropped);
+    }
+
+    #[test]
+    fn an_ambiguous_first_byte_is_not_compared_but_few_may_be() {
+        let ambiguous = |below: u16| {
+            move |number: u16, record: &mut Value| {
+                if number < below {
+                    record["ttfb_basis"] = json!("ambiguous");
+                    record["phases_us"]["ttfb"] = json!(1);
+                }
+            }
+        };
+        check(None, ambiguous(1), &[]);
+        check(None, ambiguous(2), &["all but the JDK's server"]);
+    }
+
+    #[test]
+    fn another_version_or_protocol_is_wrong() {
+        let version = |_, record: &mut Value| record["tls"]["version"] = json!("1.1");
+        check(None, version, &["TLS and ALPN as named, in records"]);
+        let alpn = |_, record: &mut Value| record["tls"]["alpn"] = json!("spdy/3");
+        check(None, alpn, &["TLS and ALPN as named, in records"]);
     }
 }

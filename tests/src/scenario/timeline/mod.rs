@@ -143,7 +143,7 @@ fn path(
         compare::print_head(role, delay_ms);
         for cell in cells {
             let compared = compare::Compared {
-                lab,
+                tolerance: lab.tolerance,
                 cell,
                 role,
                 delay_ms,
