@@ -155,6 +155,10 @@ fn curl(site: &Site<'_>, cell: &Cell) -> Result<OwnTimes> {
         Http::V1 => "--http1.1",
         Http::V2 => "--http2",
     };
+    let least = match cell.tls {
+        Tls::V12 => "--tlsv1.2",
+        Tls::V13 => "--tlsv1.3",
+    };
     let mut command = Command::new("curl");
     command
         .args([
@@ -162,8 +166,10 @@ fn curl(site: &Site<'_>, cell: &Cell) -> Result<OwnTimes> {
             "--show-error",
             "--fail",
             "--insecure",
+            "--max-time",
+            "60",
             http,
-            "--tlsv1.2",
+            least,
             "--tls-max",
             cell.tls.name(),
         ])
@@ -172,9 +178,6 @@ fn curl(site: &Site<'_>, cell: &Cell) -> Result<OwnTimes> {
             "-w",
             "%{num_connects} %{time_connect} %{time_appconnect} %{time_pretransfer} %{time_starttransfer}\n",
         ]);
-    if cell.tls == Tls::V13 {
-        command.arg("--tlsv1.3");
-    }
     for _ in 0..REQUESTS {
         command.args(["-o", "/dev/null", &url]);
     }
