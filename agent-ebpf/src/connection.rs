@@ -47,6 +47,9 @@ pub mod tcp_state {
     pub const CLOSING: u8 = 11;
 }
 
+/// A turn that is open for longer than this is reported while it waits.
+pub const LONG_TURN_NS: u64 = 500_000_000;
+
 /// Smallest, last, sum and number of raw RTT samples, in microseconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,7 +118,7 @@ pub struct ConnectionState {
     pub established_ns: u64,
     /// The socket reached CLOSE; 0 before.
     pub closed_ns: u64,
-    /// When this socket last reported.
+    /// When this socket last reported; 0 before.
     pub reported_ns: u64,
     /// RTT samples.
     pub rtt: RttSamples,
@@ -157,14 +160,37 @@ pub struct ConnectionState {
     pub closed_by: u8,
     /// RFC 9293 state, one of [`tcp_state`].
     pub tcp_state: u8,
-    /// Unused, zero.
-    pub reserved: [u8; 6],
+    /// [`ConnectionState::progress`] when the walk over open connections last reported this one.
+    pub reported_progress: u16,
+    /// Segments, sent and received, when the walk over open connections last reported this one.
+    pub reported_segments: u32,
     /// Name of the process that called `connect` or `listen` (its main thread's), NUL-padded.
     pub comm: [u8; 16],
     /// TLS, request, answer and turns, as they passed on the wire.
     pub timeline: Timeline,
 }
 
+impl ConnectionState {
+    /// How far the connection has come, as one number: the walk over open connections reports one that has moved on.
+    ///
+    /// A turn counts only when it has been open for [`LONG_TURN_NS`]: most are over before anybody looks.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+    pub fn progress(&self, now_ns: u64) -> u16 {
+        let timeline = &self.timeline;
+        let waits = timeline.turn_ns != 0 && now_ns.saturating_sub(timeline.turn_ns) > LONG_TURN_NS;
+        u16::from(self.tcp_state & 0xf)
+            | u16::from(timeline.answer_count & 0xf) << 4
+            | u16::from(self.established_ns != 0) << 8
+            | u16::from(timeline.client_hello_ns != 0) << 9
+            | u16::from(timeline.server_hello_ns != 0) << 10
+            | u16::from(timeline.tls_done_ns != 0) << 11
+            | u16::from(timeline.request_ns != 0) << 12
+            | u16::from(timeline.first_byte_ns != 0) << 13
+            | u16::from(waits) << 14
+    }
+}
+
 /// Storage is charged to the application's socket memory: the contract allows 512 bytes.
 const _: () = assert!(size_of::<ConnectionState>() <= 512);
-const _: () = assert!(size_of::<ConnectionState>() == 480);
+const _: () = assert!(size_of::<ConnectionState>() == 472);

@@ -2,11 +2,9 @@
 
 use crate::connection::ConnectionState;
 
-/// A connection has its storage and its first SYN is about to leave, or a server's child has appeared.
+/// The first report of a connection that is still open: found by the walk, or opened before hopline.
 pub const CONNECTION_OPEN: u32 = 1;
-/// The socket became ESTABLISHED.
-pub const CONNECTION_ESTABLISHED: u32 = 2;
-/// At most every [`UPDATE_INTERVAL_NS`] while the connection moves.
+/// An open connection has moved on, or a whole [`crate::timeline::Timeline::recent_turns_us`] is new.
 pub const CONNECTION_UPDATE: u32 = 3;
 /// The socket reached CLOSE, or a connect failed before a SYN left. The last event of this attempt, with everything known.
 pub const CONNECTION_CLOSE: u32 = 4;
@@ -28,14 +26,18 @@ pub const CGROUP_MKDIR: u32 = 19;
 /// One more than the largest kind: the size of tables indexed by kind.
 pub const KINDS: usize = 20;
 
-/// While a connection moves, it reports at most this often.
+/// A connection that moves bytes, but no further in its phases, is reported at most this often.
 pub const UPDATE_INTERVAL_NS: u64 = 5_000_000_000;
+/// An open connection is reported at least this often, moving or not: one that is not heard of for longer has lost its
+/// CLOSE.
+pub const HEARTBEAT_NS: u64 = 60_000_000_000;
+/// Connections younger than this are not told of while they are open: most end before.
+pub const TOLD_AFTER_NS: u64 = 250_000_000;
 
 /// The name under which a kind is counted in `hopline_events_total{kind}`; `None` for a number that is no kind.
 pub const fn kind_name(kind: u32) -> Option<&'static str> {
     Some(match kind {
         CONNECTION_OPEN => "connection_open",
-        CONNECTION_ESTABLISHED => "connection_established",
         CONNECTION_UPDATE => "connection_update",
         CONNECTION_CLOSE => "connection_close",
         SYNACK_RETRANSMIT => "synack_retransmit",

@@ -13,15 +13,20 @@
     internal_features,
     reason = "core has no stable atomic add for BPF, whose atomics lack compare-and-swap"
 )]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 
+mod chunks;
+mod early;
 mod inside;
 mod intent;
 mod kernel;
 mod maps;
 mod output;
 mod owner;
+mod phases;
 mod programs;
+mod records;
+mod segment;
 mod settings;
 mod socket;
 

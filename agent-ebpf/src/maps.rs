@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::owner::Owner;
+use crate::{early::EarlyKey, owner::Owner};
 
 /// Placeholder: the agent sets the size of each ring at load.
 const RING_BYTES: usize = 4096;
@@ -25,6 +25,10 @@ pub static SOCKETS: ClonedSkStorage<ConnectionEvent> = ClonedSkStorage::new();
 /// Connection events to the agent's reader.
 #[btf_map]
 pub static CONNECTIONS: RingBuf<(), RING_BYTES> = RingBuf::new();
+
+/// First bytes of conversations to the agent's reader.
+#[btf_map]
+pub static HELLOS: RingBuf<(), RING_BYTES> = RingBuf::new();
 
 /// Process and cgroup events to the agent's reader.
 #[btf_map]
@@ -61,6 +65,18 @@ pub static MPTCP_OWNERS: LruHashMap<u64, Owner, 4096> = LruHashMap::new();
 /// First SYN-ACK of requests that needed another one: cookie to time. Others need no entry: see `socket::accepted`.
 #[btf_map]
 pub static SYNACKS: LruHashMap<u64, u64, 16384> = LruHashMap::new();
+
+/// Connections whose payload came before their socket, by listener and peer.
+#[btf_map]
+pub static EARLY: LruHashMap<EarlyKey, ConnectionEvent, 1024> = LruHashMap::new();
+
+/// 1 once `EARLY` has held anything: most nodes never look there.
+#[btf_map]
+pub static EARLY_SEEN: Array<u32, 1> = Array::new();
+
+/// Nothing but zeros: what a new entry of `EARLY` starts from, too large for the stack.
+#[btf_map]
+pub static EMPTY: Array<ConnectionEvent, 1> = Array::new();
 
 /// Listening ports met by the socket iterator, (netns << 16 | port): tells the role of sockets opened before start.
 #[btf_map]

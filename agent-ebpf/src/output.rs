@@ -2,15 +2,22 @@
 
 use core::{ffi::c_void, mem::size_of};
 
-use agent_ebpf::loss::{Share, ShareKey};
+use agent_ebpf::{
+    connection::TcpCounters,
+    event::{ConnectionEvent, EventHeader, HELLO_BYTES},
+    loss::{EventCounts, Share, ShareKey},
+};
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     btf_maps::RingBuf,
-    helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output, bpf_ringbuf_query},
+    helpers::generated::{
+        bpf_ktime_get_ns, bpf_ringbuf_discard, bpf_ringbuf_output, bpf_ringbuf_query, bpf_ringbuf_reserve,
+        bpf_ringbuf_submit,
+    },
 };
 
 use crate::{
-    maps::{CONNECTIONS, COUNTS, FAILURES, PROCESSES, SHARES},
+    maps::{CONNECTIONS, COUNTS, FAILURES, HELLOS, PROCESSES, SHARES},
     settings,
 };
 
@@ -50,25 +57,118 @@ fn ring<T, const N: usize, const F: usize>(ring: &RingBuf<T, N, F>) -> *mut c_vo
 #[inline(always)]
 fn send<T>(ring: *mut c_void, ring_bytes: u64, kind: u32, cgroup_id: u64, event: *const T) {
     let Some(counts) = COUNTS.get_ptr_mut(kind) else { return };
+    let Some(flags) = admit(ring, ring_bytes, kind, cgroup_id, size_of::<T>() as u64, counts) else {
+        return;
+    };
+    // SAFETY: `event` is a whole `T`; the verifier checks it.
+    let result = unsafe { bpf_ringbuf_output(ring, event.cast_mut().cast(), size_of::<T>() as u64, flags) };
+    if result != 0 {
+        // SAFETY: the entry lives as long as the map.
+        unsafe { add(&raw mut (*counts).ring_full, 1) };
+    }
+}
+
+/// Counts an attempt and asks whether the cgroup may make it: the flags to send with, which wake the reader or not.
+#[inline(always)]
+fn admit(
+    ring: *mut c_void,
+    ring_bytes: u64,
+    kind: u32,
+    cgroup_id: u64,
+    bytes: u64,
+    counts: *mut EventCounts,
+) -> Option<u64> {
     // A program in softirq may interrupt this one on the same CPU: even per-CPU counters need the atomic.
     // SAFETY: the entry lives as long as the map.
-    unsafe { add(&raw mut (*counts).attempts) };
+    unsafe { add(&raw mut (*counts).attempts, 1) };
     // SAFETY: a ring's address is its map.
     let pending = unsafe { bpf_ringbuf_query(ring, u64::from(BPF_RB_AVAIL_DATA)) };
-    let burst = ring_bytes / 2 / size_of::<T>() as u64 / BURSTS;
-    if pending > ring_bytes / 2 && !has_share(cgroup_id, kind, burst) {
+    if pending > ring_bytes / 2 && !has_share(cgroup_id, kind, ring_bytes / 2 / bytes / BURSTS) {
         // SAFETY: as above.
-        unsafe { add(&raw mut (*counts).throttled) };
-        return;
+        unsafe { add(&raw mut (*counts).throttled, 1) };
+        return None;
     }
     let threshold = ring_bytes / WAKE_FRACTION;
     let wake = pending >= threshold && pending < threshold + WAKE_WINDOW;
     let flags = if wake { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP };
-    // SAFETY: `event` is a whole `T`; the verifier checks it.
-    let result = unsafe { bpf_ringbuf_output(ring, event.cast_mut().cast(), size_of::<T>() as u64, u64::from(flags)) };
-    if result != 0 {
-        // SAFETY: as above.
-        unsafe { add(&raw mut (*counts).ring_full) };
+    Some(u64::from(flags))
+}
+
+/// Sends a copy of an open connection's state, unless it has closed meanwhile; `true` when it is on its way.
+///
+/// For callers that hold no lock. Its place in the ring is taken first and the state looked at then, so whatever it
+/// says of an open connection stands before that connection's CLOSE.
+#[inline(always)]
+pub fn send_open(kind: u32, time_ns: u64, event: *const ConnectionEvent, counters: Option<&TcpCounters>) -> bool {
+    const SIZE: u64 = size_of::<ConnectionEvent>() as u64;
+    let Some(counts) = COUNTS.get_ptr_mut(kind) else {
+        return false;
+    };
+    let ring = ring(&CONNECTIONS);
+    // SAFETY: the storage lives as long as this program runs.
+    let cgroup_id = unsafe { (*event).state.cgroup_id };
+    let ring_bytes = settings::connection_ring_bytes();
+    let Some(flags) = admit(ring, ring_bytes, kind, cgroup_id, SIZE, counts) else {
+        return false;
+    };
+    // SAFETY: a ring's address is its map.
+    let room = unsafe { bpf_ringbuf_reserve(ring, SIZE, 0) }.cast::<ConnectionEvent>();
+    if room.is_null() {
+        // SAFETY: the entry lives as long as the map.
+        unsafe { add(&raw mut (*counts).ring_full, 1) };
+        return false;
+    }
+    // SAFETY: the reserved room is an event's; it is submitted or discarded once.
+    unsafe {
+        *room = *event;
+        if (*room).state.closed_ns != 0 {
+            bpf_ringbuf_discard(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
+            add(&raw mut (*counts).attempts, u64::MAX);
+            return false;
+        }
+        (*room).header = EventHeader {
+            kind,
+            size: SIZE as u32,
+            time_ns,
+        };
+        if let Some(counters) = counters {
+            (*room).state.counters = *counters;
+        }
+        (*room).state.reported_ns = time_ns;
+        bpf_ringbuf_submit(room.cast(), flags);
+    }
+    true
+}
+
+/// Sends what `fill` puts into the room of one hello chunk; nothing when it says `false`.
+#[inline(always)]
+pub fn fill_hello<T>(cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
+    let Some(counts) = COUNTS.get_ptr_mut(HELLO_BYTES) else {
+        return;
+    };
+    let bytes = size_of::<T>() as u64;
+    let ring = ring(&HELLOS);
+    let Some(flags) = admit(
+        ring,
+        settings::hello_ring_bytes(),
+        HELLO_BYTES,
+        cgroup_id,
+        bytes,
+        counts,
+    ) else {
+        return;
+    };
+    // SAFETY: a ring's address is its map; what is reserved is submitted or discarded once.
+    unsafe {
+        let room = bpf_ringbuf_reserve(ring, bytes, 0).cast::<T>();
+        if room.is_null() {
+            add(&raw mut (*counts).ring_full, 1);
+        } else if fill(room) {
+            bpf_ringbuf_submit(room.cast(), flags);
+        } else {
+            bpf_ringbuf_discard(room.cast(), u64::from(BPF_RB_NO_WAKEUP));
+            add(&raw mut (*counts).attempts, u64::MAX);
+        }
     }
 }
 
@@ -77,7 +177,7 @@ fn send<T>(ring: *mut c_void, ring_bytes: u64, kind: u32, cgroup_id: u64, event:
 pub fn count_failure(index: u32) {
     if let Some(count) = FAILURES.get_ptr_mut(index) {
         // SAFETY: the entry lives as long as the map.
-        unsafe { add(count) };
+        unsafe { add(count, 1) };
     }
 }
 
@@ -111,20 +211,20 @@ fn has_share(cgroup_id: u64, kind: u32, burst: u64) -> bool {
     }
     if share.tokens == 0 {
         // SAFETY: as above.
-        unsafe { add(&raw mut share.throttled) };
+        unsafe { add(&raw mut share.throttled, 1) };
         return false;
     }
     share.tokens -= 1;
     true
 }
 
-/// `*counter += 1`, atomically.
+/// `*counter += amount`, atomically and wrapping.
 ///
 /// # Safety
 /// `counter` points to an aligned counter in a map.
 #[inline(always)]
-unsafe fn add(counter: *mut u64) {
+unsafe fn add(counter: *mut u64, amount: u64) {
     use core::intrinsics::{AtomicOrdering, atomic_xadd};
     // SAFETY: as the caller says.
-    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, amount) };
 }

@@ -30,6 +30,10 @@ static CONNECTION_RING_BYTES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static PROCESS_RING_BYTES: Global<u32> = Global::new(0);
 
+/// Bytes of the ring of hello bytes; a power of two.
+#[unsafe(no_mangle)]
+static HELLO_RING_BYTES: Global<u32> = Global::new(0);
+
 /// Events per second that one cgroup may make of one kind while a ring is more than half full.
 #[unsafe(no_mangle)]
 static SHARE_PER_SECOND: Global<u32> = Global::new(0);
@@ -67,6 +71,11 @@ pub fn connection_ring_bytes() -> u64 {
 #[inline(always)]
 pub fn process_ring_bytes() -> u64 {
     u64::from(PROCESS_RING_BYTES.load())
+}
+
+#[inline(always)]
+pub fn hello_ring_bytes() -> u64 {
+    u64::from(HELLO_RING_BYTES.load())
 }
 
 #[inline(always)]

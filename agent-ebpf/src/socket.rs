@@ -1,6 +1,7 @@
-//! A socket's state: created at the hooks that a cgroup limits, advanced by all others, sent by `report`.
+//! A socket's state: created at the hooks that a cgroup limits, advanced by all others, sent by `report` when it closes.
 //!
-//! Every function here runs under the socket's lock, so plain writes are exact.
+//! Every function here runs under the socket's lock, so plain writes are exact. Sockets that stay open are told of by
+//! the walk in `programs/open.rs`, which has no lock.
 
 use core::ptr;
 
@@ -10,7 +11,7 @@ use agent_ebpf::{
         CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LISTENER_OWNER, FLAG_MPTCP, ROLE_LISTENER,
         ROLE_SERVER, RttSamples, tcp_state,
     },
-    event::{CONNECTION_CLOSE, CONNECTION_ESTABLISHED, ConnectionEvent, UPDATE_INTERVAL_NS},
+    event::{CONNECTION_CLOSE, ConnectionEvent},
     loss::STORAGE_FAILED,
 };
 use aya_ebpf::{
@@ -150,16 +151,13 @@ pub fn add_rtt_sample(rtt: &mut RttSamples, sample_us: u32) {
     }
 }
 
-/// Changes to this state are reported, so the socket itself is needed for them.
-#[inline(always)]
-pub fn reports(new: u8) -> bool {
-    matches!(new, tcp_state::ESTABLISHED | tcp_state::CLOSE)
-}
-
 /// The socket enters a state; the first FIN tells who closes.
 #[inline(always)]
 pub fn enter(state: &mut ConnectionState, new: u8) {
     state.tcp_state = new;
+    if new == tcp_state::ESTABLISHED && state.established_ns == 0 {
+        state.established_ns = now();
+    }
     if state.closed_by == CLOSED_BY_NOBODY {
         match new {
             tcp_state::FIN_WAIT1 => state.closed_by = CLOSED_BY_LOCAL,
@@ -169,26 +167,21 @@ pub fn enter(state: &mut ConnectionState, new: u8) {
     }
 }
 
-/// The socket goes from state `old` to `new`: sets the marks, finds who closed first, reports.
+/// The socket reaches CLOSE from state `old`: finds who closed, sends the last report.
 #[inline(always)]
-pub fn transition(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new: u8) {
+pub fn close(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8) {
     let state = &mut event.state;
-    enter(state, new);
-    if new == tcp_state::ESTABLISHED && state.established_ns == 0 {
-        state.established_ns = now();
-        report(event, tcp, CONNECTION_ESTABLISHED);
-    } else if new == tcp_state::CLOSE {
-        let sk: *const Sock = tcp.cast();
-        state.closed_ns = now();
-        state.error = Sock::error(sk);
-        if Sock::fin_received(sk) {
-            state.flags |= FLAG_FIN_RECEIVED;
-        }
-        if state.closed_by == CLOSED_BY_NOBODY {
-            state.closed_by = closed_by(old, state.error);
-        }
-        report(event, tcp, CONNECTION_CLOSE);
+    let sk: *const Sock = tcp.cast();
+    enter(state, tcp_state::CLOSE);
+    state.closed_ns = now();
+    state.error = Sock::error(sk);
+    if Sock::fin_received(sk) {
+        state.flags |= FLAG_FIN_RECEIVED;
     }
+    if state.closed_by == CLOSED_BY_NOBODY {
+        state.closed_by = closed_by(old, state.error);
+    }
+    report(event, tcp, CONNECTION_CLOSE);
 }
 
 /// Who closed a connection that no FIN closed, from the state it was in and the error that the application gets.
@@ -204,12 +197,6 @@ fn closed_by(old: u8, error: u16) -> u8 {
         _ if connecting => CLOSED_BY_NOBODY,
         _ => CLOSED_BY_RESET_LOCAL,
     }
-}
-
-/// A connection that moves reports again after [`UPDATE_INTERVAL_NS`]; `now` may be coarse.
-#[inline(always)]
-pub fn is_due(state: &ConnectionState, now: u64) -> bool {
-    now.saturating_sub(state.reported_ns) >= UPDATE_INTERVAL_NS
 }
 
 /// Sends the state as it is now.

@@ -26,7 +26,8 @@ pub const TIMELINE_BACKWARD_CCS: u8 = 1 << 4;
 pub const TIMELINE_RESUMED12: u8 = 1 << 5;
 /// [`Timeline::flags`]: the log of answers skipped bytes (reordered or lost): what follows is not certain.
 pub const TIMELINE_GAP: u8 = 1 << 6;
-/// [`Timeline::flags`]: application data was sent before the handshake was done (0-RTT).
+/// [`Timeline::flags`]: the first request is not timed: it was sent before the handshake was done (0-RTT), or before
+/// hopline.
 pub const TIMELINE_EARLY_DATA: u8 = 1 << 7;
 
 /// [`AnswerRecord::flags`]: its segment acknowledges the first byte of the request (server role: the request had come).
@@ -36,8 +37,8 @@ pub const ANSWER_STARTS_SEGMENT: u8 = 1 << 1;
 
 /// Answer records that are logged after `tls_done`.
 pub const ANSWERS: usize = 8;
-/// Latest turns that are kept; an event leaves each time all of them are new.
-pub const RECENT_TURNS: usize = 16;
+/// Latest turns that are kept; an event leaves each time all of them are new. A power of two.
+pub const RECENT_TURNS: usize = 8;
 
 /// One TLS record that came backward after `tls_done`.
 #[repr(C)]
@@ -85,27 +86,39 @@ pub struct Timeline {
     pub protocol: u8,
     /// Bits `TIMELINE_*`.
     pub flags: u8,
-    /// Where the kernel's machine is; of no meaning to anybody else.
-    pub step: u8,
+    /// Where the kernel's machine is; of no meaning to anybody else, as all below that is said to be its own.
+    pub stage: u8,
     /// Cipher suite in the `ServerHello` (IANA number); 0 before.
     pub cipher: u16,
     /// Description of a plaintext alert (RFC 8446 section 6), when `alert_level` is set.
     pub alert_description: u8,
     /// Level of a plaintext alert: 1 warning, 2 fatal; 0 for none. Plus 128 when it came backward.
     pub alert_level: u8,
-    /// Kernel's machine: sequence number after the request's first byte.
+    /// Machine's own: sequence number after the request's first byte.
     pub request_seq: u32,
-    /// Kernel's machine: sequence number after the first byte of the open turn.
+    /// Machine's own: sequence number after the first byte of the open turn.
     pub turn_seq: u32,
-    /// Kernel's machine: next expected sequence number of each direction, forward first.
+    /// Machine's own: next expected sequence number of each direction, forward first.
     pub next_seq: [u32; 2],
-    /// Kernel's machine: where the next record begins, in each direction.
+    /// Machine's own: where the next record begins, in each direction.
     pub record_seq: [u32; 2],
-    /// Kernel's machine: hello bytes sent to userspace, in each direction.
-    pub hello_bytes: [u16; 2],
-    /// Kernel's machine.
-    pub reserved: u32,
+    /// Machine's own: where the bytes for userspace begin, in each direction.
+    pub hello_seq: [u32; 2],
+    /// Machine's own: where the last plaintext handshake record ends, in each direction.
+    pub plain_seq: [u32; 2],
+    /// Machine's own: first bytes of a record's header that was cut by the end of a segment, in each direction.
+    pub partial: [[u8; 5]; 2],
+    /// Machine's own: how many those are.
+    pub partial_length: [u8; 2],
+    /// Machine's own: the latest application payload went backward.
+    pub backward_last: u8,
+    /// Machine's own: which Finished have passed.
+    pub finished: u8,
+    /// Machine's own: all turns that are kept are new.
+    pub turns_full: u8,
+    /// Unused, zero.
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<AnswerRecord>() == 8);
-const _: () = assert!(size_of::<Timeline>() == 232);
+const _: () = assert!(size_of::<Timeline>() == 224);

@@ -15,7 +15,7 @@ use agent_ebpf::event::{KINDS, kind_name};
 use tokio::{
     sync::{broadcast, mpsc, oneshot},
     task::{JoinError, JoinHandle},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -37,6 +37,9 @@ use crate::{
 const INPUTS: usize = 16;
 /// Longest that the end may take; after it, whatever was not written is lost.
 const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// How often, and how many times, the pipeline is asked whether it has heard of everything found at the start.
+const READY_EVERY: Duration = Duration::from_millis(20);
+const READY_LOOKS: u32 = 250;
 /// Test hook: these programs are treated as refused by the kernel.
 const FAIL_PROGRAMS: &str = "HOPLINE_FAIL_PROGRAMS";
 
@@ -196,9 +199,26 @@ impl Running {
         &self.handle
     }
 
-    /// Waits until sockets opened before the start were looked for.
+    /// Waits until sockets opened before the start were looked for and their owners found, for as long as both take.
     pub async fn ready(&self) {
         self.handle.kernel.ready().await;
+        // What the walk found is in the ring. Whoever owns it must be asked for while it lives, so before that is done
+        // nobody should be told that hopline watches.
+        let Some(found) = self.handle.kernel.numbers().await else {
+            return;
+        };
+        for _ in 0..READY_LOOKS {
+            let Some(scrape) = self.handle.pipeline().await else {
+                return;
+            };
+            let behind = kind_counts(&scrape.snapshot.counts.events, &found)
+                .iter()
+                .any(|kind| kind.received + kind.ring_full + kind.throttled < kind.attempts);
+            if !behind {
+                return;
+            }
+            sleep(READY_EVERY).await;
+        }
     }
 
     /// Why a stage has ended though nobody asked; pending as long as all run.
@@ -240,11 +260,8 @@ impl http::Source for Handle {
     }
 
     async fn scrape(&self) -> Option<(Snapshot, SelfMetrics)> {
-        let inputs = self.inputs.upgrade()?;
         // First what arrived, then what was attempted: a difference is what is still in the rings, never negative.
-        let (answer, scrape) = oneshot::channel();
-        inputs.send(Input::Scrape(answer)).await.ok()?;
-        let scrape = scrape.await.ok()?;
+        let scrape = self.pipeline().await?;
         let kernel = self.kernel.numbers().await?;
         let own = self.self_metrics(&scrape, kernel);
         Some((scrape.snapshot, own))
@@ -263,6 +280,14 @@ impl Handle {
     /// Which hook serves each feature.
     pub fn features(&self) -> &[FeatureState] {
         self.kernel.features()
+    }
+
+    /// The pipeline's picture, after everything that reached it before.
+    async fn pipeline(&self) -> Option<Scrape> {
+        let inputs = self.inputs.upgrade()?;
+        let (answer, scrape) = oneshot::channel();
+        inputs.send(Input::Scrape(answer)).await.ok()?;
+        scrape.await.ok()
     }
 
     fn self_metrics(&self, scrape: &Scrape, kernel: KernelNumbers) -> SelfMetrics {

@@ -141,7 +141,7 @@ pub struct TraceArgs {
     /// Only connections that hang
     #[arg(long)]
     pub stuck: bool,
-    /// Only connections with a phase (dns, tcp, tls, ttfb) that took longer
+    /// Only connections with a phase (dns, tcp, tls, ttfb, turn) that took longer
     #[arg(long, value_name = "PHASE=DURATION", value_parser = parse_slower_than)]
     pub slower_than: Vec<SlowerThan>,
     /// End after N lines
@@ -223,6 +223,7 @@ fn parse_slower_than(text: &str) -> Result<SlowerThan, String> {
         "tcp" => Phase::Tcp,
         "tls" => Phase::Tls,
         "ttfb" => Phase::Ttfb,
+        "turn" => Phase::Turn,
         other => return Err(format!("`{other}` is no phase: dns, tcp, tls or ttfb")),
     };
     let bound_us = u64::try_from(parse_duration(bound)?.as_micros()).map_err(|_| "too long".to_owned())?;

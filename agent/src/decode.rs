@@ -3,8 +3,8 @@
 //! Must not read clocks, files or state. The pipeline is the only caller.
 use agent_ebpf::{
     event::{
-        CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_ESTABLISHED, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent,
-        EventHeader, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, SYNACK_RETRANSMIT,
+        CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, EventHeader,
+        LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, SYNACK_RETRANSMIT,
     },
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
 };
@@ -69,12 +69,9 @@ pub enum DecodeError {
 pub fn decode(bytes: &[u8]) -> Result<Event, DecodeError> {
     let header: EventHeader = read(bytes)?;
     match header.kind {
-        CONNECTION_OPEN
-        | CONNECTION_ESTABLISHED
-        | CONNECTION_UPDATE
-        | CONNECTION_CLOSE
-        | SYNACK_RETRANSMIT
-        | LISTENER_OPEN => body(bytes, &header).map(Event::Connection),
+        CONNECTION_OPEN | CONNECTION_UPDATE | CONNECTION_CLOSE | SYNACK_RETRANSMIT | LISTENER_OPEN => {
+            body(bytes, &header).map(Event::Connection)
+        }
         PROCESS_FORK => body(bytes, &header).map(Event::Fork),
         PROCESS_EXEC => body(bytes, &header).map(|event| Event::Exec(Box::new(event))),
         PROCESS_EXIT => body(bytes, &header).map(Event::Exit),

@@ -8,7 +8,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{oneshot, watch};
@@ -21,8 +21,10 @@ use crate::{
 
 /// Requests that may wait at once; more are refused.
 const REQUESTS: usize = 16;
-/// Where late sockets get no callbacks they are looked at this often.
-const WALK_EVERY: Duration = Duration::from_secs(5);
+/// Open connections are told of this often: what waits is known at most this much later than it might be.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+/// Where late sockets get no callbacks, all sockets are looked at after this many of those rounds.
+const ROUNDS_PER_WALK: u32 = 5;
 
 /// What the kernel programs counted.
 #[derive(Clone, Debug, Default)]
@@ -108,8 +110,10 @@ fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<boo
     if !walks_on {
         privileges::drop_capabilities(privileges::Keep::default());
     }
+    let mut due = Instant::now() + TELL_EVERY;
+    let mut rounds = 0;
     loop {
-        match inbox.recv_timeout(WALK_EVERY) {
+        match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
             // Whoever asked may have gone since.
             Ok(Request::Numbers(answer)) => drop(answer.send(numbers(&probes))),
             Ok(Request::Detach(answer)) => {
@@ -118,8 +122,16 @@ fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<boo
                 drop(answer.send(last));
                 return;
             }
-            Err(RecvTimeoutError::Timeout) if walks_on => walk(&mut probes),
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => {
+                due = Instant::now() + TELL_EVERY;
+                rounds += 1;
+                if let Err(error) = probes.tell_open() {
+                    tracing::warn!(%error, "open connections are not told of");
+                }
+                if walks_on && rounds % ROUNDS_PER_WALK == 0 {
+                    walk(&mut probes);
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }

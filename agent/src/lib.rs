@@ -20,6 +20,7 @@ pub mod kernel_side;
 pub mod owner;
 pub mod pipeline;
 pub mod privileges;
+pub mod protocol;
 pub mod reader;
 pub mod recording;
 pub mod selfmetrics;

@@ -7,16 +7,16 @@ mod records;
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agent_ebpf::{
-    connection::{ConnectionState, FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
-    event::{CONNECTION_CLOSE, ConnectionEvent, LISTENER_OPEN, SYNACK_RETRANSMIT},
+    connection::{ConnectionState, FLAG_LATE, ROLE_LISTENER, tcp_state},
+    event::{CONNECTION_CLOSE, CONNECTION_UPDATE, ConnectionEvent, HEARTBEAT_NS, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 
 use crate::{
     aggregate::{DestinationId, DestinationKey, Ended, Name, PipelineCounts, Retransmit, Series, Snapshot},
     attribution::{Attribution, Cgroup, Process},
     connection::{
-        Admission, ClosedBy, ConnectionRecord, Endpoints, Entry, Outcome, Phase, Role, Table, TcpState, Waiting,
-        WaitingList, outcome, received_bytes, rtt_window, sent_bytes,
+        Admission, ClosedBy, ConnectionRecord, Endpoints, Entry, Outcome, Role, Table, TcpState, WaitingList, outcome,
+        phase, received_bytes, rtt_window, sent_bytes,
     },
     decode::{DecodeError, Event, decode},
 };
@@ -106,6 +106,8 @@ pub struct Pipeline {
     now_ns: u64,
     /// When idle destinations were last looked for.
     expired_ns: u64,
+    /// When an open connection was last told of again.
+    told_ns: u64,
 }
 
 impl Pipeline {
@@ -123,6 +125,7 @@ impl Pipeline {
             clock_offset_ns: 0,
             now_ns: 0,
             expired_ns: 0,
+            told_ns: 0,
             settings,
         }
     }
@@ -164,12 +167,8 @@ impl Pipeline {
     /// The agent's clock: who waits, who is stuck, which destinations are idle.
     pub fn tick(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
-        let connections = &self.connections;
-        self.waiting.tick(now_ns, self.settings.waiting_after_ns, |waiting| {
-            still_waits(connections, waiting)
-        });
-        for waiting in self.waiting.shown() {
-            if let Some(entry) = self.connections.get(waiting.cookie) {
+        for (cookie, _) in self.waiting.longer_than(self.settings.waiting_after_ns, now_ns) {
+            if let Some(entry) = self.connections.get(cookie) {
                 self.series.waits(entry.attached.destination);
             }
         }
@@ -180,6 +179,7 @@ impl Pipeline {
         if now_ns.saturating_sub(self.expired_ns) >= EXPIRE_EVERY_NS {
             self.expired_ns = now_ns;
             self.series.expire(now_ns);
+            self.drop_silent();
         }
     }
 
@@ -197,16 +197,13 @@ impl Pipeline {
         into.append(&mut self.outputs);
     }
 
-    /// A picture of everything, immutable and cheap to clone. Waiting connects are those of the latest tick that still
-    /// wait.
+    /// A picture of everything, immutable and cheap to clone. Waiting is told as of the latest tick.
     pub fn snapshot(&self) -> Snapshot {
         let waiting: Vec<_> = self
             .waiting
-            .shown()
-            .iter()
-            .filter(|waiting| still_waits(&self.connections, waiting))
-            .filter_map(|waiting| {
-                let entry = self.connections.get(waiting.cookie)?;
+            .longer_than(self.settings.waiting_after_ns, self.now_ns)
+            .filter_map(|(cookie, waiting)| {
+                let entry = self.connections.get(cookie)?;
                 Some((entry.attached.destination, waiting.since_ns))
             })
             .collect();
@@ -227,6 +224,9 @@ impl Pipeline {
     /// An event of a socket.
     fn socket(&mut self, event: &ConnectionEvent) {
         let (kind, now_ns, state) = (event.header.kind, event.header.time_ns, &event.state);
+        if kind == CONNECTION_UPDATE {
+            self.told_ns = now_ns;
+        }
         match (kind, Role::of(state)) {
             (LISTENER_OPEN, _) => self.listener_opened(state, now_ns),
             (SYNACK_RETRANSMIT, _) => self.synack_retransmitted(state, now_ns),
@@ -273,6 +273,7 @@ impl Pipeline {
             Some(attempt) if attempt < state.attempt => {
                 // Its CLOSE was lost, and with it how it went: the kernel counted that loss.
                 self.counts.superseded += 1;
+                self.waiting.remove(state.cookie);
                 if let Some(entry) = self.connections.remove(state.cookie) {
                     let_go(&mut self.series, &entry.attached);
                 }
@@ -280,6 +281,7 @@ impl Pipeline {
             _ => {}
         }
         if closed {
+            self.waiting.remove(state.cookie);
             if let Some(mut entry) = self.connections.remove(state.cookie) {
                 self.finish(&mut entry, role, state, now_ns);
                 let_go(&mut self.series, &entry.attached);
@@ -292,6 +294,8 @@ impl Pipeline {
         } else if let Some(entry) = self.connections.get_mut(state.cookie) {
             progress(&mut self.series, entry, state, now_ns);
             enter(&mut self.series, &mut entry.attached, state);
+            self.waiting
+                .set(state.cookie, phase(state, answered(state), entry.first_seen_ns));
         } else {
             self.open(role, state, now_ns);
         }
@@ -304,6 +308,7 @@ impl Pipeline {
             Admission::Inserted => {}
             Admission::Evicted(entry) => {
                 self.counts.evicted += 1;
+                self.waiting.remove(entry.state.cookie);
                 let_go(&mut self.series, &entry.attached);
             }
             // Nothing of it is counted yet: its CLOSE will count it whole.
@@ -316,14 +321,18 @@ impl Pipeline {
             self.series.hold(entry.attached.destination);
             progress(&mut self.series, entry, state, now_ns);
             enter(&mut self.series, &mut entry.attached, state);
+            self.waiting
+                .set(state.cookie, phase(state, answered(state), entry.first_seen_ns));
         }
-        if connecting(state) {
-            let since_ns = if state.syn_ns == 0 { now_ns } else { state.syn_ns };
-            self.waiting.begin(state.cookie, state.attempt, since_ns);
-            if self.waiting.young() > 2 * self.settings.max_connections {
-                let connections = &self.connections;
-                self.waiting.prune(|waiting| still_waits(connections, waiting));
-            }
+    }
+
+    /// Connections whose CLOSE was lost: everything open is heard of once in [`HEARTBEAT_NS`], if anything is.
+    fn drop_silent(&mut self) {
+        let before_ns = self.told_ns.saturating_sub(3 * HEARTBEAT_NS);
+        for entry in self.connections.take_silent(before_ns) {
+            self.counts.evicted += 1;
+            self.waiting.remove(entry.state.cookie);
+            let_go(&mut self.series, &entry.attached);
         }
     }
 
@@ -376,22 +385,16 @@ impl Pipeline {
 
     /// Tells each connect that has waited for too long, once.
     fn tell_stuck(&mut self) {
-        let mut stuck = Vec::new();
-        for waiting in self.waiting.shown_mut() {
-            if !waiting.told && self.now_ns.saturating_sub(waiting.since_ns) >= self.settings.stuck_after_ns {
-                waiting.told = true;
-                stuck.push(waiting.cookie);
-            }
-        }
-        for cookie in stuck {
+        for (cookie, waiting) in self.waiting.newly_stuck(self.settings.stuck_after_ns, self.now_ns) {
             let Some(entry) = self.connections.get(cookie) else {
                 continue;
             };
             let (state, owner) = (&entry.state, &entry.attached.owner);
+            let Some(role) = Role::of(state) else { continue };
             let cgroup = self.attribution.cgroup(state.cgroup_id, owner.pid, self.now_ns);
             let times = entry.first_seen_ns..self.now_ns;
             let surroundings = self.surroundings(cgroup.as_deref());
-            let record = surroundings.record(Role::Client, state, owner, times, Some(Phase::Tcp));
+            let record = surroundings.record(role, state, owner, times, Some(waiting));
             self.tell(Output::Stuck(Box::new(record)));
         }
     }
@@ -485,19 +488,9 @@ fn late(state: &ConnectionState) -> bool {
     state.flags & FLAG_LATE != 0
 }
 
-/// Its SYN has left and nobody has answered yet.
-fn connecting(state: &ConnectionState) -> bool {
-    let begun = if late(state) {
-        state.tcp_state == tcp_state::SYN_SENT
-    } else {
-        state.syn_ns != 0
-    };
-    state.role == ROLE_CLIENT && begun && state.established_ns == 0 && state.closed_ns == 0
-}
-
-fn still_waits(connections: &Table<Attached>, waiting: &Waiting) -> bool {
-    let entry = connections.get(waiting.cookie);
-    entry.is_some_and(|entry| entry.state.attempt == waiting.attempt && connecting(&entry.state))
+/// The answer to the first request has begun.
+fn answered(state: &ConnectionState) -> bool {
+    state.timeline.first_byte_ns != 0
 }
 
 /// A client's destination is what it asked for; a server's is the process that listens, and its port.

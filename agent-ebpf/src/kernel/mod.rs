@@ -2,12 +2,14 @@
 //!
 //! Offsets come from the running kernel's BTF (`agent_ebpf::fields`), so one object serves every kernel.
 
+mod bounded;
 mod cgroup;
 mod field;
 mod sock;
 mod task;
 mod tcp_sock;
 
+pub use bounded::from_one_to;
 pub use cgroup::Cgroup;
 pub use field::Field;
 pub use sock::{Sock, Socket};

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, tcp_state},
-    event::{CONNECTION_OPEN, CONNECTION_UPDATE, LISTENER_OPEN},
+    event::{CONNECTION_OPEN, ConnectionEvent, LISTENER_OPEN},
 };
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB_FLAG},
@@ -15,7 +15,7 @@ use crate::{
     inside,
     kernel::{Sock, TcpSock},
     maps::LISTENING,
-    settings, socket,
+    phases, settings, socket,
 };
 
 const SOL_TCP: i32 = 6;
@@ -70,6 +70,7 @@ pub extern "C" fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
         CONNECTION_OPEN
     };
     state.flags |= FLAG_LATE;
+    phases::begin_unseen(&mut state.timeline);
     if !settings::state_by_tracing() && ask_for_callbacks(tcp) {
         state.flags |= FLAG_CALLBACKS;
     }
@@ -79,7 +80,7 @@ pub extern "C" fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
 
 /// Before 6.12 nothing calls back for a late socket: each walk takes the last sample instead.
 #[inline(always)]
-fn sample_without_callbacks(event: &mut agent_ebpf::event::ConnectionEvent, tcp: *const TcpSock) {
+fn sample_without_callbacks(event: &mut ConnectionEvent, tcp: *const TcpSock) {
     let state = &mut event.state;
     if state.flags & FLAG_LATE == 0 || state.flags & FLAG_CALLBACKS != 0 || state.role == ROLE_LISTENER {
         return;
@@ -88,7 +89,6 @@ fn sample_without_callbacks(event: &mut agent_ebpf::event::ConnectionEvent, tcp:
     if sample != 0 {
         socket::add_rtt_sample(&mut state.rtt, sample);
     }
-    socket::report(event, tcp, CONNECTION_UPDATE);
 }
 
 #[inline(always)]

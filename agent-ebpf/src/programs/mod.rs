@@ -7,7 +7,9 @@
 
 mod connect;
 mod existing;
+mod open;
 mod process;
 mod retransmit;
 mod sock_ops;
 mod state;
+mod wire;

@@ -2,7 +2,7 @@
 
 use agent_ebpf::{
     connection::{ROLE_LISTENER, tcp_state},
-    event::{CONNECTION_UPDATE, ConnectionEvent, SYNACK_RETRANSMIT},
+    event::{ConnectionEvent, SYNACK_RETRANSMIT},
 };
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -48,9 +48,6 @@ pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
             RetransmitReason::LossProbe => retransmits.tlp += segments,
             RetransmitReason::Other => retransmits.other += segments,
         }
-    }
-    if socket::is_due(&event.state, socket::now()) {
-        socket::report(event, tcp, CONNECTION_UPDATE);
     }
     0
 }

@@ -2,7 +2,7 @@
 
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
-    event::{CONNECTION_OPEN, CONNECTION_UPDATE, LISTENER_OPEN},
+    event::LISTENER_OPEN,
 };
 use aya_ebpf::{
     EbpfContext as _,
@@ -10,13 +10,13 @@ use aya_ebpf::{
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_RTT_CB, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB,
         BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, BPF_SOCK_OPS_TCP_LISTEN_CB,
     },
-    helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_coarse_ns},
+    helpers::generated::bpf_get_socket_cookie,
     macros::sock_ops,
     programs::SockOpsContext,
 };
 
 use crate::{
-    intent,
+    early, intent,
     kernel::{Sock, TcpSock},
     maps::CONNECT_STARTED,
     owner, settings, socket,
@@ -82,7 +82,6 @@ fn connecting(ctx: &SockOpsContext) {
     state.total_retrans = TcpSock::total_retransmits(tcp);
     call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
     state.flags |= FLAG_CALLBACKS;
-    socket::report(event, tcp, CONNECTION_OPEN);
 }
 
 /// The final ACK made a child of a listener; softirq, so the owner is the listener's.
@@ -94,6 +93,7 @@ fn accepted(ctx: &SockOpsContext) {
         return;
     };
     socket::accepted(&mut event.state, tcp, cookie(ctx));
+    early::adopt(&mut event.state);
     // ESTABLISHED follows at once, or later for TCP Fast Open: the state callback marks both.
     call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
     event.state.flags |= FLAG_CALLBACKS;
@@ -125,10 +125,10 @@ fn state_changed(ctx: &SockOpsContext) {
         return;
     };
     let (old, new) = (ctx.arg(0) as u8, ctx.arg(1) as u8);
-    if !socket::reports(new) {
+    if new != tcp_state::CLOSE {
         socket::enter(&mut event.state, new);
     } else if let Some(tcp) = TcpSock::of(sk) {
-        socket::transition(event, tcp, old, new);
+        socket::close(event, tcp, old);
     }
 }
 
@@ -141,22 +141,13 @@ fn rtt_sample(ctx: &SockOpsContext) {
         // A child before it was accepted, with its listener's copy: the sample is taken there.
         return;
     }
-    // SAFETY: no preconditions.
-    let due = socket::is_due(&event.state, unsafe { bpf_ktime_get_coarse_ns() });
-    let raw = ctx.arg(0);
-    if raw != 0 {
-        socket::add_rtt_sample(&mut event.state.rtt, raw);
-        if !due {
-            return;
-        }
+    let mut sample = ctx.arg(0);
+    if sample == 0 {
+        let Some(tcp) = TcpSock::of(sk) else { return };
+        sample = TcpSock::last_rtt_us(tcp);
     }
-    let Some(tcp) = TcpSock::of(sk) else { return };
-    let last = TcpSock::last_rtt_us(tcp);
-    if raw == 0 && last != 0 {
-        socket::add_rtt_sample(&mut event.state.rtt, last);
-    }
-    if due {
-        socket::report(event, tcp, CONNECTION_UPDATE);
+    if sample != 0 {
+        socket::add_rtt_sample(&mut event.state.rtt, sample);
     }
 }
 

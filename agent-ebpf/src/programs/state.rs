@@ -2,7 +2,7 @@
 
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, FLAG_LATE, ROLE_CLIENT, tcp_state},
-    event::{CONNECTION_CLOSE, CONNECTION_OPEN, ConnectionEvent},
+    event::{CONNECTION_CLOSE, ConnectionEvent},
 };
 use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 
@@ -26,7 +26,7 @@ pub fn inet_sock_set_state(ctx: BtfTracePointContext) -> i32 {
     if settings::state_by_tracing() {
         connect_traced(event, tcp, old, new);
     } else if event.state.flags & FLAG_LATE != 0 {
-        socket::transition(event, tcp, old, new);
+        follow(event, tcp, old, new);
     }
     // Else the first callback is still to come: sock_ops follows this socket, or its connect fails before a SYN.
     0
@@ -40,7 +40,6 @@ fn connect_traced(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new
         event.state.syn_ns = socket::now();
         event.state.tcp_state = new;
         socket::identify(&mut event.state, tcp);
-        socket::report(event, tcp, CONNECTION_OPEN);
         // Process context still; what fails from here on is seen below.
         intent::forget(&event.state);
         return;
@@ -54,5 +53,14 @@ fn connect_traced(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new
         socket::report(event, tcp, CONNECTION_CLOSE);
         return;
     }
-    socket::transition(event, tcp, old, new);
+    follow(event, tcp, old, new);
+}
+
+#[inline(always)]
+fn follow(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new: u8) {
+    if new == tcp_state::CLOSE {
+        socket::close(event, tcp, old);
+    } else {
+        socket::enter(&mut event.state, new);
+    }
 }

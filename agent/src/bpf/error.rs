@@ -106,9 +106,11 @@ pub(super) fn reason(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
+            tracing::debug!("the verifier's log:\n{log}");
             // The last lines of a log are statistics; the complaint stands before them.
             let complaint = log.lines().rev().map(str::trim).find(|line| {
-                !line.is_empty() && !line.starts_with("processed ") && !line.starts_with("verification time")
+                let statistics = ["processed ", "verification time", "stack depth"];
+                !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start))
             });
             match complaint {
                 Some(complaint) => format!("{io_error}: {complaint}"),

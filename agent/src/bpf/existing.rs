@@ -15,7 +15,7 @@ use super::{BpfError, object::Object};
 
 /// Walks all namespaces on a thread of its own, which enters them one after the other and then ends.
 pub(super) fn walk_all(object: &mut Object) -> Result<(), BpfError> {
-    let Some(iterator) = object.iterator() else {
+    let Some(iterator) = object.iterator("iter_tcp") else {
         return Ok(());
     };
     std::thread::scope(|scope| scope.spawn(|| walk_namespaces(iterator)).join())
@@ -49,15 +49,19 @@ fn walk_sockets(iterator: &mut Iter) -> Result<(), BpfError> {
     let failed = |error: &dyn std::error::Error| BpfError::Walk(error.to_string());
     let link = iterator.attach().map_err(|error| failed(&error))?;
     let link = iterator.take_link(link).map_err(|error| failed(&error))?;
-    let mut file = link.into_file().map_err(|error| failed(&error))?;
+    drive(link.into_file().map_err(|error| failed(&error))?)
+}
+
+/// Runs an iterator to its end.
+pub(super) fn drive(mut walk: File) -> Result<(), BpfError> {
     let mut buffer = [0; 4096];
     loop {
-        match file.read(&mut buffer) {
+        match walk.read(&mut buffer) {
             Ok(0) => return Ok(()),
             Ok(_) => {}
             // The kernel pauses a long walk this way (EAGAIN) or a signal interrupted it.
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return Err(failed(&error)),
+            Err(error) => return Err(BpfError::Walk(error.to_string())),
         }
     }
 }

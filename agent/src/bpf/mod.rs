@@ -10,6 +10,7 @@ mod existing;
 #[cfg(debug_assertions)]
 mod log;
 mod object;
+mod open;
 mod plan;
 mod stats;
 
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use aya::maps::{MapData, RingBuf};
 
 pub use self::{cgroup::unified_mount, error::BpfError, stats::KernelCounts};
-use self::{object::Object, plan::Plan};
+use self::{object::Object, open::OpenWalk, plan::Plan};
 use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
 
 /// What to load and for whom.
@@ -40,6 +41,8 @@ pub struct ProbeOptions {
 pub struct Rings {
     /// Connection events.
     pub connections: RingBuf<MapData>,
+    /// First bytes of conversations.
+    pub hellos: RingBuf<MapData>,
     /// Process and cgroup events.
     pub processes: RingBuf<MapData>,
 }
@@ -49,6 +52,7 @@ pub struct Rings {
 pub struct Probes {
     object: Object,
     features: Vec<FeatureState>,
+    open: Option<OpenWalk>,
 }
 
 impl Probes {
@@ -58,7 +62,11 @@ impl Probes {
         let scopes = cgroup::scopes(&options.cgroups)?;
         let plan = Plan::for_this_kernel(&kernel, options)?;
         let mut object = Object::load(&kernel, &plan, &scopes, options)?;
-        let features = plan::serve_features(&mut object, &kernel, &plan, &scopes);
+        let mut features = plan::serve_features(&mut object, &kernel, &plan, &scopes);
+        let open = OpenWalk::over(&mut object).unwrap_or_else(|error| {
+            plan::turn_off(&mut features, "open", &error);
+            None
+        });
         drop(kernel);
         give_memory_back();
         if !features.iter().any(|feature| feature.enabled) {
@@ -69,13 +77,14 @@ impl Probes {
                     .unwrap_or_default(),
             });
         }
-        Ok(Self { object, features })
+        Ok(Self { object, features, open })
     }
 
     /// The rings, once.
     pub fn take_rings(&mut self) -> Result<Rings, BpfError> {
         Ok(Rings {
             connections: self.object.take_ring("CONNECTIONS")?,
+            hellos: self.object.take_ring("HELLOS")?,
             processes: self.object.take_ring("PROCESSES")?,
         })
     }
@@ -89,6 +98,11 @@ impl Probes {
     /// give a sample. Blocks; a walk of 100 000 sockets takes some tens of milliseconds.
     pub fn find_existing(&mut self) -> Result<(), BpfError> {
         existing::walk_all(&mut self.object)
+    }
+
+    /// Walks the storage of open connections: those that have moved on since the last walk are reported.
+    pub fn tell_open(&self) -> Result<(), BpfError> {
+        self.open.as_ref().map_or(Ok(()), OpenWalk::walk)
     }
 
     /// Late sockets get no callbacks on this kernel: walk again every few seconds.

@@ -6,7 +6,7 @@ use agent_ebpf::{fields::FIELDS, scope::ScopeEntry};
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, MapData, RingBuf},
-    programs::{CgroupAttachMode, Iter, Program, ProgramError},
+    programs::{CgroupAttachMode, CgroupSkbAttachType, Iter, Program, ProgramError},
 };
 use nix::{
     mount::{MsFlags, mount},
@@ -25,6 +25,11 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ho
 
 /// The ring of process events is this much smaller: thousands of processes a second fill it no faster.
 const PROCESS_RING_FRACTION: u32 = 8;
+
+/// The ring of hello bytes is this much smaller: a connection fills it with a few kilobytes at most.
+const HELLO_RING_FRACTION: u32 = 2;
+/// Target of the program on what comes in.
+pub(super) const INGRESS: &str = "ingress";
 
 /// The loaded object.
 #[derive(Debug)]
@@ -83,6 +88,11 @@ impl Object {
         let rings = [
             ("CONNECTIONS", "CONNECTION_RING_BYTES", whole_pages(ring_bytes)),
             (
+                "HELLOS",
+                "HELLO_RING_BYTES",
+                whole_pages(ring_bytes / HELLO_RING_FRACTION),
+            ),
+            (
                 "PROCESSES",
                 "PROCESS_RING_BYTES",
                 whole_pages(ring_bytes / PROCESS_RING_FRACTION),
@@ -140,12 +150,12 @@ impl Object {
             .filter_map(|name| self.ebpf.program(name).map(|program| (*name, program)))
     }
 
-    /// The socket iterator, when it is loaded.
-    pub(super) fn iterator(&mut self) -> Option<&mut Iter> {
-        if !self.attached.contains("iter_tcp") {
+    /// An iterator, when it is loaded.
+    pub(super) fn iterator(&mut self, name: &str) -> Option<&mut Iter> {
+        if !self.attached.contains(name) {
             return None;
         }
-        self.ebpf.program_mut("iter_tcp")?.try_into().ok()
+        self.ebpf.program_mut(name)?.try_into().ok()
     }
 
     pub(super) fn take_ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, BpfError> {
@@ -191,6 +201,17 @@ fn load_and_attach(program: &mut Program, target: &str, btf: &Btf, scopes: &[Sco
             program.load()?;
             for scope in scopes {
                 program.attach(&scope.directory, CgroupAttachMode::Single)?;
+            }
+        }
+        Program::CgroupSkb(program) => {
+            program.load()?;
+            let direction = if target == INGRESS {
+                CgroupSkbAttachType::Ingress
+            } else {
+                CgroupSkbAttachType::Egress
+            };
+            for scope in scopes {
+                program.attach(&scope.directory, direction, CgroupAttachMode::Single)?;
             }
         }
         Program::SockOps(program) => {

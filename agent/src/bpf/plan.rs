@@ -4,7 +4,7 @@ use super::{
     BpfError, ProbeOptions,
     btf::Kernel,
     cgroup::Scope,
-    object::{Attachment, Object},
+    object::{Attachment, INGRESS as INGRESS_TARGET, Object},
 };
 use crate::selfmetrics::FeatureState;
 
@@ -51,6 +51,18 @@ const RETRANSMIT_SYNACK: Attachment = Attachment {
 const ITER_TCP: Attachment = Attachment {
     name: "iter_tcp",
     target: "tcp",
+};
+const ITER_OPEN: Attachment = Attachment {
+    name: "iter_open",
+    target: "bpf_sk_storage_map",
+};
+const INGRESS: Attachment = Attachment {
+    name: "ingress",
+    target: INGRESS_TARGET,
+};
+const EGRESS: Attachment = Attachment {
+    name: "egress",
+    target: "",
 };
 const FORK: Attachment = Attachment {
     name: "sched_process_fork",
@@ -208,6 +220,13 @@ const FEATURES: &[(&str, &[Choice])] = &[
         ],
     ),
     (
+        "payload",
+        &[Choice {
+            hook: "cgroup_skb/{ingress,egress}",
+            programs: &[INGRESS, EGRESS],
+        }],
+    ),
+    (
         "failure_before_syn",
         &[
             Choice {
@@ -254,6 +273,12 @@ const TRACED_WALK: Choice = Choice {
     programs: &[ITER_TCP, SET_STATE],
 };
 
+/// Connections that stay open are told of while they do.
+const OPEN_WALK: Choice = Choice {
+    hook: "iter/bpf_sk_storage_map",
+    programs: &[ITER_OPEN],
+};
+
 /// Attaches, feature by feature.
 pub(super) fn serve_features(object: &mut Object, kernel: &Kernel, plan: &Plan, scopes: &[Scope]) -> Vec<FeatureState> {
     let walk: &[Choice] = if plan.late_callbacks && plan.sock_ops {
@@ -261,7 +286,10 @@ pub(super) fn serve_features(object: &mut Object, kernel: &Kernel, plan: &Plan, 
     } else {
         &[TRACED_WALK]
     };
-    let features = FEATURES.iter().copied().chain([("existing", walk)]);
+    let features = FEATURES
+        .iter()
+        .copied()
+        .chain([("existing", walk), ("open", &[OPEN_WALK])]);
     features
         .map(|(feature, choices)| serve(object, kernel, feature, choices, scopes))
         .collect()
@@ -301,5 +329,14 @@ fn serve(
         hook: String::new(),
         enabled: false,
         reason: reasons.join("; "),
+    }
+}
+
+/// A feature whose programs the kernel took, but not what they need beside.
+pub(super) fn turn_off(features: &mut [FeatureState], feature: &str, error: &BpfError) {
+    for state in features.iter_mut().filter(|state| state.feature == feature) {
+        state.enabled = false;
+        state.hook = String::new();
+        state.reason = error.to_string();
     }
 }

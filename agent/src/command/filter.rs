@@ -64,8 +64,9 @@ fn is_slower(record: &ConnectionRecord, bound: SlowerThan) -> bool {
         Phase::Tcp => phases.tcp,
         Phase::Tls => phases.tls,
         Phase::Ttfb => phases.ttfb,
+        Phase::Turn => record.turns.p95_us,
     };
-    let waited = (record.waiting == Some(bound.phase)).then_some(record.duration_us);
+    let waited = record.waiting_us.filter(|_| record.waiting == Some(bound.phase));
     measured.or(waited).is_some_and(|us| us > bound.bound_us)
 }
 
@@ -152,7 +153,7 @@ mod tests {
             record.outcome = None;
             record.waiting = Some(Phase::Tcp);
             record.phases_us.tcp = None;
-            record.duration_us = 5_000_000;
+            record.waiting_us = Some(5_000_000);
         };
         check("", same, false, true);
         check("--failed", same, false, false);

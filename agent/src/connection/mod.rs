@@ -13,4 +13,4 @@ pub use rtt::{RttWindow, rtt_window};
 pub use state::{ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, sent_bytes};
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;
-pub use waiting::{Waiting, WaitingList};
+pub use waiting::{WaitingList, phase};

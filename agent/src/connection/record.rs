@@ -57,6 +57,8 @@ pub struct ConnectionRecord {
     pub tcp: TcpRecord,
     /// The phase in which it waits; null once it has ended.
     pub waiting: Option<Phase>,
+    /// For how long it has waited in that phase, microseconds.
+    pub waiting_us: Option<u64>,
     /// How it went; null while it waits.
     pub outcome: Option<Outcome>,
 }

@@ -53,6 +53,21 @@ pub enum Phase {
     Tls,
     /// From the request to its answer's first byte.
     Ttfb,
+    /// The same for any later exchange.
+    Turn,
+}
+
+impl Phase {
+    /// The label value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Ttfb => "ttfb",
+            Self::Turn => "turn",
+        }
+    }
 }
 
 /// How a connection went, as far as its opening is concerned.

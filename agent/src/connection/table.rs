@@ -111,6 +111,16 @@ impl<T> Table<T> {
         self.slots[slot as usize].take()
     }
 
+    /// Takes out those that have not reported since `before_ns`.
+    pub fn take_silent(&mut self, before_ns: u64) -> Vec<Entry<T>> {
+        let silent: Vec<u64> = self
+            .iter()
+            .filter(|entry| entry.state.reported_ns < before_ns)
+            .map(|entry| entry.state.cookie)
+            .collect();
+        silent.into_iter().filter_map(|cookie| self.remove(cookie)).collect()
+    }
+
     /// Every open connection, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Entry<T>> {
         self.slots.iter().flatten()

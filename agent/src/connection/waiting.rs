@@ -1,95 +1,172 @@
-//! Connects that wait for an answer. A silent socket triggers no hook, so the agent's clock drives this.
-//!
-//! Knows connects by socket and attempt only; the caller says which of them are over.
-use std::collections::VecDeque;
+//! Connections between two marks. A silent socket triggers no hook, so the agent's clock drives this.
+use std::collections::HashMap;
 
-/// One connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Socket cookie.
-    pub cookie: u64,
-    /// Attempt on this socket.
-    pub attempt: u32,
-    /// When the SYN left, nanoseconds; for a late socket when it was first seen.
-    pub since_ns: u64,
-    /// It has been reported as stuck.
-    pub told: bool,
+use agent_ebpf::connection::{ConnectionState, FLAG_LATE, ROLE_CLIENT, tcp_state};
+
+use super::state::Phase;
+
+/// The phase in which an open connection is, and since when; `None` when nothing is awaited.
+///
+/// `answered`: the answer to the request has begun, as far as anybody can tell. A late connect waits since it was first
+/// seen: its marks are not known.
+pub fn phase(state: &ConnectionState, answered: bool, first_seen_ns: u64) -> Option<(Phase, u64)> {
+    if state.closed_ns != 0 {
+        return None;
+    }
+    let timeline = &state.timeline;
+    if state.role == ROLE_CLIENT && state.established_ns == 0 && timeline.client_hello_ns == 0 {
+        if state.flags & FLAG_LATE != 0 {
+            return (state.tcp_state == tcp_state::SYN_SENT).then_some((Phase::Tcp, first_seen_ns));
+        }
+        return (state.syn_ns != 0).then_some((Phase::Tcp, state.syn_ns));
+    }
+    if timeline.client_hello_ns != 0 && timeline.tls_done_ns == 0 {
+        return Some((Phase::Tls, timeline.client_hello_ns));
+    }
+    if timeline.request_ns != 0 && !answered {
+        return Some((Phase::Ttfb, timeline.request_ns));
+    }
+    (timeline.turn_ns != 0).then_some((Phase::Turn, timeline.turn_ns))
 }
 
-/// Connects begun lately, and those that have waited for long.
+/// One connection that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The phase in which it waits.
+    pub phase: Phase,
+    /// Since when, nanoseconds.
+    pub since_ns: u64,
+    /// It has been reported as stuck in this phase.
+    told: bool,
+}
+
+/// The open connections that wait, by socket cookie: no more than the table of connections holds.
 #[derive(Debug, Default)]
 pub struct WaitingList {
-    /// In the order in which they began; mostly over before anyone looks again.
-    young: VecDeque<Waiting>,
-    /// Waiting for long enough to be shown.
-    shown: Vec<Waiting>,
+    by_cookie: HashMap<u64, Waiting>,
 }
 
 impl WaitingList {
-    /// A connect began.
-    pub fn begin(&mut self, cookie: u64, attempt: u32, since_ns: u64) {
-        self.young.push_back(Waiting {
-            cookie,
-            attempt,
+    /// What the latest snapshot of a connection says.
+    pub fn set(&mut self, cookie: u64, now: Option<(Phase, u64)>) {
+        let Some((phase, since_ns)) = now else {
+            self.by_cookie.remove(&cookie);
+            return;
+        };
+        let waiting = self.by_cookie.entry(cookie).or_insert(Waiting {
+            phase,
             since_ns,
             told: false,
         });
-    }
-
-    /// Connects begun since the last look: grows until [`Self::tick`] or [`Self::prune`].
-    pub fn young(&self) -> usize {
-        self.young.len()
-    }
-
-    /// Forgets the young ones that are over.
-    pub fn prune(&mut self, waits: impl Fn(&Waiting) -> bool) {
-        self.young.retain(waits);
-    }
-
-    /// Forgets what is over and shows what has waited for `after_ns`.
-    pub fn tick(&mut self, now_ns: u64, after_ns: u64, waits: impl Fn(&Waiting) -> bool) {
-        self.shown.retain(&waits);
-        while let Some(connect) = self.young.front() {
-            if now_ns.saturating_sub(connect.since_ns) < after_ns {
-                break;
-            }
-            if waits(connect) {
-                self.shown.push(*connect);
-            }
-            self.young.pop_front();
+        if (waiting.phase, waiting.since_ns) != (phase, since_ns) {
+            *waiting = Waiting {
+                phase,
+                since_ns,
+                told: false,
+            };
         }
     }
 
-    /// Those that wait, as of the last tick.
-    pub fn shown(&self) -> &[Waiting] {
-        &self.shown
+    /// The connection is over, or nobody follows it any more.
+    pub fn remove(&mut self, cookie: u64) {
+        self.by_cookie.remove(&cookie);
     }
 
-    /// Those that wait, as of the last tick.
-    pub fn shown_mut(&mut self) -> &mut [Waiting] {
-        &mut self.shown
+    /// Those that have waited for `after_ns`, with their cookies.
+    pub fn longer_than(&self, after_ns: u64, now_ns: u64) -> impl Iterator<Item = (u64, &Waiting)> {
+        self.by_cookie
+            .iter()
+            .filter(move |(_, waiting)| now_ns.saturating_sub(waiting.since_ns) >= after_ns)
+            .map(|(cookie, waiting)| (*cookie, waiting))
+    }
+
+    /// Those that have waited for `after_ns`, each once, the longest waiting first: cookie, phase and since when.
+    pub fn newly_stuck(&mut self, after_ns: u64, now_ns: u64) -> Vec<(u64, (Phase, u64))> {
+        let mut stuck = Vec::new();
+        for (cookie, waiting) in &mut self.by_cookie {
+            if !waiting.told && now_ns.saturating_sub(waiting.since_ns) >= after_ns {
+                waiting.told = true;
+                stuck.push((*cookie, (waiting.phase, waiting.since_ns)));
+            }
+        }
+        stuck.sort_unstable_by_key(|(cookie, (_, since_ns))| (*since_ns, *cookie));
+        stuck
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use agent_ebpf::{connection::ROLE_SERVER, timeline::Timeline};
+
     use super::*;
 
     #[test]
-    fn only_the_unanswered_are_shown() {
+    fn each_phase_begins_with_its_mark() {
+        let mut state = ConnectionState {
+            role: ROLE_CLIENT,
+            ..ConnectionState::default()
+        };
+        assert_eq!(phase(&state, false, 5), None, "no SYN has left");
+        state.syn_ns = 10;
+        assert_eq!(phase(&state, false, 5), Some((Phase::Tcp, 10)));
+        state.established_ns = 20;
+        assert_eq!(phase(&state, false, 5), None, "nothing was asked");
+        state.timeline.client_hello_ns = 30;
+        assert_eq!(phase(&state, false, 5), Some((Phase::Tls, 30)));
+        state.timeline.tls_done_ns = 40;
+        assert_eq!(phase(&state, false, 5), None);
+        state.timeline.request_ns = 50;
+        assert_eq!(phase(&state, false, 5), Some((Phase::Ttfb, 50)));
+        assert_eq!(phase(&state, true, 5), None);
+        state.timeline.turn_ns = 60;
+        assert_eq!(phase(&state, true, 5), Some((Phase::Turn, 60)));
+        state.closed_ns = 70;
+        assert_eq!(phase(&state, false, 5), None);
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_invented() {
+        let late = ConnectionState {
+            role: ROLE_CLIENT,
+            flags: FLAG_LATE,
+            tcp_state: tcp_state::SYN_SENT,
+            ..ConnectionState::default()
+        };
+        assert_eq!(phase(&late, false, 5), Some((Phase::Tcp, 5)));
+        let open = ConnectionState {
+            tcp_state: tcp_state::ESTABLISHED,
+            ..late
+        };
+        assert_eq!(phase(&open, false, 5), None);
+        let server = ConnectionState {
+            role: ROLE_SERVER,
+            syn_ns: 10,
+            timeline: Timeline::default(),
+            ..ConnectionState::default()
+        };
+        assert_eq!(phase(&server, false, 5), None, "a server's child waits for nobody");
+    }
+
+    #[test]
+    fn told_once_for_each_wait() {
         let mut list = WaitingList::default();
-        for (cookie, since_ns) in [(1, 10), (2, 20), (3, 1_000)] {
-            list.begin(cookie, 1, since_ns);
-        }
-        let cookies = |list: &WaitingList| list.shown().iter().map(|waiting| waiting.cookie).collect::<Vec<_>>();
-        list.tick(100, 100, |_| true);
-        assert_eq!(cookies(&list), [0; 0]);
-        list.tick(120, 100, |waiting| waiting.cookie != 1);
-        assert_eq!(cookies(&list), [2]);
-        assert_eq!(list.young(), 1);
-        list.tick(1_100, 100, |waiting| waiting.cookie == 3);
-        assert_eq!(cookies(&list), [3]);
-        list.tick(1_200, 100, |_| false);
-        assert_eq!(cookies(&list), [0; 0]);
+        list.set(1, Some((Phase::Tcp, 10)));
+        list.set(2, Some((Phase::Tcp, 5)));
+        assert_eq!(list.newly_stuck(100, 50), []);
+        assert_eq!(
+            list.newly_stuck(100, 110),
+            [(2, (Phase::Tcp, 5)), (1, (Phase::Tcp, 10))]
+        );
+        list.set(1, Some((Phase::Tcp, 10)));
+        assert_eq!(list.newly_stuck(100, 120), []);
+        list.set(1, Some((Phase::Tls, 50)));
+        assert_eq!(list.newly_stuck(100, 150), [(1, (Phase::Tls, 50))]);
+        list.set(2, None);
+        assert_eq!(
+            list.longer_than(0, 200).map(|(cookie, _)| cookie).collect::<Vec<_>>(),
+            [1]
+        );
+        list.remove(1);
+        assert_eq!(list.longer_than(0, 200).count(), 0);
     }
 }

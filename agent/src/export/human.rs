@@ -39,7 +39,7 @@ pub fn line(output: &Output) -> String {
             )
         }
         Output::Stuck(record) => {
-            let phase = record.waiting.map_or("?", phase_name);
+            let phase = record.waiting.map_or("?", Phase::name);
             let syns = match record.tcp.retransmits.syn {
                 0 => String::new(),
                 1 => ", SYN sent again once".to_owned(),
@@ -48,7 +48,7 @@ pub fn line(output: &Output) -> String {
             format!(
                 "{} STUCK in {phase} for {}{syns}",
                 line_start(record),
-                time(record.duration_us as f64)
+                time(record.waiting_us.unwrap_or_default() as f64)
             )
         }
     }
@@ -82,15 +82,6 @@ fn line_start(record: &ConnectionRecord) -> String {
         "{time_of_day:<12} {process:<24} {arrow} {:<36}",
         shortened(&peer, NAME_WIDTH)
     )
-}
-
-fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Dns => "dns",
-        Phase::Tcp => "tcp",
-        Phase::Tls => "tls",
-        Phase::Ttfb => "ttfb",
-    }
 }
 
 fn ending(record: &ConnectionRecord) -> String {
@@ -315,6 +306,7 @@ pub(crate) mod tests {
                 ..fields::TcpRecord::default()
             },
             waiting: None,
+            waiting_us: None,
             outcome: Some(Outcome::Ok),
         }
     }
@@ -354,7 +346,7 @@ pub(crate) mod tests {
             |record| {
                 record.waiting = Some(Phase::Tcp);
                 record.outcome = None;
-                record.duration_us = 5_250_000;
+                record.waiting_us = Some(5_250_000);
                 record.tcp.retransmits.syn = 2;
             },
             true,

@@ -33,7 +33,7 @@ impl Surroundings<'_> {
         state: &ConnectionState,
         owner: &Process,
         seen: Range<u64>,
-        waiting: Option<Phase>,
+        waiting: Option<(Phase, u64)>,
     ) -> ConnectionRecord {
         let marks = [state.intent_ns, state.syn_ns, state.established_ns];
         let start_ns = marks.into_iter().find(|mark| *mark != 0).unwrap_or(seen.start);
@@ -76,7 +76,8 @@ impl Surroundings<'_> {
             tls: None,
             http: None,
             tcp: tcp(state),
-            waiting,
+            waiting: waiting.map(|(phase, _)| phase),
+            waiting_us: waiting.map(|(_, since_ns)| seen.end.saturating_sub(since_ns) / 1_000),
             outcome: ended.then(|| outcome(state)),
         }
     }

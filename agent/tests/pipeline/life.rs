@@ -10,7 +10,7 @@ use agent_ebpf::{
         CLOSED_BY_LOCAL, CLOSED_BY_NOBODY, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE,
         CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LATE, RttSamples, TcpCounters, tcp_state,
     },
-    event::{CONNECTION_ESTABLISHED, CONNECTION_OPEN, CONNECTION_UPDATE},
+    event::{CONNECTION_OPEN, CONNECTION_UPDATE},
 };
 use hopline::{
     aggregate::{Child, Ended},
@@ -93,7 +93,7 @@ fn lost_events_lose_no_numbers() {
     };
     let whole = [
         connection(CONNECTION_OPEN, SECOND, client(1)),
-        connection(CONNECTION_ESTABLISHED, 2 * SECOND, established(1)),
+        connection(CONNECTION_UPDATE, 2 * SECOND, established(1)),
         connection(CONNECTION_UPDATE, 3 * SECOND, half),
         close(4 * SECOND, moved()),
     ];
@@ -140,7 +140,7 @@ fn active_connections_by_state() {
     check(connection(CONNECTION_OPEN, 1, client(1)), &[(TcpState::SynSent, 1)]);
     check(connection(CONNECTION_OPEN, 2, client(2)), &[(TcpState::SynSent, 2)]);
     check(
-        connection(CONNECTION_ESTABLISHED, 3, established(1)),
+        connection(CONNECTION_UPDATE, 3, established(1)),
         &[(TcpState::Established, 1), (TcpState::SynSent, 1)],
     );
     let closing = ConnectionState {
@@ -178,7 +178,7 @@ fn attempts_on_one_socket_are_connects_of_their_own() {
         connection(CONNECTION_OPEN, 5, attempt(3)),
         connection(CONNECTION_UPDATE, 6, attempt(1)),
         connection(
-            CONNECTION_ESTABLISHED,
+            CONNECTION_UPDATE,
             7,
             ConnectionState {
                 attempt: 3,
@@ -392,7 +392,7 @@ fn hanging_connects_wait_then_are_stuck_once() {
     let mut pipeline = run(&[
         connection(CONNECTION_OPEN, SECOND, client(1)),
         connection(CONNECTION_OPEN, SECOND, client(2)),
-        connection(CONNECTION_ESTABLISHED, SECOND, established(2)),
+        connection(CONNECTION_UPDATE, SECOND, established(2)),
     ]);
     let mut outputs = Vec::new();
     let mut check = |pipeline: &mut Pipeline, now_ns, waiting, stuck| {
@@ -447,7 +447,7 @@ fn a_full_table_still_makes_whole_records() {
     pipeline.set_collect(true);
     for cookie in [1, 2] {
         pipeline.apply(&connection(CONNECTION_OPEN, SECOND, client(cookie)));
-        pipeline.apply(&connection(CONNECTION_ESTABLISHED, SECOND, established(cookie)));
+        pipeline.apply(&connection(CONNECTION_UPDATE, SECOND, established(cookie)));
     }
     let counts = pipeline.snapshot().counts;
     assert_eq!((counts.connections, counts.untracked), (1, 2));

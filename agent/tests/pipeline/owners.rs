@@ -1,7 +1,7 @@
 //! Who owns a connection: processes by time, listeners, sockets older than hopline.
 use agent_ebpf::{
     connection::{CLOSED_BY_REMOTE, ConnectionState, FLAG_LATE},
-    event::{CONNECTION_ESTABLISHED, LISTENER_OPEN, SYNACK_RETRANSMIT},
+    event::{CONNECTION_UPDATE, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 use hopline::{
     aggregate::Retransmit,
@@ -20,14 +20,14 @@ fn children_belong_to_the_listener() {
         fork(1, 80, 1, "systemd"),
         exec(2, 80, 1, "/usr/sbin/nginx"),
         connection(LISTENER_OPEN, SECOND, listener(5)),
-        connection(CONNECTION_ESTABLISHED, 2 * SECOND, child(6, 5)),
+        connection(CONNECTION_UPDATE, 2 * SECOND, child(6, 5)),
         connection(SYNACK_RETRANSMIT, 2 * SECOND, listener(5)),
         connection(SYNACK_RETRANSMIT, 2 * SECOND, listener(5)),
         // The listener and its process go first; the pid is used again.
         close(3 * SECOND, listener(5)),
         exit(3 * SECOND, 80),
         fork(4 * SECOND, 80, 1, "other"),
-        connection(CONNECTION_ESTABLISHED, 5 * SECOND, child(7, 5)),
+        connection(CONNECTION_UPDATE, 5 * SECOND, child(7, 5)),
         close(
             6 * SECOND,
             ConnectionState {

@@ -11,7 +11,7 @@ use crate::topology::busy_loopback;
 use crate::traffic::connect::attempts;
 use crate::verdict::Verdict;
 
-const FEATURES: [&str; 10] = [
+const FEATURES: [&str; 11] = [
     "connect",
     "syn",
     "state",
@@ -20,12 +20,13 @@ const FEATURES: [&str; 10] = [
     "synack_retransmits",
     "rtt",
     "existing",
+    "open",
     "process",
     "cgroup_names",
 ];
 
 /// A program and the feature that nothing else serves, if there is one.
-const PROGRAMS: [(&str, Option<&str>); 15] = [
+const PROGRAMS: [(&str, Option<&str>); 16] = [
     ("connect4", None),
     ("connect6", None),
     ("tcp_connect_fentry", None),
@@ -37,6 +38,7 @@ const PROGRAMS: [(&str, Option<&str>); 15] = [
     ("tcp_retransmit_skb", Some("retransmits")),
     ("tcp_retransmit_synack", Some("synack_retransmits")),
     ("iter_tcp", Some("existing")),
+    ("iter_open", Some("open")),
     ("sched_process_fork", None),
     ("sched_process_exec", None),
     ("sched_process_exit", None),

@@ -108,7 +108,12 @@ fn two_cgroups(lab: &Lab, verdict: &mut Verdict, netns: &NetNs) -> Result<()> {
     let seconds = (lab.seconds / 4).max(3);
     let loud = lab.traffic.child("loud")?;
     let quiet = lab.traffic.child("quiet")?;
-    let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
+    // So small that the loud one alone is more than it holds between two looks of the reader.
+    let options = AgentOptions {
+        ring_bytes: Some(1 << 18),
+        ..AgentOptions::default()
+    };
+    let agent = Agent::start(lab, lab.traffic.path(), &options)?;
     let trace = Trace::start(lab, "quiet", quiet.path())?;
     let noise: Vec<Process> = (0..PROCESSES)
         .map(|_| start(lab, netns, &loud, &LOUD, 0, seconds))
@@ -135,10 +140,7 @@ fn two_cgroups(lab: &Lab, verdict: &mut Verdict, netns: &NetNs) -> Result<()> {
         made.saturating_sub(counted(&metrics, "8080")) as f64,
         "",
     );
-    verdict.note(
-        "events lost, counted",
-        metrics.sum("hopline_events_lost_total", &[]) as f64,
-        "",
-    );
+    let lost = metrics.sum("hopline_events_lost_total", &[]);
+    verdict.at_least("events of the loud one lost, counted", lost as f64, 1.0, "");
     Ok(())
 }

@@ -9,6 +9,7 @@ const AGENT: &str = "agent/src/";
 /// A module, and the modules of the agent that it may use. `ANY` for those that put the others together.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("decode", &[]),
+    ("protocol", &[]),
     ("selfmetrics", &[]),
     ("privileges", &[]),
     ("connection", &["decode"]),
@@ -37,10 +38,11 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["export"]),
     ("clap", &["cli", "main"]),
     ("prometheus_client", &["export"]),
+    ("x509_parser", &["protocol"]),
 ];
 
 /// Modules whose results depend on their arguments alone.
-const PURE: &[&str] = &["decode", "connection", "aggregate", "pipeline"];
+const PURE: &[&str] = &["decode", "protocol", "connection", "aggregate", "pipeline"];
 /// What such a module must not name: the clock, files, the environment, the network, tasks.
 const IMPURE: &[&str] = &[
     "Instant::now",

@@ -1,0 +1,378 @@
+//! The machine that finds the marks of a connection's timeline in its payload.
+//!
+//! It sees new bytes only, in order per direction. Cleartext: request, first byte, turns. TLS: hellos, both Finished,
+//! then the log of answers and turns. What cannot be told here (tickets from answers) userspace decides from the log.
+
+use agent_ebpf::{
+    connection::ConnectionState,
+    event::{CONNECTION_UPDATE, ConnectionEvent},
+    hello::{BACKWARD, FORWARD, HELLO_LIMIT, HTTP_LIMIT},
+    timeline::{
+        PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS, RECENT_TURNS, TIMELINE_EARLY_DATA, TIMELINE_TLS13,
+        TIMELINE_UPGRADED, Timeline,
+    },
+};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+
+use crate::{
+    chunks::{self, Place},
+    kernel::from_one_to,
+    output, records,
+    segment::Segment,
+    socket,
+};
+
+/// [`Timeline::stage`]: no forward payload yet.
+pub const STAGE_FIRST: u8 = 0;
+/// [`Timeline::stage`]: from the `ClientHello` to both Finished.
+pub const STAGE_HANDSHAKE: u8 = 1;
+/// [`Timeline::stage`]: application payload.
+pub const STAGE_OPEN: u8 = 2;
+
+/// Bytes of an answer's status line that are sent.
+const STATUS_BYTES: u32 = 64;
+
+/// New bytes of one packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Payload {
+    /// When they pass.
+    pub now: u64,
+    /// Offset in the packet.
+    pub at: u32,
+    /// Number of bytes.
+    pub length: u32,
+    /// Sequence number of the first one.
+    pub seq: u32,
+    /// What the packet acknowledges.
+    pub ack: u32,
+    /// `FORWARD` or `BACKWARD`.
+    pub direction: u8,
+    /// 1: the observed side sends them.
+    pub egress: u8,
+}
+
+impl Payload {
+    #[inline(always)]
+    pub fn index(&self) -> usize {
+        usize::from(self.direction & 1)
+    }
+
+    /// This payload came after its sender had got the byte before `seq`.
+    #[inline(always)]
+    pub fn acknowledges(&self, seq: u32) -> bool {
+        // What this side sends it sends after what it has got.
+        self.egress != 0 || self.ack.wrapping_sub(seq) as i32 >= 0
+    }
+}
+
+/// Nothing can come of more payload in this direction: the way out for bulk data, before any header is read.
+#[inline(always)]
+pub fn is_settled(timeline: &Timeline, forward: bool) -> bool {
+    if timeline.stage != STAGE_OPEN {
+        return false;
+    }
+    if forward {
+        timeline.backward_last == 0 && timeline.request_ns != 0
+    } else {
+        timeline.backward_last != 0 && timeline.turn_ns == 0 && !records::logs_answers(timeline)
+    }
+}
+
+/// Bytes up to `seq` were taken without being looked at.
+#[inline(always)]
+pub fn skip_to(timeline: &mut Timeline, direction: usize, seq: u32) {
+    let direction = direction & 1;
+    timeline.next_seq[direction] = seq;
+    timeline.partial_length[direction] = 0;
+    if timeline.record_seq[direction] != 0 && (seq.wrapping_sub(timeline.record_seq[direction]) as i32) > 0 {
+        // Whoever speaks next begins a record: the other side has had all of the last one.
+        timeline.record_seq[direction] = seq;
+    }
+}
+
+/// New payload passes.
+#[inline(always)]
+pub fn pass(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &mut Payload) {
+    let now = payload.now;
+    let timeline = &mut event.state.timeline;
+    let begins = payload.direction == FORWARD
+        && (timeline.stage == STAGE_FIRST
+            || timeline.stage == STAGE_OPEN && timeline.protocol != PROTOCOL_TLS && timeline.backward_last != 0);
+    if begins {
+        let first = first_bytes(skb, payload);
+        if begins_hello(&first, payload.length) {
+            begin_tls(timeline, payload, now);
+        } else if timeline.stage == STAGE_FIRST {
+            begin_cleartext(timeline, payload, &first, now);
+        }
+    }
+    if timeline.protocol == PROTOCOL_NONE && timeline.stage == STAGE_OPEN {
+        begin_late(timeline, &first_bytes(skb, payload));
+    }
+    if timeline.protocol == PROTOCOL_TLS {
+        let in_clear = timeline.stage == STAGE_HANDSHAKE;
+        let clear_to = records::walk(skb, timeline, payload);
+        if in_clear {
+            send_plain(skb, event, payload, clear_to);
+        }
+    } else if timeline.stage == STAGE_OPEN {
+        let answers = timeline.first_byte_ns == 0;
+        application(timeline, payload, payload.seq, now);
+        send_head(skb, event, payload, answers);
+    }
+    if event.state.timeline.turns_full != 0 {
+        tell_turns(event, now);
+    }
+}
+
+/// All turns that are kept are new: they leave before the next one overwrites the first.
+#[inline(always)]
+fn tell_turns(event: &mut ConnectionEvent, now: u64) {
+    event.state.timeline.turns_full = 0;
+    let _counted_when_lost = output::send_open(CONNECTION_UPDATE, now, event, None);
+}
+
+/// One piece of application payload: cleartext, or a TLS record of it that begins at `seq`.
+#[inline(always)]
+pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, now: u64) {
+    if payload.direction == FORWARD {
+        if timeline.request_ns == 0 {
+            if timeline.flags & TIMELINE_EARLY_DATA == 0 {
+                timeline.request_ns = now;
+                timeline.request_seq = seq.wrapping_add(1);
+                timeline.backward_last = 0;
+                return;
+            }
+            if timeline.backward_last == 0 {
+                return;
+            }
+        }
+        if timeline.backward_last != 0 {
+            timeline.backward_last = 0;
+            if timeline.turn_ns != 0 {
+                timeline.turns_overlapping += 1;
+            } else {
+                timeline.turn_ns = now;
+                timeline.turn_seq = seq.wrapping_add(1);
+            }
+        }
+        return;
+    }
+    if timeline.turn_ns != 0 {
+        if payload.acknowledges(timeline.turn_seq) {
+            end_turn(timeline, now);
+        }
+    } else if timeline.request_ns != 0 {
+        if !payload.acknowledges(timeline.request_seq) {
+            return;
+        }
+        if timeline.protocol != PROTOCOL_TLS && timeline.first_byte_ns == 0 {
+            timeline.first_byte_ns = now;
+        }
+    } else if timeline.flags & TIMELINE_EARLY_DATA == 0 {
+        // The server speaks first: no answer to anything.
+        return;
+    }
+    timeline.backward_last = 1;
+}
+
+#[inline(always)]
+fn end_turn(timeline: &mut Timeline, now: u64) {
+    let turn_us = now.saturating_sub(timeline.turn_ns) / 1_000;
+    let slot = from_one_to::<{ RECENT_TURNS as u32 }>((timeline.turns & (RECENT_TURNS as u32 - 1)) + 1) as usize - 1;
+    timeline.recent_turns_us[slot] = saturated(turn_us);
+    timeline.turns += 1;
+    timeline.turn_ns = 0;
+    if slot == RECENT_TURNS - 1 {
+        timeline.turns_full = 1;
+    }
+}
+
+/// Microseconds as they are kept: 71 minutes at most.
+#[inline(always)]
+pub fn saturated(us: u64) -> u32 {
+    if us > u64::from(u32::MAX) { u32::MAX } else { us as u32 }
+}
+
+#[inline(always)]
+fn begin_cleartext(timeline: &mut Timeline, payload: &Payload, first: &[u8; 8], now: u64) {
+    timeline.stage = STAGE_OPEN;
+    timeline.protocol = if is_http_method(first) {
+        PROTOCOL_HTTP1
+    } else {
+        PROTOCOL_OTHER
+    };
+    timeline.hello_seq[usize::from(FORWARD)] = payload.seq;
+    timeline.request_ns = now;
+    timeline.request_seq = payload.seq.wrapping_add(1);
+}
+
+/// A connection is older than hopline: what it has sent so far is not known.
+#[inline(always)]
+pub fn begin_unseen(timeline: &mut Timeline) {
+    timeline.stage = STAGE_OPEN;
+    timeline.flags = TIMELINE_EARLY_DATA;
+}
+
+/// The first payload seen of a connection that is older than hopline: its turns are followed, no mark is made up.
+#[inline(always)]
+fn begin_late(timeline: &mut Timeline, first: &[u8; 8]) {
+    const APPLICATION_DATA: u8 = 23;
+    timeline.protocol = if first[0] == APPLICATION_DATA && first[1] == 3 {
+        timeline.flags |= TIMELINE_TLS13;
+        PROTOCOL_TLS
+    } else {
+        PROTOCOL_OTHER
+    };
+}
+
+/// A `ClientHello` begins. After cleartext (CONNECT, STARTTLS) the timeline begins again.
+#[inline(always)]
+fn begin_tls(timeline: &mut Timeline, payload: &Payload, now: u64) {
+    let (forward, backward) = (usize::from(FORWARD), usize::from(BACKWARD));
+    if timeline.stage == STAGE_OPEN {
+        timeline.flags |= TIMELINE_UPGRADED;
+        timeline.request_ns = 0;
+        timeline.first_byte_ns = 0;
+        timeline.turn_ns = 0;
+    }
+    if timeline.protocol != PROTOCOL_HTTP1 {
+        timeline.hello_seq[forward] = payload.seq;
+        timeline.hello_seq[backward] = 0;
+    }
+    timeline.stage = STAGE_HANDSHAKE;
+    timeline.protocol = PROTOCOL_TLS;
+    timeline.backward_last = 0;
+    timeline.client_hello_ns = now;
+    timeline.record_seq[forward] = payload.seq;
+    timeline.record_seq[backward] = timeline.next_seq[backward];
+    timeline.plain_seq[forward] = payload.seq;
+    timeline.plain_seq[backward] = timeline.next_seq[backward];
+}
+
+/// The first bytes of a payload; zeros where it is shorter.
+#[inline(always)]
+fn first_bytes(skb: *const __sk_buff, payload: &Payload) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    let length = from_one_to::<8>(if payload.length > 8 { 8 } else { payload.length });
+    // SAFETY: no more than fits.
+    let _zeros_then = unsafe { bpf_skb_load_bytes(skb.cast(), payload.at, bytes.as_mut_ptr().cast(), length) };
+    bytes
+}
+
+/// A handshake record (RFC 8446 section 5.1) with a `ClientHello`, or as much of it as has come.
+#[inline(always)]
+fn begins_hello(first: &[u8; 8], length: u32) -> bool {
+    const HANDSHAKE: u8 = 22;
+    const CLIENT_HELLO: u8 = 1;
+    first[0] == HANDSHAKE && (length < 2 || first[1] == 3) && (length < 6 || first[5] == CLIENT_HELLO)
+}
+
+/// The methods of RFC 9110 section 9 and PATCH (RFC 5789), by their first four bytes.
+#[inline(always)]
+fn is_http_method(first: &[u8; 8]) -> bool {
+    matches!(
+        [first[0], first[1], first[2], first[3]],
+        [b'G', b'E', b'T', b' ']
+            | [b'H', b'E', b'A', b'D']
+            | [b'P', b'O', b'S', b'T']
+            | [b'P', b'U', b'T', b' ']
+            | [b'D', b'E', b'L', b'E']
+            | [b'C', b'O', b'N', b'N']
+            | [b'O', b'P', b'T', b'I']
+            | [b'T', b'R', b'A', b'C']
+            | [b'P', b'A', b'T', b'C']
+    )
+}
+
+/// Sends the plaintext of a handshake that this payload brought, up to the sequence number `to`.
+#[inline(always)]
+pub fn send_plain(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &Payload, to: u32) {
+    let from = payload.seq;
+    let length = to.wrapping_sub(from);
+    if length as i32 <= 0 {
+        return;
+    }
+    let length = if length > payload.length {
+        payload.length
+    } else {
+        length
+    };
+    let index = payload.index();
+    if event.state.timeline.hello_seq[index] == 0 {
+        event.state.timeline.hello_seq[index] = from;
+    }
+    let offset = from.wrapping_sub(event.state.timeline.hello_seq[index]);
+    if offset < HELLO_LIMIT as u32 {
+        let mut place = place(&event.state, payload.direction, offset, PROTOCOL_TLS);
+        chunks::send_chunks(skb.cast_mut(), &raw mut place, payload.at, length);
+    }
+}
+
+/// A segment came before those that it follows. Hello bytes are put in order by userspace; nothing else is made of it,
+/// as nobody knows whether TCP will take it.
+#[inline(always)]
+pub fn ahead(skb: *const __sk_buff, state: &mut ConnectionState, segment: &Segment, direction: u8, next: u32) {
+    let timeline = &mut state.timeline;
+    let index = usize::from(direction & 1);
+    let awaited = match timeline.stage {
+        STAGE_FIRST => direction == FORWARD,
+        STAGE_HANDSHAKE => timeline.server_hello_ns == 0 || timeline.flags & TIMELINE_TLS13 == 0,
+        _ => false,
+    };
+    if !awaited {
+        return;
+    }
+    if timeline.hello_seq[index] == 0 {
+        timeline.hello_seq[index] = next;
+    }
+    let offset = segment.seq.wrapping_sub(timeline.hello_seq[index]);
+    if offset < HELLO_LIMIT as u32 {
+        let mut place = place(state, direction, offset, PROTOCOL_TLS);
+        chunks::send_chunks(skb.cast_mut(), &raw mut place, segment.at, segment.length);
+    }
+}
+
+/// Sends the head of a cleartext HTTP/1 request, and the status line of the first answer.
+#[inline(always)]
+fn send_head(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &Payload, awaited: bool) {
+    let timeline = &mut event.state.timeline;
+    if timeline.protocol != PROTOCOL_HTTP1 || timeline.turns != 0 || timeline.turn_ns != 0 {
+        return;
+    }
+    let (offset, limit) = if payload.direction == FORWARD {
+        (
+            payload.seq.wrapping_sub(timeline.hello_seq[usize::from(FORWARD)]),
+            HTTP_LIMIT as u32,
+        )
+    } else if awaited && timeline.first_byte_ns != 0 {
+        timeline.hello_seq[usize::from(BACKWARD)] = payload.seq;
+        (0, STATUS_BYTES)
+    } else {
+        return;
+    };
+    if offset >= limit {
+        return;
+    }
+    let left = limit - offset;
+    let length = if payload.length > left { left } else { payload.length };
+    let mut place = place(&event.state, payload.direction, offset, PROTOCOL_HTTP1);
+    chunks::send_chunks(skb.cast_mut(), &raw mut place, payload.at, length);
+}
+
+#[inline(always)]
+fn place(state: &ConnectionState, direction: u8, offset: u32, protocol: u8) -> Place {
+    Place {
+        stream: if state.timeline.hello_stream == 0 {
+            state.cookie
+        } else {
+            state.timeline.hello_stream
+        },
+        cgroup_id: state.cgroup_id,
+        offset,
+        direction,
+        protocol,
+        reserved: [0; 2],
+    }
+}

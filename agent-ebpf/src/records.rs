@@ -1,0 +1,423 @@
+//! TLS records (RFC 8446 section 5, RFC 5246 section 6) in the payload of one connection: what each means for the phases.
+
+use agent_ebpf::{
+    hello::{BACKWARD, FORWARD},
+    timeline::{
+        ANSWER_ACKS_REQUEST, ANSWER_STARTS_SEGMENT, ANSWERS, AnswerRecord, PROTOCOL_TLS, TIMELINE_BACKWARD_CCS,
+        TIMELINE_EARLY_DATA, TIMELINE_FORWARD_CCS, TIMELINE_GAP, TIMELINE_RESUMED12, TIMELINE_RETRIED, TIMELINE_TLS13,
+        Timeline,
+    },
+};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+
+use crate::phases::{self, Payload, STAGE_HANDSHAKE, STAGE_OPEN};
+
+/// Most records of one packet that are looked at: hello flights have fewer, the log of answers no more.
+const MOST_RECORDS: usize = 10;
+const HEADER: u32 = 5;
+/// Longest record: 2^14 bytes and what encryption may add in TLS 1.2.
+const LONGEST: u16 = 16_384 + 2_048;
+
+const CHANGE_CIPHER_SPEC: u8 = 20;
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+const SERVER_HELLO: u8 = 2;
+
+/// A Finished of TLS 1.3 as a record: header of the message, hash, content type, tag.
+const FINISHED_SHA256: u16 = 4 + 32 + 1 + 16;
+const FINISHED_SHA384: u16 = 4 + 48 + 1 + 16;
+/// `EndOfEarlyData` and an alert of TLS 1.3 as records.
+const END_OF_EARLY_DATA: u16 = 4 + 1 + 16;
+const ENCRYPTED_ALERT: u16 = 2 + 1 + 16;
+/// `TLS_AES_256_GCM_SHA384`, the one suite of TLS 1.3 with the longer hash, and what all of them begin with.
+const AES_256_GCM_SHA384: u16 = 0x1302;
+const SUITES_OF_TLS13: u16 = 0x13;
+
+/// Bits of [`Timeline::finished`].
+const FINISHED_FORWARD: u8 = 1;
+const FINISHED_BACKWARD: u8 = 2;
+const EARLY_DATA_ENDED: u8 = 4;
+
+/// Bit of [`Timeline::alert_level`]: it came backward.
+const ALERT_BACKWARD: u8 = 128;
+
+/// The answer to the first request may still be coming.
+#[inline(always)]
+pub fn logs_answers(timeline: &Timeline) -> bool {
+    timeline.protocol == PROTOCOL_TLS
+        && usize::from(timeline.answer_count) < ANSWERS
+        && timeline.turns == 0
+        && timeline.turn_ns == 0
+}
+
+/// A record's header, and where it is.
+struct Record {
+    content_type: u8,
+    length: u16,
+    /// Sequence number of its header.
+    seq: u32,
+    /// Offset of its body in the packet; of no meaning when the header was cut.
+    body: u32,
+    /// Bytes of the body that are in this packet.
+    here: u32,
+    starts_segment: bool,
+}
+
+/// Looks at every record that begins in this payload. Gives the sequence number up to which the payload is plaintext of
+/// the handshake.
+#[inline(always)]
+pub fn walk(skb: *const __sk_buff, timeline: &mut Timeline, payload: &mut Payload) -> u32 {
+    let index = payload.index();
+    if timeline.record_seq[index] == 0 {
+        timeline.record_seq[index] = payload.seq;
+        timeline.plain_seq[index] = payload.seq;
+    }
+    for _ in 0..MOST_RECORDS {
+        if one_record(skb.cast_mut(), timeline, payload) == 0 {
+            break;
+        }
+    }
+    timeline.plain_seq[index]
+}
+
+/// Looks at the next record; 0 when none begins in this payload.
+///
+/// Exported, so that the verifier looks at it once and not once for each way to get here.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn one_record(skb: *mut __sk_buff, timeline: *mut Timeline, payload: *mut Payload) -> u32 {
+    // SAFETY: the verifier checks for each caller that these are what they are said to be, or null.
+    let (Some(timeline), Some(payload)) = (unsafe { timeline.as_mut() }, unsafe { payload.as_ref() }) else {
+        return 0;
+    };
+    let index = payload.index();
+    let before = timeline.record_seq[index].wrapping_sub(payload.seq);
+    let part = u32::from(timeline.partial_length[index]);
+    if part == 0 && before as i32 >= 0 && before >= payload.length {
+        return 0;
+    }
+    let Some(record) = next_record(skb, timeline, payload, before, part) else {
+        return 0;
+    };
+    timeline.record_seq[index] = record.seq.wrapping_add(HEADER).wrapping_add(u32::from(record.length));
+    on_record(skb, timeline, payload, &record, payload.now);
+    1
+}
+
+/// Reads the header at `before` bytes into the payload, of which `part` bytes came with the packet before.
+#[inline(always)]
+fn next_record(
+    skb: *const __sk_buff,
+    timeline: &mut Timeline,
+    payload: &Payload,
+    before: u32,
+    part: u32,
+) -> Option<Record> {
+    let index = payload.index();
+    let mut header = [0_u8; HEADER as usize];
+    let (seq, at, in_payload) = if part != 0 {
+        (timeline.record_seq[index], payload.at, 0)
+    } else if (before as i32) < 0 {
+        // Records were missed. Whoever begins to speak begins a record; if not, the header will not look like one.
+        (payload.seq, payload.at, 0)
+    } else {
+        (timeline.record_seq[index], payload.at + before, before)
+    };
+    let here = payload.length - in_payload;
+    let missing = HEADER - part;
+    if part != 0 || here < missing {
+        if !gather(skb, timeline, index, at, here) {
+            return None;
+        }
+        header = timeline.partial[index];
+        timeline.partial_length[index] = 0;
+    } else {
+        // SAFETY: as long as said.
+        let result = unsafe { bpf_skb_load_bytes(skb.cast(), at, header.as_mut_ptr().cast(), HEADER) };
+        if result != 0 {
+            return None;
+        }
+    }
+    let record = Record {
+        content_type: header[0],
+        length: u16::from_be_bytes([header[3], header[4]]),
+        seq,
+        body: at + missing,
+        here: here - missing,
+        starts_segment: in_payload == 0,
+    };
+    let plausible = matches!(record.content_type, CHANGE_CIPHER_SPEC..=APPLICATION_DATA)
+        && header[1] == 3
+        && record.length <= LONGEST
+        && record.length != 0;
+    if !plausible {
+        // Out of step, or no TLS at all: wait for the next turn of the conversation.
+        timeline.flags |= TIMELINE_GAP;
+        timeline.record_seq[index] = payload.seq.wrapping_sub(1);
+        return None;
+    }
+    Some(record)
+}
+
+/// Adds to a header that the end of a segment cut; `true` when it is whole.
+#[inline(always)]
+fn gather(skb: *const __sk_buff, timeline: &mut Timeline, index: usize, at: u32, here: u32) -> bool {
+    let index = index & 1;
+    let (mut at, mut here) = (at, here);
+    for _ in 0..HEADER {
+        let filled = usize::from(timeline.partial_length[index]);
+        if filled >= HEADER as usize {
+            return true;
+        }
+        if here == 0 {
+            return false;
+        }
+        let mut byte = 0_u8;
+        // SAFETY: as long as said.
+        if unsafe { bpf_skb_load_bytes(skb.cast(), at, (&raw mut byte).cast(), 1) } != 0 {
+            return false;
+        }
+        timeline.partial[index][filled] = byte;
+        timeline.partial_length[index] = filled as u8 + 1;
+        at += 1;
+        here -= 1;
+    }
+    usize::from(timeline.partial_length[index]) >= HEADER as usize
+}
+
+#[inline(always)]
+fn on_record(skb: *const __sk_buff, timeline: &mut Timeline, payload: &Payload, record: &Record, now: u64) {
+    if timeline.stage == STAGE_HANDSHAKE {
+        in_handshake(skb, timeline, payload, record, now);
+    } else {
+        in_application(timeline, payload, record, now);
+    }
+}
+
+#[inline(always)]
+fn in_handshake(skb: *const __sk_buff, timeline: &mut Timeline, payload: &Payload, record: &Record, now: u64) {
+    let forward = payload.direction == FORWARD;
+    let tls13 = timeline.flags & TIMELINE_TLS13 != 0;
+    let ccs = if forward {
+        TIMELINE_FORWARD_CCS
+    } else {
+        TIMELINE_BACKWARD_CCS
+    };
+    match record.content_type {
+        HANDSHAKE if !tls13 && timeline.flags & ccs != 0 => {
+            timeline.finished |= if forward { FINISHED_FORWARD } else { FINISHED_BACKWARD };
+            if timeline.finished & (FINISHED_FORWARD | FINISHED_BACKWARD) == FINISHED_FORWARD | FINISHED_BACKWARD {
+                done(timeline, now);
+            }
+        }
+        HANDSHAKE => {
+            let end = record.seq.wrapping_add(HEADER).wrapping_add(u32::from(record.length));
+            timeline.plain_seq[payload.index()] = end;
+            if !forward {
+                server_hello(skb, timeline, record, now);
+            }
+        }
+        CHANGE_CIPHER_SPEC => {
+            if !forward && timeline.flags & TIMELINE_FORWARD_CCS == 0 && !tls13 {
+                timeline.flags |= TIMELINE_RESUMED12;
+            }
+            timeline.flags |= ccs;
+        }
+        ALERT if record.length == 2 => {
+            let end = record.seq.wrapping_add(HEADER).wrapping_add(2);
+            timeline.plain_seq[payload.index()] = end;
+            alert(skb, timeline, record, forward);
+        }
+        APPLICATION_DATA if forward => encrypted_forward(timeline, payload, record, now),
+        // Before any ServerHello could be read, only TLS 1.3 hides its handshake like this.
+        APPLICATION_DATA if timeline.cipher == 0 => timeline.flags |= TIMELINE_TLS13,
+        _ => {}
+    }
+}
+
+/// The client sends encrypted records before the handshake is known to be done.
+#[inline(always)]
+fn encrypted_forward(timeline: &mut Timeline, payload: &Payload, record: &Record, now: u64) {
+    if timeline.server_hello_ns == 0 {
+        timeline.flags |= TIMELINE_EARLY_DATA;
+        return;
+    }
+    if timeline.flags & TIMELINE_TLS13 == 0 {
+        if timeline.finished & FINISHED_FORWARD != 0 {
+            // False start (RFC 7918): the request does not wait for the server's Finished.
+            phases::application(timeline, payload, record.seq, now);
+        }
+        return;
+    }
+    let early = timeline.flags & TIMELINE_EARLY_DATA != 0;
+    if early && record.length == END_OF_EARLY_DATA {
+        timeline.finished |= EARLY_DATA_ENDED;
+        return;
+    }
+    let is_finished = match timeline.cipher {
+        0 => record.length == FINISHED_SHA256 || record.length == FINISHED_SHA384,
+        AES_256_GCM_SHA384 => record.length == FINISHED_SHA384,
+        _ => record.length == FINISHED_SHA256,
+    };
+    if is_finished && (!early || timeline.finished & EARLY_DATA_ENDED != 0) {
+        done(timeline, now);
+    }
+}
+
+#[inline(always)]
+fn done(timeline: &mut Timeline, now: u64) {
+    timeline.tls_done_ns = now;
+    timeline.stage = STAGE_OPEN;
+}
+
+/// Cipher suite and `HelloRetryRequest`; all else userspace reads.
+#[inline(always)]
+fn server_hello(skb: *const __sk_buff, timeline: &mut Timeline, record: &Record, now: u64) {
+    /// Type, length, version, random and the length of the session id that follows.
+    const FIXED: u32 = 1 + 3 + 2 + 32 + 1;
+    const RANDOM: usize = 6;
+    /// `HelloRetryRequest` is a `ServerHello` with this random (RFC 8446 section 4.1.3).
+    const RETRY: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
+    if timeline.server_hello_ns != 0 {
+        return;
+    }
+    let mut fixed = [0_u8; FIXED as usize];
+    let mut first = 0_u8;
+    if record.here == 0 {
+        // Cut right after the header: taken for what it should be.
+        timeline.server_hello_ns = now;
+        return;
+    }
+    // SAFETY: as long as said.
+    let result = unsafe { bpf_skb_load_bytes(skb.cast(), record.body, (&raw mut first).cast(), 1) };
+    if result != 0 || first != SERVER_HELLO {
+        return;
+    }
+    timeline.server_hello_ns = now;
+    if record.here < FIXED + 2 {
+        return;
+    }
+    // SAFETY: as long as said.
+    let result = unsafe { bpf_skb_load_bytes(skb.cast(), record.body, fixed.as_mut_ptr().cast(), FIXED) };
+    let session_id = u32::from(fixed[FIXED as usize - 1]);
+    if result != 0 || session_id > 32 {
+        return;
+    }
+    let mut cipher = [0_u8; 2];
+    // SAFETY: as long as said.
+    let result = unsafe {
+        bpf_skb_load_bytes(
+            skb.cast(),
+            record.body + FIXED + session_id,
+            cipher.as_mut_ptr().cast(),
+            2,
+        )
+    };
+    if result != 0 {
+        return;
+    }
+    timeline.cipher = u16::from_be_bytes(cipher);
+    if timeline.cipher >> 8 == SUITES_OF_TLS13 {
+        timeline.flags |= TIMELINE_TLS13;
+    }
+    if fixed[RANDOM] == RETRY[0]
+        && fixed[RANDOM + 1] == RETRY[1]
+        && fixed[RANDOM + 2] == RETRY[2]
+        && fixed[RANDOM + 3] == RETRY[3]
+        && fixed[RANDOM + 4] == RETRY[4]
+        && fixed[RANDOM + 5] == RETRY[5]
+        && fixed[RANDOM + 6] == RETRY[6]
+        && fixed[RANDOM + 7] == RETRY[7]
+    {
+        timeline.flags |= TIMELINE_RETRIED;
+        timeline.server_hello_ns = 0;
+    }
+}
+
+#[inline(always)]
+fn alert(skb: *const __sk_buff, timeline: &mut Timeline, record: &Record, forward: bool) {
+    const FATAL: u8 = 2;
+    let mut body = [0_u8; 2];
+    if timeline.alert_level & !ALERT_BACKWARD == FATAL || record.here < 2 {
+        return;
+    }
+    // SAFETY: as long as said.
+    if unsafe { bpf_skb_load_bytes(skb.cast(), record.body, body.as_mut_ptr().cast(), 2) } != 0 {
+        return;
+    }
+    timeline.alert_description = body[1];
+    timeline.alert_level = body[0] & !ALERT_BACKWARD | if forward { 0 } else { ALERT_BACKWARD };
+}
+
+#[inline(always)]
+fn in_application(timeline: &mut Timeline, payload: &Payload, record: &Record, now: u64) {
+    let tls13 = timeline.flags & TIMELINE_TLS13 != 0;
+    let is_alert = record.content_type == ALERT || tls13 && record.length == ENCRYPTED_ALERT;
+    if payload.direction == BACKWARD && logs_answers(timeline) {
+        log_answer(timeline, payload, record, now);
+    }
+    if record.content_type != APPLICATION_DATA || is_alert || is_control(timeline, record.length) {
+        return;
+    }
+    if payload.direction == FORWARD && timeline.backward_last != 0 && only_tickets(timeline) {
+        // Two tickets are no answer: the request goes on.
+        timeline.backward_last = 0;
+        return;
+    }
+    phases::application(timeline, payload, record.seq, now);
+}
+
+#[inline(always)]
+fn log_answer(timeline: &mut Timeline, payload: &Payload, record: &Record, now: u64) {
+    let from = if timeline.request_ns != 0 && timeline.request_ns < timeline.tls_done_ns {
+        timeline.request_ns
+    } else {
+        timeline.tls_done_ns
+    };
+    let after_us = now.saturating_sub(from) / 1_000;
+    let slot = usize::from(timeline.answer_count);
+    if slot >= ANSWERS {
+        return;
+    }
+    let acks = timeline.request_ns != 0 && payload.acknowledges(timeline.request_seq);
+    timeline.answers[slot] = AnswerRecord {
+        after_us: phases::saturated(after_us),
+        length: record.length,
+        content_type: record.content_type,
+        flags: if acks { ANSWER_ACKS_REQUEST } else { 0 }
+            | if record.starts_segment {
+                ANSWER_STARTS_SEGMENT
+            } else {
+                0
+            },
+    };
+    timeline.answer_count += 1;
+}
+
+/// `true` for HTTP/2's control frames, alone or in pairs, by the length of their plaintext.
+#[inline(always)]
+fn is_control(timeline: &Timeline, length: u16) -> bool {
+    // First payload is never control: it begins the connection's conversation.
+    if timeline.request_ns == 0 {
+        return false;
+    }
+    let overhead = if timeline.flags & TIMELINE_TLS13 != 0 {
+        17
+    } else if matches!(timeline.cipher, 0xcca8..=0xccae) {
+        16
+    } else {
+        24
+    };
+    matches!(length.wrapping_sub(overhead), 9 | 13 | 17 | 22 | 26)
+}
+
+/// So far the server has sent nothing but what looks like a pair of session tickets.
+#[inline(always)]
+fn only_tickets(timeline: &Timeline) -> bool {
+    timeline.flags & TIMELINE_TLS13 != 0
+        && timeline.turns == 0
+        && timeline.turn_ns == 0
+        && timeline.answer_count == 2
+        && timeline.answers[0].length == timeline.answers[1].length
+}

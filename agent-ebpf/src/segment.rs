@@ -1,0 +1,108 @@
+//! Headers of one IP packet: where the TCP payload is and what it acknowledges.
+
+use aya_ebpf::bindings::__sk_buff;
+
+const IPV4_MINIMUM: usize = 20;
+const IPV6_HEADER: usize = 40;
+const TCP_MINIMUM: usize = 20;
+const IPPROTO_TCP: u8 = 6;
+/// Extension headers that are stepped over (RFC 8200 section 4): hop-by-hop (BIG TCP has one), routing, destination options.
+const EXTENSIONS: [u8; 3] = [0, 43, 60];
+const MOST_EXTENSIONS: usize = 3;
+
+/// Payload of one TCP segment, or of a super-packet of several.
+#[derive(Clone, Copy)]
+pub struct Segment {
+    /// Offset of the payload in the packet.
+    pub at: u32,
+    /// Bytes of payload, not 0.
+    pub length: u32,
+    /// Sequence number of its first byte.
+    pub seq: u32,
+    /// Acknowledgement number.
+    pub ack: u32,
+    /// A SYN that carries payload (TCP Fast Open).
+    pub syn: bool,
+    /// The packet is IPv4.
+    pub ipv4: bool,
+    /// Offset of the TCP header.
+    pub tcp: u32,
+}
+
+impl Segment {
+    /// `None` for anything without TCP payload, and for headers that are not what they should be.
+    #[inline(always)]
+    pub fn with_payload(skb: *const __sk_buff) -> Option<Self> {
+        // SAFETY: the context is valid for the program's run.
+        let (data, end, length) = unsafe { ((*skb).data as usize, (*skb).data_end as usize, (*skb).len) };
+        if data + IPV4_MINIMUM + TCP_MINIMUM > end {
+            return None;
+        }
+        let first: u8 = byte(data);
+        let ipv4 = first >> 4 == 4;
+        let at = if ipv4 {
+            if byte(data + 9) != IPPROTO_TCP {
+                return None;
+            }
+            usize::from(first & 0xf) * 4
+        } else {
+            after_extensions(data, end)?
+        };
+        let tcp = data + at;
+        if tcp + TCP_MINIMUM > end {
+            return None;
+        }
+        let header = u32::from(byte(tcp + 12) >> 4) * 4;
+        let at_tcp = at as u32;
+        let at = at_tcp + header;
+        // The packet's own length: headers say 0 for super-packets that are too long for them.
+        if at >= length || header < TCP_MINIMUM as u32 {
+            return None;
+        }
+        let syn = byte(tcp + 13) & 2 != 0;
+        let seq = word(tcp + 4).wrapping_add(u32::from(syn));
+        Some(Self {
+            at,
+            length: length - at,
+            seq,
+            ack: word(tcp + 8),
+            syn,
+            ipv4,
+            tcp: at_tcp,
+        })
+    }
+}
+
+#[inline(always)]
+fn after_extensions(data: usize, end: usize) -> Option<usize> {
+    let mut next = byte(data + 6);
+    let mut at = IPV6_HEADER;
+    for _ in 0..MOST_EXTENSIONS {
+        if next == IPPROTO_TCP {
+            break;
+        }
+        if !EXTENSIONS.contains(&next) || data + at + 2 > end {
+            return None;
+        }
+        next = byte(data + at);
+        at += (usize::from(byte(data + at + 1)) + 1) * 8;
+        if at > 0x1ff {
+            return None;
+        }
+    }
+    (next == IPPROTO_TCP).then_some(at)
+}
+
+/// A byte of the packet that the caller has found to be there.
+#[inline(always)]
+fn byte(at: usize) -> u8 {
+    // SAFETY: checked against the packet's end by the caller, and by the verifier.
+    unsafe { (at as *const u8).read() }
+}
+
+/// A big-endian word of the packet; headers are aligned to 4 bytes.
+#[inline(always)]
+fn word(at: usize) -> u32 {
+    // SAFETY: as above.
+    u32::from_be(unsafe { (at as *const u32).read() })
+}

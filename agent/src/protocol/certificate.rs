@@ -1,0 +1,338 @@
+//! What a server's visible certificates say about why a client may refuse them. No signature is verified.
+//!
+//! How the end of a chain is told, walking from the server's own certificate along the issuers' names (and key
+//! identifiers, where both sides have one) through what was sent:
+//!
+//! - *Self-signed*: the server's own certificate is its own issuer.
+//! - *Complete*: the last certificate found is its own issuer and was sent (a root), or its issuer is one of the roots
+//!   that the caller knows. A server may leave the root out (RFC 5246 section 7.4.2).
+//! - *Missing intermediate*: the issuer is neither sent nor a known root, and either other certificates of authorities
+//!   came that are not part of the chain, or the server's own certificate came alone and names a place to fetch its
+//!   issuer from (`caIssuers`), or the client refused it for that reason. Public authorities issue from intermediates
+//!   only and always name that place.
+//! - *Unknown authority*: the chain ends at a root that is not among those known, or at an intermediate whose issuer is
+//!   not; only judged when the caller knows any roots or the client refused the authority.
+//!
+//! A certificate issued by a private root directly, sent alone, looks like one whose intermediate is missing; without
+//! `caIssuers` and without the client's refusal it gets the benefit of the doubt.
+
+use std::collections::HashSet;
+
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::prelude::FromDer as _;
+
+/// Names of one certificate that are kept; certificates of content networks have hundreds.
+const NAMES: usize = 256;
+/// Bytes of all names that are kept.
+const NAME_BYTES: usize = 8 * 1024;
+
+/// What a client would say of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChainState {
+    /// Nothing wrong is visible.
+    Ok,
+    /// A certificate's time is over.
+    Expired,
+    /// A certificate's time has not come.
+    NotYetValid,
+    /// The server's certificate does not have the name that was asked for.
+    NameMismatch,
+    /// The server's certificate is its own issuer.
+    SelfSigned,
+    /// The server did not send the certificate of its issuer.
+    MissingIntermediate,
+    /// The chain ends at an authority that is not known.
+    UnknownAuthority,
+}
+
+impl ChainState {
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Expired => "expired",
+            Self::NotYetValid => "not_yet_valid",
+            Self::NameMismatch => "name_mismatch",
+            Self::SelfSigned => "self_signed",
+            Self::MissingIntermediate => "missing_intermediate",
+            Self::UnknownAuthority => "unknown_authority",
+        }
+    }
+}
+
+/// Subjects of certificates that clients trust, as DER.
+#[derive(Clone, Debug, Default)]
+pub struct Roots(HashSet<Box<[u8]>>);
+
+impl Roots {
+    /// Adds a root; false when it cannot be read.
+    pub fn insert(&mut self, der: &[u8]) -> bool {
+        X509Certificate::from_der(der)
+            .map(|(_, certificate)| self.0.insert(certificate.subject().as_raw().into()))
+            .is_ok()
+    }
+
+    fn contains(&self, name: &[u8]) -> bool {
+        self.0.contains(name)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// What the verdict depends on besides the chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances<'a> {
+    /// The name in the `ClientHello`.
+    pub server_name: Option<&'a str>,
+    /// Seconds since 1970.
+    pub now_unix_s: i64,
+    /// Known roots; none: no verdict on authorities without the client's.
+    pub roots: &'a Roots,
+    /// The client's alert was `unknown_ca`.
+    pub is_authority_refused: bool,
+}
+
+/// How the chain ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// The server's own certificate is its own issuer.
+    SelfSigned,
+    /// A root was sent.
+    Root,
+    /// The issuer was not sent.
+    IssuerNotSent,
+}
+
+/// What is kept of a chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Certificates that were sent.
+    pub sent: u8,
+    /// Start of the time in which all of the chain is valid, seconds since 1970.
+    pub not_before_unix_s: i64,
+    /// End of the time in which all of the chain is valid, seconds since 1970.
+    pub not_after_unix_s: i64,
+    /// The server's names: subject alternative names, else the common name; lower case.
+    names: Box<[Box<str>]>,
+    /// More names than are kept: a mismatch is not certain.
+    has_more_names: bool,
+    addresses: Box<[Box<[u8]>]>,
+    end: End,
+    /// The subject of the root that was sent, or the issuer that was not.
+    last_name: Box<[u8]>,
+    /// Certificates that belong to the chain.
+    linked: u8,
+    /// The server's certificate says where its issuer can be fetched.
+    names_issuer_location: bool,
+}
+
+impl Chain {
+    /// Reads a chain, the server's own certificate first. `None` when there is none or it cannot be read; others that
+    /// cannot be read count as not sent.
+    pub fn read(certificates: &[&[u8]]) -> Option<Self> {
+        let (own, others) = certificates.split_first()?;
+        let own = X509Certificate::from_der(own).ok()?.1;
+        let others: Vec<_> = others
+            .iter()
+            .filter_map(|der| X509Certificate::from_der(der).ok())
+            .map(|(_, certificate)| certificate)
+            .collect();
+        let (path, end) = path(&own, &others);
+        let last = path.last().copied().unwrap_or(&own);
+        let last_name = match end {
+            End::IssuerNotSent => last.issuer(),
+            End::SelfSigned | End::Root => last.subject(),
+        };
+        let times = || path.iter().map(|certificate| certificate.validity());
+        let (names, has_more_names) = names(&own);
+        Some(Self {
+            sent: certificates.len().min(255) as u8,
+            not_before_unix_s: times().map(|validity| validity.not_before.timestamp()).max()?,
+            not_after_unix_s: times().map(|validity| validity.not_after.timestamp()).min()?,
+            names,
+            has_more_names,
+            addresses: addresses(&own),
+            end,
+            last_name: last_name.as_raw().into(),
+            linked: path.len() as u8,
+            names_issuer_location: names_issuer_location(&own),
+        })
+    }
+
+    /// The first thing that a client would complain about: times, then the name, then the authority.
+    pub fn state(&self, circumstances: Circumstances<'_>) -> ChainState {
+        if circumstances.now_unix_s > self.not_after_unix_s {
+            return ChainState::Expired;
+        }
+        if circumstances.now_unix_s < self.not_before_unix_s {
+            return ChainState::NotYetValid;
+        }
+        if circumstances.server_name.is_some_and(|name| !self.has_name(name)) {
+            return ChainState::NameMismatch;
+        }
+        self.authority(circumstances.roots, circumstances.is_authority_refused)
+    }
+
+    fn authority(&self, roots: &Roots, is_refused: bool) -> ChainState {
+        let is_known = roots.contains(&self.last_name) && !is_refused;
+        let judges = is_refused || !roots.is_empty();
+        match self.end {
+            _ if is_known => ChainState::Ok,
+            End::SelfSigned => ChainState::SelfSigned,
+            End::IssuerNotSent if self.linked < self.sent => ChainState::MissingIntermediate,
+            End::IssuerNotSent if self.linked == 1 && (self.names_issuer_location || is_refused) => {
+                ChainState::MissingIntermediate
+            }
+            End::Root | End::IssuerNotSent if judges => ChainState::UnknownAuthority,
+            End::Root | End::IssuerNotSent => ChainState::Ok,
+        }
+    }
+
+    /// True when the server's certificate is for this name, or for so many that it may be.
+    pub fn has_name(&self, name: &str) -> bool {
+        self.has_more_names || self.names.iter().any(|pattern| matches(pattern, name))
+    }
+
+    /// True when the server's certificate is for this address: 4 or 16 bytes.
+    pub fn has_address(&self, octets: &[u8]) -> bool {
+        self.addresses.iter().any(|address| **address == *octets)
+    }
+}
+
+/// A wildcard stands for exactly one label, the first (RFC 6125 section 6.4.3).
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        Some(domain) => name
+            .split_once('.')
+            .is_some_and(|(first, rest)| !first.is_empty() && rest == domain),
+        None => pattern == name,
+    }
+}
+
+/// The certificates from the server's own up to the last whose issuer was sent, and how that ends.
+fn path<'a, 'der>(
+    own: &'a X509Certificate<'der>,
+    others: &'a [X509Certificate<'der>],
+) -> (Vec<&'a X509Certificate<'der>>, End) {
+    let mut path = vec![own];
+    let mut unused: Vec<_> = others.iter().collect();
+    let mut last = own;
+    loop {
+        if last.subject().as_raw() == last.issuer().as_raw() {
+            let end = if path.len() == 1 { End::SelfSigned } else { End::Root };
+            return (path, end);
+        }
+        // Each certificate is used once, so a circle of issuers ends.
+        let Some(at) = unused.iter().position(|candidate| may_have_issued(candidate, last)) else {
+            return (path, End::IssuerNotSent);
+        };
+        last = unused.swap_remove(at);
+        path.push(last);
+    }
+}
+
+fn may_have_issued(issuer: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -> bool {
+    if issuer.subject().as_raw() != certificate.issuer().as_raw() {
+        return false;
+    }
+    match (authority_key(certificate), subject_key(issuer)) {
+        (Some(wanted), Some(key)) => wanted == key,
+        _ => true,
+    }
+}
+
+fn authority_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+    certificate
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(key) => key.key_identifier.as_ref().map(|key| key.0),
+            _ => None,
+        })
+}
+
+fn subject_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+    certificate
+        .extensions()
+        .iter()
+        .find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0),
+            _ => None,
+        })
+}
+
+/// `id-ad-caIssuers` of RFC 5280 section 4.2.2.1.
+const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
+
+fn names_issuer_location(certificate: &X509Certificate<'_>) -> bool {
+    certificate
+        .extensions()
+        .iter()
+        .any(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityInfoAccess(access) => access
+                .accessdescs
+                .iter()
+                .any(|description| description.access_method.to_id_string() == CA_ISSUERS),
+            _ => false,
+        })
+}
+
+fn alternative_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a GeneralName<'a>> {
+    certificate
+        .extensions()
+        .iter()
+        .filter_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
+            _ => None,
+        })
+        .flatten()
+}
+
+/// The names of a certificate, and whether it has more than are kept.
+fn names(certificate: &X509Certificate<'_>) -> (Box<[Box<str>]>, bool) {
+    let mut alternative = alternative_names(certificate)
+        .filter_map(|name| match name {
+            GeneralName::DNSName(name) => Some(*name),
+            _ => None,
+        })
+        .peekable();
+    let mut names = Vec::new();
+    let mut left = NAME_BYTES;
+    let mut keep = |name: &str| {
+        let fits = names.len() < NAMES && name.len() <= left;
+        if fits {
+            left -= name.len();
+            names.push(
+                name.strip_suffix('.')
+                    .unwrap_or(name)
+                    .to_ascii_lowercase()
+                    .into_boxed_str(),
+            );
+        }
+        fits
+    };
+    // The common name counts only without alternative ones (RFC 6125 section 6.4.4).
+    let all_fit = if alternative.peek().is_some() {
+        alternative.all(&mut keep)
+    } else {
+        let mut common = certificate
+            .subject()
+            .iter_common_name()
+            .filter_map(|name| name.as_str().ok());
+        common.all(&mut keep)
+    };
+    (names.into_boxed_slice(), !all_fit)
+}
+
+fn addresses(certificate: &X509Certificate<'_>) -> Box<[Box<[u8]>]> {
+    alternative_names(certificate)
+        .filter_map(|name| match name {
+            GeneralName::IPAddress(octets) if matches!(octets.len(), 4 | 16) => Some((*octets).into()),
+            _ => None,
+        })
+        .take(NAMES)
+        .collect()
+}

@@ -1,0 +1,102 @@
+//! What is known of a conversation's first bytes: facts only, the bytes are gone.
+
+use super::certificate::Chain;
+use super::http1::{HostClaim, Method};
+use super::malformed::MalformedCounts;
+use super::tls::alert::Alert;
+use super::tls::client_hello::{ClientHello, ServerName};
+use super::tls::server_hello::ServerHello;
+use super::tls::{TLS13, cipher};
+
+/// Everything that was read of one stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// What TLS said, when a byte of it was seen.
+    pub tls: Option<TlsFacts>,
+    /// What HTTP/1 in clear said, when a byte of it was seen; before `tls` when there are both.
+    pub http: Option<HttpFacts>,
+    /// What could not be read.
+    pub malformed: MalformedCounts,
+}
+
+/// What TLS said in clear.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// The last `ClientHello`: after a HelloRetryRequest that is the second.
+    pub client_hello: Option<ClientHello>,
+    /// The `ServerHello`; a HelloRetryRequest until that comes.
+    pub server_hello: Option<ServerHello>,
+    /// A HelloRetryRequest was seen.
+    pub retried: bool,
+    /// The server's certificates, where they are in clear (TLS 1.2).
+    pub chain: Option<Chain>,
+    /// TLS 1.2: whether the client sent a certificate when the server asked for one; `None` when it was not asked.
+    pub client_certificate: Option<bool>,
+    /// The client's alert in clear: the first fatal one, else the first.
+    pub forward_alert: Option<Alert>,
+    /// The server's alert in clear: the first fatal one, else the first.
+    pub backward_alert: Option<Alert>,
+    /// TLS 1.2: the server's `ChangeCipherSpec` came without a `ServerHelloDone` before, so the session is resumed.
+    pub abbreviated: bool,
+}
+
+impl TlsFacts {
+    /// The agreed version.
+    pub fn version(&self) -> Option<u16> {
+        self.server_hello.as_ref().map(|hello| hello.version)
+    }
+
+    /// The agreed cipher suite.
+    pub fn cipher(&self) -> Option<u16> {
+        self.server_hello.as_ref().map(|hello| hello.cipher)
+    }
+
+    /// The cipher suite's name in IANA's registry, or its number in hexadecimal.
+    pub fn cipher_name(&self) -> Option<String> {
+        self.cipher().map(cipher::cipher_name)
+    }
+
+    /// The name that the client asked for; `None` also when it was no host name.
+    pub fn server_name(&self) -> Option<&str> {
+        match &self.client_hello.as_ref()?.server_name {
+            ServerName::Name(name) => Some(name.as_str()),
+            ServerName::Absent | ServerName::Invalid => None,
+        }
+    }
+
+    /// The protocol agreed by ALPN, where it stands in clear (TLS 1.2).
+    pub fn alpn_chosen(&self) -> Option<&str> {
+        self.server_hello.as_ref()?.alpn.as_deref()
+    }
+
+    /// Whether an earlier session is resumed; `None` as long as that cannot be told.
+    pub fn resumed(&self) -> Option<bool> {
+        let server = self.server_hello.as_ref().filter(|hello| !hello.is_retry)?;
+        if server.version >= TLS13 || self.abbreviated {
+            return Some(self.abbreviated || server.pre_shared_key);
+        }
+        let client = self.client_hello.as_ref()?;
+        Some(server.resumes(&client.session_id))
+    }
+}
+
+/// What the heads of HTTP/1 said. Paths and other headers are never kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpFacts {
+    /// Method of the first request.
+    pub method: Option<Method>,
+    /// Whom the first request is for: CONNECT's target, else the authority in the request line, else Host.
+    pub host: HostClaim,
+    /// Status of the first answer that is not interim (1xx, but for 101).
+    pub status: Option<u16>,
+}
+
+impl HttpFacts {
+    /// Host and port that CONNECT asks a proxy for.
+    pub fn connect_target(&self) -> Option<&super::http1::Authority> {
+        match (&self.method, &self.host) {
+            (Some(Method::Connect), HostClaim::Authority(authority)) => Some(authority),
+            _ => None,
+        }
+    }
+}
