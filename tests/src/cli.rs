@@ -31,10 +31,10 @@ pub(crate) struct Cli {
     /// Allowed deviation of times: of this machine, or of an emulated one.
     #[arg(long, default_value = "host")]
     tolerance: Tolerance,
-    /// Length of the flood, in seconds.
-    #[arg(long, default_value_t = 60)]
-    seconds: u64,
-    /// Fewer cells and connections in a scenario that takes minutes (timeline).
+    /// Length of a scenario that can be long or short: flood, replay and budget.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Fewer cells and connections in a scenario that takes minutes: timeline.
     #[arg(long)]
     short: bool,
     #[command(subcommand)]
@@ -58,6 +58,9 @@ enum Internal {
     Connect(traffic::connect::ConnectArguments),
     Flood(traffic::flood::FloodArguments),
     Churn(traffic::churn::ChurnArguments),
+    Hosts(traffic::hosts::HostsArguments),
+    Raw(traffic::raw::RawArguments),
+    Relay(traffic::relay::RelayArguments),
     Empty(empty::EmptyArguments),
     /// Build the programs of other languages beside this one.
     Programs,
@@ -92,6 +95,9 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Connect(arguments) => traffic::connect::run(arguments),
         Internal::Flood(arguments) => traffic::flood::run(arguments),
         Internal::Churn(arguments) => traffic::churn::run(arguments),
+        Internal::Hosts(arguments) => traffic::hosts::run(arguments),
+        Internal::Raw(arguments) => traffic::raw::run(arguments),
+        Internal::Relay(arguments) => traffic::relay::run(arguments),
         Internal::Empty(arguments) => empty::run(arguments),
         Internal::Programs => scenario::build_programs(),
     }

@@ -66,7 +66,7 @@ const GENERATORS: [(&str, &str, u64, &str); 4] = [
 pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
     tools::check(TOOLS)?;
     signals::block()?;
-    let lab = Lab::set_up(None, Tolerance::Host, arguments.seconds, false)?;
+    let lab = Lab::set_up(None, Tolerance::Host, Some(arguments.seconds), false)?;
     let fault = |to, fault| address(to).map(|to| PortFault { port: to.port(), fault });
     let pair = Pair::new(
         &lab,
@@ -135,7 +135,7 @@ fn call(lab: &Lab, pair: &Pair, input: &Receiver<()>) -> Result<()> {
     }
     let mut fetches: Vec<Process> = Vec::new();
     for page in PAGES.iter().cycle() {
-        if begin.elapsed() >= Duration::from_secs(lab.seconds) {
+        if begin.elapsed() >= Duration::from_secs(lab.seconds(60)) {
             break;
         }
         for generator in &mut generators {

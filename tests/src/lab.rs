@@ -53,14 +53,19 @@ pub(crate) struct Lab {
     pub(crate) sabotage: Option<Sabotage>,
     /// How strict the comparison of times is.
     pub(crate) tolerance: Tolerance,
-    /// Length of a flood.
-    pub(crate) seconds: u64,
+    /// Length that was asked for.
+    seconds: Option<u64>,
     /// Fewer cells and connections, where a scenario has a short form.
     pub(crate) short: bool,
 }
 
 impl Lab {
-    pub(crate) fn set_up(sabotage: Option<Sabotage>, tolerance: Tolerance, seconds: u64, short: bool) -> Result<Self> {
+    pub(crate) fn set_up(
+        sabotage: Option<Sabotage>,
+        tolerance: Tolerance,
+        seconds: Option<u64>,
+        short: bool,
+    ) -> Result<Self> {
         let hopline =
             std::env::var_os("HOPLINE_BIN").map_or_else(|| PathBuf::from("target/release/hopline"), PathBuf::from);
         let hopline = std::path::absolute(hopline)?;
@@ -129,6 +134,11 @@ impl Lab {
             Tolerance::Host => 1_000.0,
             Tolerance::Vm => (delay_us as f64 * 0.05).max(5_000.0),
         }
+    }
+
+    /// Length of a scenario, in seconds: as asked for, or its own.
+    pub(crate) fn seconds(&self, usual: u64) -> u64 {
+        self.seconds.unwrap_or(usual).max(1)
     }
 
     /// Factor on every time limit: emulation is slow.

@@ -6,14 +6,18 @@
 
 mod bpf;
 mod capture;
+mod certificates;
 mod cgroup;
 mod cli;
 mod demo;
+mod dissect;
 mod empty;
+mod hello;
 mod hopline;
 mod lab;
 mod netns;
 mod nginx;
+mod openssl;
 mod packet;
 mod process;
 mod router;

@@ -1,4 +1,4 @@
-//! An nginx with one page of its own, in a namespace, unwatched. For scenarios and the demo that need a real server.
+//! An nginx with one page of its own, in a namespace. For scenarios and the demo that need a real server.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -15,19 +15,18 @@ use crate::process::{self, Process};
 /// Starts one that listens on these addresses and waits until the first answers; `name` tells those of one lab apart.
 pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, listen: &[SocketAddr]) -> Result<Process> {
     let listens: Vec<String> = listen.iter().map(|address| format!("listen {address};")).collect();
-    let root = lab.file(name);
-    let server = format!("{} root {};", listens.join(" "), root.display());
-    start_server(lab, name, netns, &lab.tools, &server, listen)
+    let servers = format!("server {{ {} }}", listens.join(" "));
+    start_servers(lab, name, netns, &lab.tools, &servers, listen)
 }
 
-/// Starts one with these directives in its `server` block, in `cgroup`.
-pub(crate) fn start_server(
+/// Starts one with these `server` blocks in this cgroup and waits until the first of `probe` answers.
+pub(crate) fn start_servers(
     lab: &Lab,
     name: &str,
     netns: &NetNs,
     cgroup: &Cgroup,
-    server: &str,
-    listen: &[SocketAddr],
+    servers: &str,
+    probe: &[SocketAddr],
 ) -> Result<Process> {
     let root = lab.file(name);
     fs::create_dir(&root)?;
@@ -38,7 +37,7 @@ pub(crate) fn start_server(
          events {{ worker_connections 512; }}\n\
          http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n\
          fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n\
-         server {{ {server} }} }}\n"
+         root {directory}; {servers} }}\n"
     );
     let file = root.join("nginx.conf");
     fs::write(&file, configuration)?;
@@ -57,7 +56,7 @@ pub(crate) fn start_server(
             "nginx ended: {}",
             fs::read_to_string(root.join("start.log"))?
         );
-        netns.run(|| Ok(TcpStream::connect(listen).is_ok()))
+        netns.run(|| Ok(TcpStream::connect(probe).is_ok()))
     })?;
     ensure!(ready, "nginx does not listen");
     Ok(nginx)

@@ -35,10 +35,9 @@ impl Capture {
         Self::start_cut(lab, name, netns, device, "160")
     }
 
-    /// Captures whole packets, for who wants to read what is in them. tcpdump's buffer has room for as many packets as
-    /// fit at this size, so it is no larger than the lab's devices need.
-    pub(crate) fn start_whole(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
-        Self::start_cut(lab, name, netns, device, "2048")
+    /// Captures what hellos and certificates are in, too: packets of a path whole, of bulk data the beginning.
+    pub(crate) fn start_long(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_cut(lab, name, netns, device, "4096")
     }
 
     fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str) -> Result<Self> {
@@ -59,7 +58,8 @@ impl Capture {
             // Packets must reach the file at once, and root may write to the lab's directory.
             .args(["-U", "-Z", "root", "-n", "-w"])
             .arg(&file)
-            .arg("tcp or ip6 proto 6")
+            // Packets longer than 64 KiB have a hop-by-hop header before TCP's.
+            .arg("tcp or ip6 proto 6 or ip6 proto 0")
             .stdout(Stdio::null())
             .stderr(File::create(&stderr)?);
         let tcpdump = Process::spawn(command, Some(netns), &lab.tools)?;
@@ -89,11 +89,11 @@ impl Capture {
 
     /// Ends the capture and reads it. Fails when tcpdump itself lost packets: then it is no truth.
     pub(crate) fn finish(self) -> Result<Conversations> {
-        conversations(&self.finish_file()?)
+        conversations(&self.end()?)
     }
 
-    /// Ends the capture and says where it is.
-    pub(crate) fn finish_file(mut self) -> Result<PathBuf> {
+    /// Ends the capture and gives its file. Fails as `finish` does.
+    pub(crate) fn end(mut self) -> Result<PathBuf> {
         // What has just passed the device is in tcpdump's buffer by then.
         thread::sleep(Duration::from_millis(200));
         self.tcpdump.signal(Signal::SIGINT)?;

@@ -50,6 +50,14 @@ impl Metrics {
         values
     }
 
+    /// Time series of hopline's families, those about itself included; what every process exports is none of them.
+    pub(crate) fn series(&self) -> u64 {
+        self.samples
+            .iter()
+            .filter(|sample| sample.name.starts_with("hopline_"))
+            .count() as u64
+    }
+
     fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
         self.samples.iter().filter(move |sample| {
             sample.name == name && labels.iter().all(|(key, value)| sample.label(key) == Some(value))

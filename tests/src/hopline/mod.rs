@@ -13,7 +13,7 @@ mod trace;
 
 pub(crate) use agent::{Agent, AgentOptions};
 pub(crate) use metrics::Metrics;
-pub(crate) use record::{Record, Retransmits};
+pub(crate) use record::{Record, Retransmits, Tls};
 pub(crate) use replay::Replay;
 pub(crate) use sabotage::Sabotage;
 pub(crate) use totals::Totals;

@@ -21,6 +21,7 @@ pub(crate) struct Record {
     pub(crate) late: bool,
     pub(crate) turns: Turns,
     pub(crate) tls: Option<Tls>,
+    pub(crate) http: Option<Http>,
     pub(crate) tcp: Tcp,
     pub(crate) waiting: Option<String>,
     pub(crate) outcome: Option<String>,
@@ -64,8 +65,22 @@ pub(crate) struct Turns {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Tls {
+    /// `1.2` or `1.3`.
     pub(crate) version: Option<String>,
+    /// IANA's name of the suite.
+    pub(crate) cipher: Option<String>,
+    pub(crate) sni: Option<String>,
+    /// The agreed protocol where it is visible, else what was offered.
     pub(crate) alpn: Option<String>,
+    pub(crate) resumed: Option<bool>,
+    /// `ok`, or why not.
+    pub(crate) outcome: Option<String>,
+}
+
+/// The first exchange, when it was cleartext.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Http {
+    pub(crate) host: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

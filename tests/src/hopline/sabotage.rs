@@ -12,7 +12,7 @@ pub(crate) enum Sabotage {
     Shift,
     /// Every 50th record, and of every counter every 50th unit, is gone; the first of each for a start.
     Drop,
-    /// Owners of neighbouring records are exchanged.
+    /// Owners and names of neighbouring records are exchanged.
     Swap,
 }
 
@@ -59,9 +59,26 @@ pub(super) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
                 std::mem::swap(&mut first.process, &mut second.process);
                 std::mem::swap(&mut first.destination, &mut second.destination);
             }
+            // Neighbours may be the two ends of one connection, which have the same names.
+            for four in records.chunks_exact_mut(4) {
+                let (former, latter) = four.split_at_mut(2);
+                for (first, second) in former.iter_mut().zip(latter) {
+                    swap_names(first, second);
+                }
+            }
         }
     }
     records
+}
+
+/// Exchanges the names that the clients gave.
+fn swap_names(first: &mut Record, second: &mut Record) {
+    if let (Some(first), Some(second)) = (&mut first.tls, &mut second.tls) {
+        std::mem::swap(&mut first.sni, &mut second.sni);
+    }
+    if let (Some(first), Some(second)) = (&mut first.http, &mut second.http) {
+        std::mem::swap(&mut first.host, &mut second.host);
+    }
 }
 
 /// Falsifies a scrape.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use super::{Fault, PortFault};
+use super::{Direction, Fault, PayloadEvent, PortFault};
 use crate::packet::Segment;
 
 /// What becomes of a segment.
@@ -15,6 +15,16 @@ pub(super) enum Fate {
     Unreachable,
     /// Dropped, and both sides are told that the other reset.
     Reset,
+    /// Kept until the next one of its direction.
+    Hold,
+    /// Forwarded, and what is held behind it.
+    Release,
+    Duplicate,
+    /// Forwarded behind a forged one.
+    Forge {
+        offset: i32,
+        direction: Direction,
+    },
 }
 
 /// Client and server of a connection.
@@ -26,6 +36,8 @@ pub(super) struct Faults {
     by_port: HashMap<u16, Fault>,
     /// Packets swallowed per connection.
     swallowed: HashMap<Flow, u32>,
+    /// Segments with payload so far, per connection, in the direction that its fault looks at.
+    payloads: HashMap<Flow, u32>,
     random: fastrand::Rng,
 }
 
@@ -35,6 +47,7 @@ impl Faults {
         Self {
             by_port,
             swallowed: HashMap::new(),
+            payloads: HashMap::new(),
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -60,7 +73,30 @@ impl Faults {
             Fault::Unreachable if to_server && segment.syn => Fate::Unreachable,
             Fault::ResetHandshake if to_server && !segment.syn && !segment.rst => Fate::Reset,
             Fault::Lose { per_mille } if segment.payload > 0 && self.random.u32(0..1000) < per_mille => Fate::Drop,
+            Fault::SwallowFinalAck if to_server && !segment.syn && segment.payload == 0 && !segment.fin => {
+                self.swallow(flow, 1)
+            }
+            Fault::AtPayload {
+                direction,
+                number,
+                event,
+            } if segment.payload > 0 && to_server == (direction == Direction::ToServer) => {
+                self.at_payload(flow, direction, number, event)
+            }
             _ => Fate::Forward,
+        }
+    }
+
+    fn at_payload(&mut self, flow: Flow, direction: Direction, number: u32, event: PayloadEvent) -> Fate {
+        let passed = self.payloads.entry(flow).or_default();
+        *passed += 1;
+        match event {
+            PayloadEvent::Swap if *passed == number + 1 => Fate::Release,
+            _ if *passed != number => Fate::Forward,
+            PayloadEvent::Drop => Fate::Drop,
+            PayloadEvent::Swap => Fate::Hold,
+            PayloadEvent::Duplicate => Fate::Duplicate,
+            PayloadEvent::Forge { offset } => Fate::Forge { offset, direction },
         }
     }
 
@@ -108,6 +144,28 @@ mod tests {
             assert_eq!(faults.fate(&segment(client, "10.0.0.2:90", true, false)), Fate::Forward);
             assert_eq!(faults.fate(&segment("10.0.0.2:90", client, true, true)), Fate::Forward);
         }
+    }
+
+    #[test]
+    fn the_second_payload_of_each_connection_changes_places_with_the_third() {
+        let fault = Fault::AtPayload {
+            direction: Direction::ToServer,
+            number: 2,
+            event: PayloadEvent::Swap,
+        };
+        let mut faults = Faults::new(&[PortFault { port: 90, fault }], 1);
+        let mut fate = |from, to, payload| {
+            faults.fate(&Segment {
+                payload,
+                ..segment(from, to, false, true)
+            })
+        };
+        let (client, server) = ("10.0.0.1:1000", "10.0.0.2:90");
+        let fates = [1, 0, 1, 0, 1, 1].map(|payload| fate(client, server, payload));
+        assert_eq!(fates[..3], [Fate::Forward, Fate::Forward, Fate::Hold]);
+        assert_eq!(fates[3..], [Fate::Forward, Fate::Release, Fate::Forward]);
+        assert_eq!(fate(server, client, 1), Fate::Forward);
+        assert_eq!(fate("10.0.0.1:1001", server, 1), Fate::Forward);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What becomes of one packet: forwarded with delay, answered, or dropped. No I/O; the loop sends what comes out.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::RouterSettings;
@@ -19,6 +20,8 @@ pub(super) struct Forwarder {
     number: u64,
     /// When the last packet may leave by each device: jitter must not reorder.
     last_due: [Instant; 2],
+    /// One packet per direction of a connection that is to change places with the next.
+    held: HashMap<(SocketAddr, SocketAddr), Vec<u8>>,
 }
 
 impl Forwarder {
@@ -31,6 +34,7 @@ impl Forwarder {
             random,
             number: 0,
             last_due: [Instant::now(); 2],
+            held: HashMap::new(),
         }
     }
 
@@ -50,28 +54,39 @@ impl Forwarder {
             self.queue_some(device, now, answer, &mut queue);
             return;
         }
-        let segment = packet::tcp_segment(&packet);
-        match segment.map_or(Fate::Forward, |segment| self.faults.fate(&segment)) {
+        let Some(segment) = packet::tcp_segment(&packet) else {
+            self.queue_some(1 - device, now, Some(packet), &mut queue);
+            return;
+        };
+        let direction = (segment.source, segment.destination);
+        match self.faults.fate(&segment) {
             Fate::Forward => self.queue_some(1 - device, now, Some(packet), &mut queue),
             Fate::Drop => {}
+            Fate::Hold => {
+                self.held.insert(direction, packet);
+            }
+            Fate::Release => {
+                self.queue_some(1 - device, now, Some(packet), &mut queue);
+                let held = self.held.remove(&direction);
+                self.queue_some(1 - device, now, held, &mut queue);
+            }
+            Fate::Duplicate => {
+                self.queue_some(1 - device, now, Some(packet.clone()), &mut queue);
+                self.queue_some(1 - device, now, Some(packet), &mut queue);
+            }
+            Fate::Forge { offset, direction } => {
+                let forged = reply::forged(&segment, offset, direction);
+                self.queue_some(1 - device, now, forged, &mut queue);
+                self.queue_some(1 - device, now, Some(packet), &mut queue);
+            }
             Fate::Unreachable => {
                 let from = reply::hop_address(1, source);
                 let answer = reply::icmp_error(IcmpError::Unreachable, from, source, &packet);
                 self.queue_some(device, now, answer, &mut queue);
             }
             Fate::Reset => {
-                self.queue_some(
-                    device,
-                    now,
-                    segment.as_ref().and_then(reply::reset_to_sender),
-                    &mut queue,
-                );
-                self.queue_some(
-                    1 - device,
-                    now,
-                    segment.as_ref().and_then(reply::reset_to_receiver),
-                    &mut queue,
-                );
+                self.queue_some(device, now, reply::reset_to_sender(&segment), &mut queue);
+                self.queue_some(1 - device, now, reply::reset_to_receiver(&segment), &mut queue);
             }
         }
     }

@@ -52,7 +52,41 @@ pub(crate) enum Fault {
     ResetHandshake,
     /// Of a thousand segments with payload, this many vanish.
     Lose { per_mille: u32 },
+    /// The client's first segment after the SYN vanishes when it has no payload: its first payload ends the handshake.
+    SwallowFinalAck,
+    /// Something happens at one segment with payload of each connection, counted from 1 in its direction.
+    AtPayload {
+        direction: Direction,
+        number: u32,
+        event: PayloadEvent,
+    },
 }
+
+/// A direction of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Direction {
+    ToServer,
+    ToClient,
+}
+
+/// What happens at a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PayloadEvent {
+    /// It vanishes.
+    Drop,
+    /// It arrives behind the next one with payload.
+    Swap,
+    /// It arrives twice.
+    Duplicate,
+    /// A segment that its sender never sent goes before it, this far from it in sequence space: to the server a
+    /// `ClientHello` with another name, to the client a fatal alert.
+    Forge { offset: i32 },
+}
+
+/// Server name in forged hellos.
+pub(crate) const FORGED_NAME: &str = "forged.lab.test";
+/// TTL of forged segments as they arrive: nothing else has it, so a capture can tell them apart.
+pub(crate) const FORGED_TTL: u8 = 77;
 
 /// Every packet of a kind, for faults that count.
 pub(crate) const ALL: u32 = u32::MAX;

@@ -1,9 +1,11 @@
-//! Packets that the router makes itself: ICMP errors and forged RSTs.
+//! Packets that the router makes itself: ICMP errors, forged RSTs and forged payload.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use etherparse::{IpHeaders, PacketBuilder, PacketBuilderStep};
 
+use super::{Direction, FORGED_NAME, FORGED_TTL};
+use crate::hello::{FATAL_ALERT, client_hello};
 use crate::packet::Segment;
 
 const TTL: u8 = 64;
@@ -60,6 +62,21 @@ pub(super) fn reset_to_receiver(segment: &Segment) -> Option<Vec<u8>> {
     )
 }
 
+/// A segment as the sender of `segment` might send it, with TLS that it never sent.
+pub(super) fn forged(segment: &Segment, offset: i32, direction: Direction) -> Option<Vec<u8>> {
+    let payload = match direction {
+        Direction::ToServer => client_hello(FORGED_NAME),
+        Direction::ToClient => FATAL_ALERT.to_vec(),
+    };
+    let (from, to) = (segment.source, segment.destination);
+    let (step, _) = ip_with_ttl(from.ip(), to.ip(), FORGED_TTL)?;
+    let sequence = segment.sequence.wrapping_add_signed(offset);
+    let tcp = step
+        .tcp(from.port(), to.port(), sequence, 500)
+        .ack(segment.acknowledgment);
+    write(|out| tcp.write(out, &payload))
+}
+
 fn reset(from: SocketAddr, to: SocketAddr, sequence: u32, acknowledgment: Option<u32>) -> Option<Vec<u8>> {
     let (step, _) = ip(from.ip(), to.ip())?;
     let mut tcp = step.tcp(from.port(), to.port(), sequence, 0).rst();
@@ -70,9 +87,13 @@ fn reset(from: SocketAddr, to: SocketAddr, sequence: u32, acknowledgment: Option
 }
 
 fn ip(from: IpAddr, to: IpAddr) -> Option<(PacketBuilderStep<IpHeaders>, IpAddr)> {
+    ip_with_ttl(from, to, TTL)
+}
+
+fn ip_with_ttl(from: IpAddr, to: IpAddr, ttl: u8) -> Option<(PacketBuilderStep<IpHeaders>, IpAddr)> {
     match (from, to) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => Some((PacketBuilder::ipv4(a.octets(), b.octets(), TTL), from)),
-        (IpAddr::V6(a), IpAddr::V6(b)) => Some((PacketBuilder::ipv6(a.octets(), b.octets(), TTL), from)),
+        (IpAddr::V4(a), IpAddr::V4(b)) => Some((PacketBuilder::ipv4(a.octets(), b.octets(), ttl), from)),
+        (IpAddr::V6(a), IpAddr::V6(b)) => Some((PacketBuilder::ipv6(a.octets(), b.octets(), ttl), from)),
         _ => None,
     }
 }

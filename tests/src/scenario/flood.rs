@@ -14,6 +14,8 @@ use crate::verdict::Verdict;
 
 /// Where floods go: a few destinations, so that source ports are plenty.
 pub(super) const LOUD: [&str; 4] = ["127.0.0.1:8080", "127.0.0.2:8080", "127.0.0.3:8080", "127.0.0.4:8080"];
+/// The long form, in seconds.
+const SECONDS: u64 = 60;
 const QUIET: &str = "127.0.0.1:8081";
 const QUIET_PER_SECOND: u64 = 200;
 const PROCESSES: u64 = 2;
@@ -70,7 +72,16 @@ fn steady(lab: &Lab, verdict: &mut Verdict, netns: &NetNs) -> Result<()> {
     let per_second = if lab.tolerance == Tolerance::Vm { 200 } else { 10_000 };
     let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
     let floods: Vec<Process> = (0..PROCESSES)
-        .map(|_| start(lab, netns, &lab.traffic, &LOUD, per_second / PROCESSES, lab.seconds))
+        .map(|_| {
+            start(
+                lab,
+                netns,
+                &lab.traffic,
+                &LOUD,
+                per_second / PROCESSES,
+                lab.seconds(SECONDS),
+            )
+        })
         .collect::<Result<_>>()?;
     let mut made = 0;
     let mut rate = 0.0;
@@ -105,7 +116,7 @@ fn steady(lab: &Lab, verdict: &mut Verdict, netns: &NetNs) -> Result<()> {
 
 /// Two scopes in one agent: one as loud as it can be.
 fn two_cgroups(lab: &Lab, verdict: &mut Verdict, netns: &NetNs) -> Result<()> {
-    let seconds = (lab.seconds / 4).max(3);
+    let seconds = (lab.seconds(SECONDS) / 4).max(3);
     let loud = lab.traffic.child("loud")?;
     let quiet = lab.traffic.child("quiet")?;
     // So small that the loud one alone is more than it holds between two looks of the reader.

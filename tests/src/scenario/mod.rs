@@ -1,11 +1,14 @@
 //! One file per scenario: what it starts, what must come out. Each gets a [`Lab`] and fills a [`Verdict`].
 
+mod alerts;
+mod budget;
 mod churn;
 mod connect;
 mod degrade;
 mod existing;
 mod failures;
 mod flood;
+mod handshakes;
 mod overflow;
 mod replay;
 mod stuck;
@@ -54,9 +57,27 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "stuck",
-        about: "connects that hang are listed while they do",
-        tools: &["ip"],
+        about: "connects, handshakes and requests that hang are listed while they do",
+        tools: &["ip", "openssl", "curl"],
         run: stuck::run,
+    },
+    Scenario {
+        name: "handshakes",
+        about: "every way to shake hands, on a path that loses, reorders and forges: names, version, tls phase",
+        tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "nginx"],
+        run: handshakes::run,
+    },
+    Scenario {
+        name: "alerts",
+        about: "every alert in the clear and every certificate that TLS 1.2 shows: the exact reason",
+        tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "nginx"],
+        run: alerts::run,
+    },
+    Scenario {
+        name: "budget",
+        about: "100 000 hosts in 5 minutes: series within the budget, memory flat, sums exact",
+        tools: &["ip"],
+        run: budget::run,
     },
     Scenario {
         name: "overflow",

@@ -9,6 +9,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::hello::FATAL_ALERT;
+
+/// Content type of a record with a hello (RFC 8446 section 5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
 /// Arguments of `lab internal serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArguments {
@@ -38,6 +43,12 @@ enum Behaviour {
     Sink,
     /// Answers `GET /think/MS` after that many milliseconds, by HTTP/1.0.
     Think,
+    /// Reads what comes first and closes.
+    HangUp,
+    /// Never reads: the connection stays as the kernel accepted it.
+    Hold,
+    /// Answers one HTTP/1 request, or a TLS hello with an alert, and closes.
+    Http,
 }
 
 impl FromStr for Listen {
@@ -52,6 +63,9 @@ impl FromStr for Listen {
             Some("drain") => Behaviour::Drain,
             Some("sink") => Behaviour::Sink,
             Some("think") => Behaviour::Think,
+            Some("hang-up") => Behaviour::HangUp,
+            Some("hold") => Behaviour::Hold,
+            Some("http") => Behaviour::Http,
             other => return Err(anyhow!("behaviour {other:?}")),
         };
         Ok(Self {
@@ -89,13 +103,15 @@ fn open(listen: &Listen) -> Result<Socket> {
 }
 
 fn accept(listener: &Socket, behaviour: Behaviour) {
+    let mut held = Vec::new();
     // A connection that was reset before it was accepted is no reason to stop.
     loop {
         let Ok((socket, _)) = listener.accept() else { continue };
         match behaviour {
             Behaviour::Sink => drop(socket),
-            Behaviour::Drain => serve(socket, behaviour),
-            Behaviour::Echo | Behaviour::CloseFirst => {
+            Behaviour::Drain | Behaviour::Http => serve(socket, behaviour),
+            Behaviour::Hold => held.push(socket),
+            Behaviour::Echo | Behaviour::CloseFirst | Behaviour::HangUp => {
                 thread::spawn(move || serve(socket, behaviour));
             }
             Behaviour::Think => {
@@ -110,10 +126,14 @@ fn serve(mut socket: Socket, behaviour: Behaviour) {
     let mut buffer = vec![0; 65_536];
     while let Ok(length @ 1..) = socket.read(&mut buffer) {
         let answered = match behaviour {
-            Behaviour::Drain | Behaviour::Sink | Behaviour::Think => continue,
+            Behaviour::Drain | Behaviour::Sink | Behaviour::Hold | Behaviour::Think => continue,
             Behaviour::Echo | Behaviour::CloseFirst => socket.write_all(&buffer[..length]),
+            Behaviour::HangUp => return,
+            Behaviour::Http if buffer[0] == TLS_HANDSHAKE => socket.write_all(&FATAL_ALERT),
+            // Its clients send a request in one piece.
+            Behaviour::Http => socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
         };
-        if answered.is_err() || matches!(behaviour, Behaviour::CloseFirst) {
+        if answered.is_err() || matches!(behaviour, Behaviour::CloseFirst | Behaviour::Http) {
             return;
         }
     }

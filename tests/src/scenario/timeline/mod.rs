@@ -113,8 +113,8 @@ fn path(
         delay_ms,
     };
     let servers = servers::start(&site)?;
-    let at_client = Capture::start_whole(lab, &format!("client-{delay_ms}"), &pair.client, DEVICE)?;
-    let at_server = Capture::start_whole(lab, &format!("server-{delay_ms}"), &pair.server, DEVICE)?;
+    let at_client = Capture::start_long(lab, &format!("client-{delay_ms}"), &pair.client, DEVICE)?;
+    let at_server = Capture::start_long(lab, &format!("server-{delay_ms}"), &pair.server, DEVICE)?;
     let trace = Trace::start(lab, &format!("timeline-{delay_ms}"), lab.traffic.path())?;
 
     let mut own_times = HashMap::new();
@@ -125,10 +125,7 @@ fn path(
     drop(servers);
     trace.wait_for(2 * connections * cells.len())?;
     let records = trace.finish()?;
-    let files = [
-        ("client", at_client.finish_file()?),
-        ("server", at_server.finish_file()?),
-    ];
+    let files = [("client", at_client.end()?), ("server", at_server.end()?)];
     let run_s = begin.elapsed().as_secs_f64();
 
     let mut ambiguous = compare::Ambiguous::default();

@@ -65,14 +65,14 @@ fn start_nginx(site: &Site<'_>) -> Result<Process> {
     let last = first + PORTS_EACH - 1;
     let [certificate, key] = ["cert.pem", "key.pem"].map(|name| site.lab.file(name));
     let directives = format!(
-        "listen {SERVER4}:{first}-{last} ssl http2; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {}; \
-         ssl_certificate_key {}; location / {{ proxy_pass http://{THINKER}; }}",
+        "server {{ listen {SERVER4}:{first}-{last} ssl http2; ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {}; \
+         ssl_certificate_key {}; location / {{ proxy_pass http://{THINKER}; }} }}",
         certificate.display(),
         key.display()
     );
     let name = format!("nginx-{}", site.delay_ms);
     let probe = [SocketAddr::new(SERVER4.into(), last)];
-    nginx::start_server(
+    nginx::start_servers(
         site.lab,
         &name,
         &site.pair.server,

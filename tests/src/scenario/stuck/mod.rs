@@ -1,4 +1,8 @@
-//! Connects that nobody answers are shown while they hang, with their process, and counted once when they end.
+//! Connections that nobody answers are shown while they hang, with their process, and counted once when they end.
+//!
+//! Here those whose connect hangs; `phases` has those whose server is silent later.
+
+mod phases;
 
 use std::time::Duration;
 
@@ -19,6 +23,11 @@ const TIMED_OUT: u64 = 3;
 const ABORTED: u64 = 2;
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    connects(lab, verdict)?;
+    phases::run(lab, verdict)
+}
+
+fn connects(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let faults = vec![PortFault {
         port: PORT,
         fault: Fault::SwallowSyn { first: ALL },
