@@ -354,7 +354,7 @@ mod tests {
 
     /// Names of the rows that are wrong when hopline says `change`d records and these are falsified.
     fn wrong(sabotage: Option<Sabotage>, change: impl Fn(u16, &mut Value)) -> Vec<String> {
-        let cells = cells::all(true);
+        let cells = cells::all(cells::Choice::Short);
         let cell = &cells[0];
         let directory = tempfile::tempdir().expect("a directory");
         let [input, output] = ["records", "verdict"].map(|name| directory.path().join(name));

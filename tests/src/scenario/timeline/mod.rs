@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use cells::{Cell, PORTS};
+use cells::{Cell, Choice, PORTS};
 use clients::Site;
 
 use crate::capture::{self, Capture, decrypted};
@@ -53,7 +53,7 @@ pub(super) struct Extent {
     delays_ms: &'static [u64],
     /// Connections of each cell.
     connections: usize,
-    short: bool,
+    choice: Choice,
 }
 
 impl Extent {
@@ -62,13 +62,17 @@ impl Extent {
             return Self {
                 delays_ms: &[0, 20],
                 connections: 30,
-                short: false,
+                choice: Choice::All,
             };
         }
+        let (connections, choice) = match lab.tolerance {
+            Tolerance::Host => (10, Choice::Short),
+            Tolerance::Vm => (4, Choice::Least),
+        };
         Self {
             delays_ms: &[20],
-            connections: if lab.tolerance == Tolerance::Vm { 4 } else { 10 },
-            short: true,
+            connections,
+            choice,
         }
     }
 }
@@ -82,7 +86,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let extent = Extent::of(lab);
     let programs = programs::build(lab.executable())?;
     for delay_ms in extent.delays_ms {
-        let cells = cells::all(extent.short);
+        let cells = cells::all(extent.choice);
         path(lab, verdict, &programs, &cells, *delay_ms, extent.connections)?;
     }
     Ok(())
