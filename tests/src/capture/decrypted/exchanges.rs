@@ -18,7 +18,9 @@ const HTTP2_MESSAGES: [u8; 4] = [0, 1, 5, 9];
 pub(crate) struct Exchanges {
     /// `1.2` or `1.3`, as the server chose.
     pub(crate) version: &'static str,
-    /// Protocol that the server chose.
+    /// Protocols that the client offered.
+    pub(crate) offered: Vec<String>,
+    /// The one that the server chose.
     pub(crate) alpn: Option<String>,
     /// First byte of the first `ClientHello` until both Finished have passed.
     pub(crate) tls_us: f64,
@@ -54,6 +56,7 @@ pub(super) fn read<'a>(stream: &Stream, row_of: impl Fn(usize) -> Option<&'a Row
         .filter(|row| row.handshakes.contains(&SERVER_HELLO))
         .last()
         .context("no ServerHello")?;
+    let offered = rows(true).find(|row| !row.alpn.is_empty());
     let alpn = rows(false).find_map(|row| row.alpn.first().cloned());
 
     let client_hello = known
@@ -85,6 +88,7 @@ pub(super) fn read<'a>(stream: &Stream, row_of: impl Fn(usize) -> Option<&'a Row
     let messages = application.filter(|known| !known.is_control).map(|known| &known.record);
     Ok(Exchanges {
         version: if hello.versions.contains(&TLS13) { "1.3" } else { "1.2" },
+        offered: offered.map(|row| row.alpn.clone()).unwrap_or_default(),
         alpn,
         tls_us: between_us(client_hello.record.begin_ns, tls_done_ns)?,
         ttfb_us: between_us(request.record.begin_ns, first_byte.record.begin_ns)?,

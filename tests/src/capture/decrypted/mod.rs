@@ -64,6 +64,7 @@ mod tests {
         let (packets, rows) = recorded!("go-node-1.3-h2");
         let expected = Exchanges {
             version: "1.3",
+            offered: vec!["h2".to_owned(), "http/1.1".to_owned()],
             alpn: Some("h2".to_owned()),
             tls_us: 2_974.460,
             ttfb_us: 8_889.015,
@@ -77,6 +78,7 @@ mod tests {
         let (packets, rows) = recorded!("s_client-python-1.3-h1");
         let expected = Exchanges {
             version: "1.3",
+            offered: vec!["http/1.1".to_owned()],
             alpn: Some("http/1.1".to_owned()),
             tls_us: 1_586.840,
             ttfb_us: 44_127.313,
@@ -90,6 +92,7 @@ mod tests {
         let (packets, rows) = recorded!("gnutls-go-1.2-h1");
         let expected = Exchanges {
             version: "1.2",
+            offered: vec!["http/1.1".to_owned()],
             alpn: Some("http/1.1".to_owned()),
             tls_us: 1_339.325,
             ttfb_us: 5_354.726,
@@ -103,6 +106,7 @@ mod tests {
         let (packets, rows) = recorded!("s_client-go-1.2-resumed");
         let expected = Exchanges {
             version: "1.2",
+            offered: vec!["http/1.1".to_owned()],
             alpn: Some("http/1.1".to_owned()),
             tls_us: 256.247,
             ttfb_us: 5_598.320,

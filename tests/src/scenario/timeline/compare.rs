@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anyhow::{Context as _, Result};
 
 use super::REQUESTS;
-use super::cells::{Cell, Server};
+use super::cells::{Cell, Server, Tls};
 use super::clients::OwnTimes;
 use crate::capture::decrypted::{ByConnection, Exchanges};
 use crate::capture::{Conversation, Conversations};
@@ -108,7 +108,7 @@ const PHASES: [Phase; 4] = [
 pub(super) fn print_head(role: &str, delay_ms: u64) {
     println!("{role}, path delay {delay_ms} ms: truth's p50 in ms, and hopline's deviation at p50 and p95");
     let columns: Vec<String> = PHASES.iter().map(|phase| format!("{:^24}", phase.name)).collect();
-    println!("{:44} {}  ambiguous  turns", "cell", columns.join(" "));
+    println!("{:44} {}  exact/inf./amb.  turns", "cell", columns.join(" "));
 }
 
 impl Compared<'_> {
@@ -138,14 +138,12 @@ impl Compared<'_> {
 
         let as_named = pairs.iter().filter(|pair| self.is_as_named(pair.exchanges)).count();
         verdict.count(name("TLS and ALPN as named, in the capture"), as_named as u64, expected);
-        let as_named = recorded
-            .iter()
-            .filter(|record| self.is_recorded_as_named(record))
-            .count();
+        let as_named = pairs.iter().filter(|pair| self.is_recorded_as_named(pair)).count();
         verdict.count(name("TLS and ALPN as named, in records"), as_named as u64, expected);
 
-        let is_ambiguous = |record: &Record| record.ttfb_basis.as_deref() == Some("ambiguous");
-        let undecided = recorded.iter().filter(|record| is_ambiguous(record)).count();
+        let has_basis = |record: &Record, basis: &str| record.ttfb_basis.as_deref() == Some(basis);
+        let [exact, inferred, undecided] = ["exact", "inferred", "ambiguous"]
+            .map(|basis| recorded.iter().filter(|record| has_basis(record, basis)).count());
         let tally = match self.cell.server {
             Server::Jdk => &mut ambiguous.jdk,
             Server::Nginx | Server::Go | Server::Node | Server::Python => &mut ambiguous.others,
@@ -163,13 +161,15 @@ impl Compared<'_> {
 
         let mut columns = Vec::new();
         for phase in &PHASES {
-            let counted = |pair: &&Pair<'_>| phase.name != "ttfb" || !pair.record.is_some_and(is_ambiguous);
+            let counted = |pair: &&Pair<'_>| {
+                phase.name != "ttfb" || !pair.record.is_some_and(|record| has_basis(record, "ambiguous"))
+            };
             columns.push(self.judge_phase(verdict, phase, &pairs.iter().filter(counted).collect::<Vec<_>>()));
         }
         println!(
-            "{cell:44} {}  {undecided:>4}/{:<4}  {turns:>4}/{true_turns}",
+            "{cell:44} {}  {:^15}  {turns:>4}/{true_turns}",
             columns.join(" "),
-            recorded.len()
+            format!("{exact}/{inferred}/{undecided}")
         );
         if let Some(own) = own.filter(|own| !own.is_empty()) {
             self.note_own_times(verdict, own);
@@ -215,13 +215,19 @@ impl Compared<'_> {
         exchanges.version == self.cell.tls.name() && exchanges.alpn.as_deref() == self.cell.alpn()
     }
 
-    /// In TLS 1.3 the agreed protocol is encrypted: then the first that was offered stands for it, which is the agreed
-    /// one in all cells but those with the JDK's server, which agrees on none.
-    fn is_recorded_as_named(&self, record: &Record) -> bool {
-        let Some(tls) = &record.tls else { return false };
-        let alpn = tls.alpn.as_deref().and_then(|offered| offered.split(',').next());
-        let is_alpn = self.cell.server == Server::Jdk || alpn == self.cell.alpn();
-        tls.version.as_deref() == Some(self.cell.tls.name()) && is_alpn
+    /// In TLS 1.3 the agreed protocol is encrypted: then it is not told where several were offered, and where one was,
+    /// that one may be told although the server (the JDK's) agreed on none.
+    fn is_recorded_as_named(&self, pair: &Pair<'_>) -> bool {
+        let Some(tls) = pair.record.and_then(|record| record.tls.as_ref()) else {
+            return false;
+        };
+        let (told, truth) = (tls.alpn.as_ref(), pair.exchanges);
+        let is_hidden = self.cell.tls == Tls::V13
+            && match told {
+                None => truth.offered.len() > 1,
+                Some(_) => truth.offered.len() == 1 && told == truth.offered.first(),
+            };
+        tls.version.as_deref() == Some(self.cell.tls.name()) && (told == truth.alpn.as_ref() || is_hidden)
     }
 
     /// Compares at each percentile; the phase's columns of the cell's line.
@@ -321,6 +327,7 @@ mod tests {
             }
             let found = Exchanges {
                 version: cell.tls.name(),
+                offered: cell.alpn().map(str::to_owned).into_iter().collect(),
                 alpn: cell.alpn().map(str::to_owned),
                 tls_us: 21_000.0 + f64::from(number),
                 ttfb_us: 70_000.0 + f64::from(number),
