@@ -34,6 +34,9 @@ pub(crate) struct Cli {
     /// Length of a scenario that can be long or short: flood, replay and budget.
     #[arg(long)]
     seconds: Option<u64>,
+    /// Fewer cells and connections in a scenario that takes minutes: timeline.
+    #[arg(long)]
+    short: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -59,6 +62,8 @@ enum Internal {
     Raw(traffic::raw::RawArguments),
     Relay(traffic::relay::RelayArguments),
     Empty(empty::EmptyArguments),
+    /// Build the programs of other languages beside this one.
+    Programs,
 }
 
 /// Parses and runs; 0 for PASS, 1 for FAIL and trouble, 2 (by clap) for wrong usage.
@@ -94,6 +99,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Raw(arguments) => traffic::raw::run(arguments),
         Internal::Relay(arguments) => traffic::relay::run(arguments),
         Internal::Empty(arguments) => empty::run(arguments),
+        Internal::Programs => scenario::build_programs(),
     }
 }
 
@@ -104,7 +110,7 @@ fn run_scenario(cli: &Cli) -> anyhow::Result<bool> {
     tools::check(scenario.tools)?;
     signals::block()?;
     let mut verdict = Verdict::new(scenario.name);
-    let outcome = Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds).and_then(|lab| {
+    let outcome = Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds, cli.short).and_then(|lab| {
         lab.check_hopline()?;
         (scenario.run)(&lab, &mut verdict)
     });

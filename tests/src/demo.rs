@@ -66,7 +66,7 @@ const GENERATORS: [(&str, &str, u64, &str); 4] = [
 pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
     tools::check(TOOLS)?;
     signals::block()?;
-    let lab = Lab::set_up(None, Tolerance::Host, Some(arguments.seconds))?;
+    let lab = Lab::set_up(None, Tolerance::Host, Some(arguments.seconds), false)?;
     let fault = |to, fault| address(to).map(|to| PortFault { port: to.port(), fault });
     let pair = Pair::new(
         &lab,

@@ -24,6 +24,17 @@ pub(crate) enum Tolerance {
     Vm,
 }
 
+impl Tolerance {
+    /// Allowed deviation, in microseconds, of a phase that the machine's own work is part of.
+    pub(crate) fn of_phase_us(self, truth_us: f64) -> f64 {
+        let least = match self {
+            Self::Host => 1_000.0,
+            Self::Vm => 5_000.0,
+        };
+        (truth_us * 0.05).max(least)
+    }
+}
+
 /// One run of the lab. Dropping it ends every process that it started and removes what it made.
 #[derive(Debug)]
 pub(crate) struct Lab {
@@ -44,10 +55,17 @@ pub(crate) struct Lab {
     pub(crate) tolerance: Tolerance,
     /// Length that was asked for.
     seconds: Option<u64>,
+    /// Fewer cells and connections, where a scenario has a short form.
+    pub(crate) short: bool,
 }
 
 impl Lab {
-    pub(crate) fn set_up(sabotage: Option<Sabotage>, tolerance: Tolerance, seconds: Option<u64>) -> Result<Self> {
+    pub(crate) fn set_up(
+        sabotage: Option<Sabotage>,
+        tolerance: Tolerance,
+        seconds: Option<u64>,
+        short: bool,
+    ) -> Result<Self> {
         let hopline =
             std::env::var_os("HOPLINE_BIN").map_or_else(|| PathBuf::from("target/release/hopline"), PathBuf::from);
         let hopline = std::path::absolute(hopline)?;
@@ -67,6 +85,7 @@ impl Lab {
             sabotage,
             tolerance,
             seconds,
+            short,
         })
     }
 

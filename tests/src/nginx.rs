@@ -34,7 +34,7 @@ pub(crate) fn start_servers(
     let directory = root.display();
     let configuration = format!(
         "daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;\n\
-         events {{ worker_connections 64; }}\n\
+         events {{ worker_connections 512; }}\n\
          http {{ access_log off; client_body_temp_path {directory}/a; proxy_temp_path {directory}/b;\n\
          fastcgi_temp_path {directory}/c; uwsgi_temp_path {directory}/d; scgi_temp_path {directory}/e;\n\
          root {directory}; {servers} }}\n"

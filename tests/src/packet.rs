@@ -31,11 +31,16 @@ pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
 
 /// The TCP segment in an IP packet; `None` for anything else.
 pub(crate) fn tcp_segment(packet: &[u8]) -> Option<Segment> {
+    tcp_segment_and_payload(packet).map(|(segment, _)| segment)
+}
+
+/// The TCP segment in an IP packet with those bytes of its payload that are there.
+pub(crate) fn tcp_segment_and_payload(packet: &[u8]) -> Option<(Segment, &[u8])> {
     let (source, destination) = addresses(packet)?;
     let TransportSlice::Tcp(tcp) = LaxSlicedPacket::from_ip(packet).ok()?.transport? else {
         return None;
     };
-    Some(Segment {
+    let segment = Segment {
         source: SocketAddr::new(source, tcp.source_port()),
         destination: SocketAddr::new(destination, tcp.destination_port()),
         sequence: tcp.sequence_number(),
@@ -45,5 +50,6 @@ pub(crate) fn tcp_segment(packet: &[u8]) -> Option<Segment> {
         fin: tcp.fin(),
         rst: tcp.rst(),
         payload: tcp.payload().len(),
-    })
+    };
+    Some((segment, tcp.payload()))
 }

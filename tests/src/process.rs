@@ -1,6 +1,6 @@
 //! Child processes: started inside a namespace and a cgroup, and never left behind.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdout, Command, ExitStatus};
@@ -65,6 +65,15 @@ impl Process {
         let line = self.line()?;
         ensure!(line == word, "{}: expected `{word}`, got `{line}`", self.name);
         Ok(())
+    }
+
+    /// Writes to the child's stdin, which must be piped.
+    pub(crate) fn say(&mut self, text: &str) -> Result<()> {
+        let stdin = self.child.stdin.as_mut().context("stdin is not piped")?;
+        stdin
+            .write_all(text.as_bytes())
+            .and_then(|()| stdin.flush())
+            .with_context(|| format!("writing to {}", self.name))
     }
 
     /// Closes the child's stdin: helpers that hold connections then close them.

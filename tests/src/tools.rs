@@ -13,6 +13,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
+    ("gnutls-cli", "gnutls-bin"),
+    ("java", "default-jdk-headless"),
+    ("node", "nodejs"),
+    ("python3", "python3"),
     ("tshark", "tshark"),
 ];
 

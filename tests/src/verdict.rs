@@ -16,6 +16,9 @@ struct Row {
     finding: Finding,
     /// `None` where nothing was to be judged.
     ok: Option<bool>,
+    /// Printed only when it is wrong.
+    #[serde(skip)]
+    folded: bool,
 }
 
 /// Objects with `measured` and `truth` can be judged again by whoever reads the JSON.
@@ -63,6 +66,8 @@ enum Finding {
 pub(crate) struct Verdict {
     scenario: &'static str,
     rows: Vec<Row>,
+    #[serde(skip)]
+    folding: bool,
 }
 
 impl Verdict {
@@ -70,6 +75,7 @@ impl Verdict {
         Self {
             scenario,
             rows: Vec::new(),
+            folding: false,
         }
     }
 
@@ -78,7 +84,16 @@ impl Verdict {
             name: name.into(),
             finding,
             ok,
+            folded: self.folding,
         });
+    }
+
+    /// What `fill` adds is judged and written as JSON, but printed only where it is wrong: for thousands of rows.
+    pub(crate) fn fold<T>(&mut self, fill: impl FnOnce(&mut Self) -> T) -> T {
+        let before = std::mem::replace(&mut self.folding, true);
+        let filled = fill(self);
+        self.folding = before;
+        filled
     }
 
     /// A count must be exact.
@@ -159,18 +174,13 @@ impl Verdict {
 
     /// The table and the last line.
     pub(crate) fn print(&self) {
-        let width = self
-            .rows
-            .iter()
-            .map(|row| row.name.len())
-            .max()
-            .unwrap_or_default()
-            .max(8);
+        let shown = || self.rows.iter().filter(|row| !row.folded || row.ok == Some(false));
+        let width = shown().map(|row| row.name.len()).max().unwrap_or_default().max(8);
         println!(
             "{:width$}  {:>16}  {:>16}  {:>14}",
             "compared", "measured", "truth", "deviation"
         );
-        for row in &self.rows {
+        for row in shown() {
             let mark = if row.ok == Some(false) { "  <- FAIL" } else { "" };
             println!("{:width$}  {}{mark}", row.name, row.finding.columns());
         }
@@ -282,5 +292,17 @@ mod tests {
             (100.0, 190.0)
         );
         assert!(percentile(&mut [], 50).is_nan());
+    }
+
+    #[test]
+    fn folded_rows_are_judged() {
+        let mut verdict = Verdict::new("x");
+        verdict.fold(|verdict| verdict.count("seen", 1, 2));
+        verdict.count("after", 2, 2);
+        assert!(!verdict.passed());
+        assert_eq!(
+            verdict.rows.iter().map(|row| row.folded).collect::<Vec<_>>(),
+            [true, false]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask build`: set-up, then a release build of the agent (its build script makes the kernel object) and of the lab.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
@@ -28,6 +29,13 @@ pub(crate) fn agent() -> Result<PathBuf> {
 /// Builds the lab and says where it is.
 pub(crate) fn lab() -> Result<PathBuf> {
     release("lab", "lab")
+}
+
+/// Builds the lab and the programs of other languages that it starts, for a machine that is to run it without compilers.
+pub(crate) fn lab_and_programs() -> Result<PathBuf> {
+    let lab = lab()?;
+    process::run(Command::new(&lab).args(["internal", "programs"]))?;
+    Ok(lab)
 }
 
 fn release(package: &str, binary: &str) -> Result<PathBuf> {

@@ -20,7 +20,10 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure_ready(&[Purpose::Build, Purpose::Lab], setup::Consent::default())?;
+    setup::ensure_ready(
+        &[Purpose::Build, Purpose::Lab, Purpose::Stacks],
+        setup::Consent::default(),
+    )?;
     process::run(&mut command(&arguments.words)?)
 }
 

@@ -71,7 +71,7 @@ pub(crate) struct Conversations {
 
 impl Conversations {
     /// Puts packets, in order of time, together by connection. Who sent the first SYN is the client.
-    pub(super) fn new<'a>(packets: impl Iterator<Item = (u64, &'a [u8])>) -> Self {
+    pub(crate) fn new<'a>(packets: impl Iterator<Item = (u64, &'a [u8])>) -> Self {
         let mut conversations = Self::default();
         for (time_ns, ip) in packets {
             if let Some(segment) = packet::tcp_segment(ip) {

@@ -1,11 +1,12 @@
 //! The truth about times: tcpdump beside the traffic, read back per connection.
 
+pub(crate) mod decrypted;
 mod handshake;
 mod pcap;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -88,10 +89,7 @@ impl Capture {
 
     /// Ends the capture and reads it. Fails when tcpdump itself lost packets: then it is no truth.
     pub(crate) fn finish(self) -> Result<Conversations> {
-        let packets = pcap::read(&self.end()?)?;
-        Ok(Conversations::new(
-            packets.iter().map(|packet| (packet.time_ns, packet.ip.as_slice())),
-        ))
+        conversations(&self.end()?)
     }
 
     /// Ends the capture and gives its file. Fails as `finish` does.
@@ -106,6 +104,14 @@ impl Capture {
             .find(|line| line.ends_with("packets dropped by kernel"))
             .context("tcpdump's summary")?;
         ensure!(dropped.starts_with("0 "), "tcpdump lost packets: {dropped}");
-        Ok(self.file.clone())
+        Ok(self.file)
     }
+}
+
+/// The handshakes in the file of a finished capture.
+pub(crate) fn conversations(file: &Path) -> Result<Conversations> {
+    let packets = pcap::read(file)?;
+    Ok(Conversations::new(
+        packets.iter().map(|packet| (packet.time_ns, packet.ip.as_slice())),
+    ))
 }

@@ -25,7 +25,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Packet>> {
     parse(&bytes)
 }
 
-fn parse(bytes: &[u8]) -> Result<Vec<Packet>> {
+pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Packet>> {
     let (header, mut rest) = bytes.split_at_checked(24).context("capture without header")?;
     ensure!(
         word(header, 0) == NANOSECOND_MAGIC,

@@ -16,7 +16,10 @@ pub(crate) struct Record {
     pub(crate) process: Owner,
     pub(crate) duration_us: u64,
     pub(crate) phases_us: Phases,
+    /// `exact`, `inferred` or `ambiguous`.
+    pub(crate) ttfb_basis: Option<String>,
     pub(crate) late: bool,
+    pub(crate) turns: Turns,
     pub(crate) tls: Option<Tls>,
     pub(crate) http: Option<Http>,
     pub(crate) tcp: Tcp,
@@ -52,6 +55,14 @@ pub(crate) struct Phases {
     pub(crate) ttfb: Option<u64>,
 }
 
+/// Exchanges after the first.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Turns {
+    pub(crate) count: Option<u64>,
+    pub(crate) p50_us: Option<u64>,
+    pub(crate) p95_us: Option<u64>,
+}
+
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Tls {
     /// `1.2` or `1.3`.
@@ -59,6 +70,8 @@ pub(crate) struct Tls {
     /// IANA's name of the suite.
     pub(crate) cipher: Option<String>,
     pub(crate) sni: Option<String>,
+    /// The agreed protocol where it is visible, else what was offered.
+    pub(crate) alpn: Option<String>,
     pub(crate) resumed: Option<bool>,
     /// `ok`, or why not.
     pub(crate) outcome: Option<String>,

@@ -38,8 +38,10 @@ pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
         Some(Sabotage::Shift) => {
             for record in &mut records {
                 let phases = &mut record.phases_us;
-                for phase in [&mut phases.tcp, &mut phases.tls, &mut phases.ttfb] {
-                    *phase = phase.map(shift);
+                let turns = &mut record.turns;
+                let times = [&mut phases.dns, &mut phases.tcp, &mut phases.tls, &mut phases.ttfb];
+                for time in times.into_iter().chain([&mut turns.p50_us, &mut turns.p95_us]) {
+                    *time = time.map(shift);
                 }
                 record.duration_us = shift(record.duration_us);
             }

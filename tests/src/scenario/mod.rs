@@ -12,6 +12,7 @@ mod handshakes;
 mod overflow;
 mod replay;
 mod stuck;
+mod timeline;
 mod trace;
 
 use anyhow::{Context as _, Result};
@@ -108,6 +109,12 @@ const SCENARIOS: &[Scenario] = &[
         tools: &["ip"],
         run: replay::run,
     },
+    Scenario {
+        name: "timeline",
+        about: "tcp, tls, ttfb, turns of seven clients and five servers against the decrypted capture",
+        tools: timeline::TOOLS,
+        run: timeline::run,
+    },
 ];
 
 pub(crate) fn find(name: &str) -> Result<&'static Scenario> {
@@ -119,6 +126,11 @@ pub(crate) fn list() {
     for scenario in SCENARIOS {
         println!("{:10}  {}", scenario.name, scenario.about);
     }
+}
+
+/// Builds what scenarios start and what is not Rust.
+pub(crate) fn build_programs() -> Result<()> {
+    timeline::build_programs()
 }
 
 /// Nothing may be lost; what was is named by its kind.

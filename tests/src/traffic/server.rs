@@ -1,9 +1,10 @@
 //! Servers: listeners with a behaviour each, until stdin closes.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -40,6 +41,8 @@ enum Behaviour {
     Drain,
     /// Closes at once, on the accepting thread.
     Sink,
+    /// Answers `GET /think/MS` after that many milliseconds, by HTTP/1.0.
+    Think,
     /// Reads what comes first and closes.
     HangUp,
     /// Never reads: the connection stays as the kernel accepted it.
@@ -59,6 +62,7 @@ impl FromStr for Listen {
             Some("close-first") => Behaviour::CloseFirst,
             Some("drain") => Behaviour::Drain,
             Some("sink") => Behaviour::Sink,
+            Some("think") => Behaviour::Think,
             Some("hang-up") => Behaviour::HangUp,
             Some("hold") => Behaviour::Hold,
             Some("http") => Behaviour::Http,
@@ -110,6 +114,9 @@ fn accept(listener: &Socket, behaviour: Behaviour) {
             Behaviour::Echo | Behaviour::CloseFirst | Behaviour::HangUp => {
                 thread::spawn(move || serve(socket, behaviour));
             }
+            Behaviour::Think => {
+                thread::spawn(move || think(socket));
+            }
         }
     }
 }
@@ -119,7 +126,7 @@ fn serve(mut socket: Socket, behaviour: Behaviour) {
     let mut buffer = vec![0; 65_536];
     while let Ok(length @ 1..) = socket.read(&mut buffer) {
         let answered = match behaviour {
-            Behaviour::Drain | Behaviour::Sink | Behaviour::Hold => continue,
+            Behaviour::Drain | Behaviour::Sink | Behaviour::Hold | Behaviour::Think => continue,
             Behaviour::Echo | Behaviour::CloseFirst => socket.write_all(&buffer[..length]),
             Behaviour::HangUp => return,
             Behaviour::Http if buffer[0] == TLS_HANDSHAKE => socket.write_all(&FATAL_ALERT),
@@ -130,4 +137,22 @@ fn serve(mut socket: Socket, behaviour: Behaviour) {
             return;
         }
     }
+}
+
+/// One request and its answer; what is no such request gets none.
+fn think(mut socket: Socket) {
+    let mut lines = BufReader::new(&socket).lines().map_while(Result::ok);
+    let request = lines.next().unwrap_or_default();
+    let milliseconds = request
+        .split(' ')
+        .nth(1)
+        .and_then(|path| path.strip_prefix("/think/")?.parse().ok());
+    // To the end of the head: bytes that are not read make a RST of the close.
+    let has_end = lines.any(|line| line.is_empty());
+    let Some(milliseconds) = milliseconds.filter(|_| has_end) else {
+        return;
+    };
+    thread::sleep(Duration::from_millis(milliseconds));
+    // The proxy tells what it saw.
+    drop(socket.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nanswered\n"));
 }

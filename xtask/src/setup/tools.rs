@@ -5,8 +5,10 @@
 pub(crate) enum Purpose {
     /// Compile the agent and its kernel object.
     Build,
-    /// Run the lab or the demo.
+    /// Run the demo: the lab's namespaces and what lives in them.
     Lab,
+    /// Run the lab's scenarios: programs of every TLS stack, and what decrypts them.
+    Stacks,
     /// Check what was built: formatting, lints, the exposition format.
     Test,
     /// Boot other kernels.
@@ -19,7 +21,7 @@ pub(crate) enum Purpose {
 
 impl Purpose {
     /// All but fuzzing, which compiles a tool that few need.
-    pub(crate) const ALL: &[Self] = &[Self::Build, Self::Lab, Self::Test, Self::Vm, Self::Bench];
+    pub(crate) const ALL: &[Self] = &[Self::Build, Self::Lab, Self::Stacks, Self::Test, Self::Vm, Self::Bench];
 }
 
 /// A program, and the Debian package that installs it.
@@ -48,6 +50,12 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(Purpose::Lab, "nsenter", "util-linux"),
     tool(Purpose::Lab, "openssl", "openssl"),
     tool(Purpose::Lab, "tshark", "tshark"),
+    tool(Purpose::Stacks, "gnutls-cli", "gnutls-bin"),
+    tool(Purpose::Stacks, "go", "golang-go"),
+    tool(Purpose::Stacks, "node", "nodejs"),
+    tool(Purpose::Stacks, "python3", "python3"),
+    tool(Purpose::Stacks, "java", "default-jdk-headless"),
+    tool(Purpose::Stacks, "javac", "default-jdk-headless"),
     tool(Purpose::Test, "promtool", "prometheus"),
     tool(Purpose::Vm, "qemu-system-x86_64", "qemu-system-x86"),
     tool(Purpose::Vm, "modprobe", "kmod"),

@@ -30,7 +30,10 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let begin = Instant::now();
-    setup::ensure_ready(&[Purpose::Build, Purpose::Lab, Purpose::Test], arguments.consent)?;
+    setup::ensure_ready(
+        &[Purpose::Build, Purpose::Lab, Purpose::Stacks, Purpose::Test],
+        arguments.consent,
+    )?;
     let hopline = build::agent().context("building hopline")?;
     let lab = build::lab().context("building the lab")?;
     let mut summary = Summary::default();

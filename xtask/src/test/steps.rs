@@ -31,6 +31,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("handshakes", "shift"),
     ("alerts", "swap"),
     ("budget", "drop"),
+    ("timeline", "shift"),
 ];
 
 /// Kernels of the VM steps.

@@ -54,13 +54,17 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("flood", &["--seconds", "10"]),
     ("replay", &["--seconds", "5"]),
     ("budget", &["--seconds", "20"]),
+    ("timeline", &["--short"]),
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    setup::ensure_ready(&[Purpose::Build, Purpose::Lab, Purpose::Vm], arguments.consent)?;
+    setup::ensure_ready(
+        &[Purpose::Build, Purpose::Lab, Purpose::Stacks, Purpose::Vm],
+        arguments.consent,
+    )?;
     let jobs = guest::Jobs {
         hopline: build::agent()?,
-        lab: build::lab()?,
+        lab: build::lab_and_programs()?,
         scenarios: scenarios(&arguments.scenarios)?,
     };
     let mut failed = 0;

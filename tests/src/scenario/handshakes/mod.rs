@@ -364,6 +364,7 @@ fn measured(record: &Record) -> String {
         sni,
         resumed,
         outcome,
+        alpn: _,
     } = tls;
     let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "null".to_owned());
     let resumed = resumed.map_or_else(|| "null".to_owned(), |resumed| resumed.to_string());

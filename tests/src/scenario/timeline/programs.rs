@@ -1,0 +1,108 @@
+//! Builds the Go and Java programs and puts those that need no building beside them. What is built is kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// How a file becomes a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Script,
+    Java,
+    /// Go, with the name of the program.
+    Go(&'static str),
+}
+
+const PROGRAMS: [(&str, &str, Kind); 8] = [
+    (
+        "client.go",
+        include_str!("../../../programs/client/client.go"),
+        Kind::Go("go-client"),
+    ),
+    (
+        "server.go",
+        include_str!("../../../programs/server/server.go"),
+        Kind::Go("go-server"),
+    ),
+    (
+        "Client.java",
+        include_str!("../../../programs/client/Client.java"),
+        Kind::Java,
+    ),
+    (
+        "Server.java",
+        include_str!("../../../programs/server/Server.java"),
+        Kind::Java,
+    ),
+    (
+        "client.py",
+        include_str!("../../../programs/client/client.py"),
+        Kind::Script,
+    ),
+    (
+        "server.py",
+        include_str!("../../../programs/server/server.py"),
+        Kind::Script,
+    ),
+    (
+        "client.js",
+        include_str!("../../../programs/client/client.js"),
+        Kind::Script,
+    ),
+    (
+        "server.js",
+        include_str!("../../../programs/server/server.js"),
+        Kind::Script,
+    ),
+];
+
+/// The directory with all programs: beside `executable`, so that a machine without compilers finds what another built.
+pub(super) fn build(executable: &Path) -> Result<PathBuf> {
+    let directory = executable.with_file_name("programs");
+    fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
+    for (file, source, kind) in PROGRAMS {
+        let path = directory.join(file);
+        if fs::read_to_string(&path).is_ok_and(|there| there == source) {
+            continue;
+        }
+        compile(&directory, file, source, kind).with_context(|| format!("building {file}"))?;
+        // Last: while it is there, what it says is built.
+        fs::write(&path, source)?;
+    }
+    Ok(directory)
+}
+
+fn compile(directory: &Path, file: &str, source: &str, kind: Kind) -> Result<()> {
+    let workshop = tempfile::tempdir()?;
+    let workshop = workshop.path();
+    fs::write(workshop.join(file), source)?;
+    match kind {
+        Kind::Script => Ok(()),
+        Kind::Java => run(Command::new("javac").arg("-d").arg(directory).arg(file), workshop),
+        Kind::Go(name) => {
+            // A module of the compiler's own version: without one, Go behaves as its versions of years ago did.
+            run(Command::new("go").args(["mod", "init", "timeline"]), workshop)?;
+            run(
+                Command::new("go").args(["build", "-o"]).arg(directory.join(name)),
+                workshop,
+            )
+        }
+    }
+}
+
+fn run(command: &mut Command, directory: &Path) -> Result<()> {
+    let output = command
+        .current_dir(directory)
+        .env("GOTOOLCHAIN", "local")
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{} is needed", command.get_program().display()))?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
