@@ -16,7 +16,7 @@ use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 
 use crate::{
     chunks::{self, Place},
-    kernel::from_one_to,
+    kernel::{from_one_to, index},
     output, records,
     segment::Segment,
 };
@@ -54,7 +54,7 @@ pub struct Payload {
 impl Payload {
     #[inline(always)]
     pub fn index(&self) -> usize {
-        usize::from(self.direction & 1)
+        index::<2>(u32::from(self.direction))
     }
 
     /// This payload came after its sender had got the byte before `seq`.
@@ -81,7 +81,7 @@ pub fn is_settled(timeline: &Timeline, forward: bool) -> bool {
 /// Bytes up to `seq` were taken without being looked at.
 #[inline(always)]
 pub fn skip_to(timeline: &mut Timeline, direction: usize, seq: u32) {
-    let direction = direction & 1;
+    let direction = index::<2>(direction as u32);
     timeline.next_seq[direction] = seq;
     timeline.partial_length[direction] = 0;
     if timeline.record_seq[direction] != 0 && (seq.wrapping_sub(timeline.record_seq[direction]) as i32) > 0 {
@@ -179,7 +179,7 @@ pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, now: u6
 #[inline(always)]
 fn end_turn(timeline: &mut Timeline, now: u64) {
     let turn_us = now.saturating_sub(timeline.turn_ns) / 1_000;
-    let slot = from_one_to::<{ RECENT_TURNS as u32 }>((timeline.turns & (RECENT_TURNS as u32 - 1)) + 1) as usize - 1;
+    let slot = index::<{ RECENT_TURNS as u32 }>(timeline.turns);
     timeline.recent_turns_us[slot] = saturated(turn_us);
     timeline.turns += 1;
     timeline.turn_ns = 0;
@@ -314,7 +314,7 @@ pub fn send_plain(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &
 #[inline(always)]
 pub fn ahead(skb: *const __sk_buff, state: &mut ConnectionState, segment: &Segment, direction: u8, next: u32) {
     let timeline = &mut state.timeline;
-    let index = usize::from(direction & 1);
+    let index = index::<2>(u32::from(direction));
     let awaited = match timeline.stage {
         STAGE_FIRST => direction == FORWARD,
         STAGE_HANDSHAKE => timeline.server_hello_ns == 0 || timeline.flags & TIMELINE_TLS13 == 0,

@@ -10,7 +10,10 @@ use agent_ebpf::{
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 
-use crate::phases::{self, Payload, STAGE_HANDSHAKE, STAGE_OPEN};
+use crate::{
+    kernel,
+    phases::{self, Payload, STAGE_HANDSHAKE, STAGE_OPEN},
+};
 
 /// Most records of one packet that are looked at: hello flights have fewer, the log of answers no more.
 const MOST_RECORDS: usize = 10;
@@ -115,7 +118,7 @@ fn next_record(
     part: u32,
 ) -> Option<Record> {
     let index = payload.index();
-    let mut header = [0_u8; HEADER as usize];
+    let mut header = [0_u8; 8];
     let (seq, at, in_payload) = if part != 0 {
         (timeline.record_seq[index], payload.at, 0)
     } else if (before as i32) < 0 {
@@ -163,11 +166,10 @@ fn next_record(
 /// Adds to a header that the end of a segment cut; `true` when it is whole.
 #[inline(always)]
 fn gather(skb: *const __sk_buff, timeline: &mut Timeline, index: usize, at: u32, here: u32) -> bool {
-    let index = index & 1;
     let (mut at, mut here) = (at, here);
     for _ in 0..HEADER {
-        let filled = usize::from(timeline.partial_length[index]);
-        if filled >= HEADER as usize {
+        let filled = timeline.partial_length[index];
+        if u32::from(filled) >= HEADER {
             return true;
         }
         if here == 0 {
@@ -178,12 +180,12 @@ fn gather(skb: *const __sk_buff, timeline: &mut Timeline, index: usize, at: u32,
         if unsafe { bpf_skb_load_bytes(skb.cast(), at, (&raw mut byte).cast(), 1) } != 0 {
             return false;
         }
-        timeline.partial[index][filled] = byte;
-        timeline.partial_length[index] = filled as u8 + 1;
+        timeline.partial[index][kernel::index::<8>(u32::from(filled))] = byte;
+        timeline.partial_length[index] = filled + 1;
         at += 1;
         here -= 1;
     }
-    usize::from(timeline.partial_length[index]) >= HEADER as usize
+    u32::from(timeline.partial_length[index]) >= HEADER
 }
 
 #[inline(always)]
@@ -376,10 +378,10 @@ fn log_answer(timeline: &mut Timeline, payload: &Payload, record: &Record, now: 
         timeline.tls_done_ns
     };
     let after_us = now.saturating_sub(from) / 1_000;
-    let slot = usize::from(timeline.answer_count);
-    if slot >= ANSWERS {
+    if usize::from(timeline.answer_count) >= ANSWERS {
         return;
     }
+    let slot = kernel::index::<{ ANSWERS as u32 }>(u32::from(timeline.answer_count));
     let acks = timeline.request_ns != 0 && payload.acknowledges(timeline.request_seq);
     timeline.answers[slot] = AnswerRecord {
         after_us: phases::saturated(after_us),

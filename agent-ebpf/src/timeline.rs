@@ -107,7 +107,7 @@ pub struct Timeline {
     /// Machine's own: where the last plaintext handshake record ends, in each direction.
     pub plain_seq: [u32; 2],
     /// Machine's own: first bytes of a record's header that was cut by the end of a segment, in each direction.
-    pub partial: [[u8; 5]; 2],
+    pub partial: [[u8; 8]; 2],
     /// Machine's own: how many those are.
     pub partial_length: [u8; 2],
     /// Machine's own: the latest application payload went backward.
@@ -117,8 +117,8 @@ pub struct Timeline {
     /// Machine's own: all turns that are kept are new.
     pub turns_full: u8,
     /// Unused, zero.
-    pub reserved: u8,
+    pub reserved: [u8; 3],
 }
 
 const _: () = assert!(size_of::<AnswerRecord>() == 8);
-const _: () = assert!(size_of::<Timeline>() == 224);
+const _: () = assert!(size_of::<Timeline>() == 232);

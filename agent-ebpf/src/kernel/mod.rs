@@ -9,7 +9,7 @@ mod sock;
 mod task;
 mod tcp_sock;
 
-pub use bounded::from_one_to;
+pub use bounded::{from_one_to, index};
 pub use cgroup::Cgroup;
 pub use field::Field;
 pub use sock::{Sock, Socket};

@@ -16,6 +16,7 @@ use aya_ebpf::{
 
 use crate::{
     early,
+    kernel::index,
     phases::{self, Payload},
     segment::Segment,
     socket,
@@ -85,7 +86,8 @@ fn new_bytes(
     egress: bool,
 ) -> Option<Payload> {
     let timeline = &mut state.timeline;
-    let (own, other) = (usize::from(direction & 1), usize::from(direction & 1 ^ 1));
+    let own = index::<2>(u32::from(direction));
+    let other = own ^ 1;
     let mut next = timeline.next_seq[own];
     if egress {
         // SAFETY: the helper takes the packet's socket; null is no TCP socket.

@@ -20,7 +20,7 @@ use crate::{
     },
     protocol::{
         facts::{Facts, TlsFacts},
-        first_byte::{Basis, FirstByte},
+        first_byte::FirstByte,
         http1::{Host, HostClaim},
         tls::{cipher::cipher_name, version_name},
     },
@@ -85,7 +85,7 @@ impl Surroundings<'_> {
             process: self.process(owner),
             phases_us: phases(state, said.answer),
             marks_ns: marks(state, said.answer),
-            ttfb_basis: said.answer.map(|answer| basis(answer.basis)),
+            ttfb_basis: said.answer.map(|answer| answer.basis.name()),
             late: state.flags & FLAG_LATE != 0,
             turns: turns(state, said.turns),
             dns: None,
@@ -178,14 +178,6 @@ fn marks(state: &ConnectionState, answer: Option<FirstByte>) -> MarksRecord {
         request: mark(timeline.request_ns),
         first_byte: answer.map(|answer| answer.at_ns),
         closed: mark(state.closed_ns),
-    }
-}
-
-fn basis(basis: Basis) -> &'static str {
-    match basis {
-        Basis::Exact => "exact",
-        Basis::Inferred => "inferred",
-        Basis::Ambiguous => "ambiguous",
     }
 }
 

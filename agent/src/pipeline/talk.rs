@@ -72,19 +72,19 @@ pub(super) fn is_named(state: &ConnectionState, facts: Option<&Facts>) -> bool {
     }
 }
 
-/// What the judgement of the first answer needs.
-pub(super) fn handshake(state: &ConnectionState, facts: Option<&Facts>) -> Handshake {
+/// What the judgement of the first answer needs; hellos that were not seen may have offered anything.
+fn handshake(state: &ConnectionState, facts: Option<&Facts>) -> Handshake {
     let tls = facts.and_then(|facts| facts.tls.as_ref());
-    let chosen = tls.and_then(TlsFacts::alpn_chosen);
-    let offers_h2 = tls
-        .and_then(|tls| tls.client_hello.as_ref())
-        .is_some_and(|hello| hello.offers_h2());
-    let hidden = state.timeline.flags & TIMELINE_TLS13 != 0;
+    let known = tls.map_or(
+        Handshake {
+            offers_h2: true,
+            ..Handshake::default()
+        },
+        Handshake::of,
+    );
     Handshake {
-        cipher: state.timeline.cipher,
-        may_be_h2: chosen == Some("h2") || hidden && offers_h2,
-        is_h2: chosen == Some("h2"),
         resumed: is_resumed(state, tls),
+        ..known
     }
 }
 
@@ -95,12 +95,7 @@ pub(super) fn first_byte(
     facts: Option<&Facts>,
     tickets: &TicketLengths,
 ) -> Option<FirstByte> {
-    let side = match role {
-        Role::Client => first_byte::Role::Client,
-        Role::Server => first_byte::Role::Server,
-    };
-    let handshake = handshake(state, facts);
-    first_byte::first_byte(&state.timeline, side, handshake, tickets, peer(state, role))
+    first_byte::first_byte(&state.timeline, handshake(state, facts), tickets, peer(state, role))
 }
 
 /// Remembers the lengths of tickets that this connection shows beyond doubt.
@@ -110,7 +105,7 @@ pub(super) fn learn_tickets(state: &ConnectionState, role: Role, facts: &Facts, 
 }
 
 /// Under which the lengths of a server's tickets are remembered: its address and port.
-pub(super) fn peer(state: &ConnectionState, role: Role) -> u64 {
+fn peer(state: &ConnectionState, role: Role) -> u64 {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hasher = DefaultHasher::new();
     match role {
