@@ -42,6 +42,8 @@ pub(super) struct Case {
     pub(super) says: &'static str,
     /// `tls.outcome`: the first is the truth's own word; others say as much of the same failure.
     pub(super) reasons: &'static [&'static str],
+    /// The hello contradicts itself.
+    pub(super) malformed: bool,
 }
 
 /// Chain and key of a server that has nothing wrong.
@@ -63,6 +65,7 @@ const fn case(name: &'static str, sent: Sent, says: &'static str, reasons: &'sta
         sent,
         says,
         reasons,
+        malformed: false,
     }
 }
 
@@ -358,6 +361,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         client: Client::Raw(super::hellos::cut_short),
+        malformed: true,
         ..case(
             "hello with a lying length",
             Sent::ByServer(50),
