@@ -197,4 +197,4 @@ impl ConnectionState {
 
 /// Storage is charged to the application's socket memory: the contract allows 512 bytes.
 const _: () = assert!(size_of::<ConnectionState>() <= 512);
-const _: () = assert!(size_of::<ConnectionState>() == 480);
+const _: () = assert!(size_of::<ConnectionState>() == 488);

@@ -30,6 +30,8 @@ const SERVER_HELLO: u8 = 2;
 /// A Finished of TLS 1.3 as a record: header of the message, hash, content type, tag.
 const FINISHED_SHA256: u16 = 4 + 32 + 1 + 16;
 const FINISHED_SHA384: u16 = 4 + 48 + 1 + 16;
+/// The JDK pads every record but application data with this many zeros (*measured*, JDK 17).
+const JDK_PADDING: u16 = 16;
 /// `EndOfEarlyData` and an alert of TLS 1.3 as records.
 const END_OF_EARLY_DATA: u16 = 4 + 1 + 16;
 const ENCRYPTED_ALERT: u16 = 2 + 1 + 16;
@@ -41,6 +43,12 @@ const SUITES_OF_TLS13: u16 = 0x13;
 const FINISHED_FORWARD: u8 = 1;
 const FINISHED_BACKWARD: u8 = 2;
 const EARLY_DATA_ENDED: u8 = 4;
+const CLIENT_PADS: u8 = 8;
+
+/// HTTP/2 clients send `WINDOW_UPDATE` after this much of an answer, not before (Go: 4 KiB, nghttp2: half a window).
+const WINDOW_BYTES: u32 = 4_096;
+/// SETTINGS, `WINDOW_UPDATE` and an acknowledgement in one record are not longer.
+const PREFACE_BYTES: u16 = 100;
 
 /// Bit of [`Timeline::alert_level`]: it came backward.
 const ALERT_BACKWARD: u8 = 128;
@@ -257,11 +265,17 @@ fn encrypted_forward(timeline: &mut Timeline, payload: &Payload, record: &Record
         timeline.finished |= EARLY_DATA_ENDED;
         return;
     }
-    let is_finished = match timeline.cipher {
-        0 => record.length == FINISHED_SHA256 || record.length == FINISHED_SHA384,
-        AES_256_GCM_SHA384 => record.length == FINISHED_SHA384,
-        _ => record.length == FINISHED_SHA256,
+    let expected = if timeline.cipher == AES_256_GCM_SHA384 {
+        FINISHED_SHA384
+    } else {
+        FINISHED_SHA256
     };
+    let is_padded = record.length == expected + JDK_PADDING;
+    let is_finished =
+        is_padded || record.length == expected || timeline.cipher == 0 && record.length == FINISHED_SHA384;
+    if is_finished && is_padded && timeline.cipher != 0 {
+        timeline.finished |= CLIENT_PADS;
+    }
     if is_finished && (!early || timeline.finished & EARLY_DATA_ENDED != 0) {
         done(timeline, now);
     }
@@ -355,12 +369,20 @@ fn alert(skb: *const __sk_buff, timeline: &mut Timeline, record: &Record, forwar
 #[inline(always)]
 fn in_application(timeline: &mut Timeline, payload: &Payload, record: &Record, now: u64) {
     let tls13 = timeline.flags & TIMELINE_TLS13 != 0;
-    let is_alert = record.content_type == ALERT || tls13 && record.length == ENCRYPTED_ALERT;
+    let padding = if payload.direction == FORWARD && timeline.finished & CLIENT_PADS != 0 {
+        JDK_PADDING
+    } else {
+        0
+    };
+    let is_alert = record.content_type == ALERT || tls13 && record.length == ENCRYPTED_ALERT + padding;
     if payload.direction == BACKWARD && logs_answers(timeline) {
         log_answer(timeline, payload, record, now);
     }
-    if record.content_type != APPLICATION_DATA || is_alert || is_control(timeline, record.length) {
+    if record.content_type != APPLICATION_DATA || is_alert || is_control(timeline, payload, record.length) {
         return;
+    }
+    if payload.direction == FORWARD {
+        timeline.forward_ack = payload.ack;
     }
     if payload.direction == FORWARD && timeline.backward_last != 0 && only_tickets(timeline) {
         // Two tickets are no answer: the request goes on.
@@ -395,11 +417,14 @@ fn log_answer(timeline: &mut Timeline, payload: &Payload, record: &Record, now: 
             },
     };
     timeline.answer_count += 1;
+    if acks && record.length > PREFACE_BYTES {
+        timeline.answered = 1;
+    }
 }
 
 /// `true` for HTTP/2's control frames, alone or in pairs, by the length of their plaintext.
 #[inline(always)]
-fn is_control(timeline: &Timeline, length: u16) -> bool {
+fn is_control(timeline: &Timeline, payload: &Payload, length: u16) -> bool {
     // First payload is never control: it begins the connection's conversation.
     if timeline.request_ns == 0 {
         return false;
@@ -411,7 +436,17 @@ fn is_control(timeline: &Timeline, length: u16) -> bool {
     } else {
         24
     };
-    matches!(length.wrapping_sub(overhead), 9 | 13 | 17 | 22 | 26)
+    match length.wrapping_sub(overhead) {
+        // An acknowledgement of SETTINGS, PING.
+        9 | 17 => true,
+        // `WINDOW_UPDATE`, alone, after an acknowledgement, two of them: or a request whose headers the server knows.
+        13 | 22 | 26 => {
+            payload.direction == BACKWARD
+                || timeline.answered == 0
+                || payload.ack.wrapping_sub(timeline.forward_ack) >= WINDOW_BYTES
+        }
+        _ => false,
+    }
 }
 
 /// So far the server has sent nothing but what looks like a pair of session tickets.

@@ -98,6 +98,8 @@ pub struct Timeline {
     pub request_seq: u32,
     /// Machine's own: sequence number after the first byte of the open turn.
     pub turn_seq: u32,
+    /// Machine's own: what the latest forward application payload acknowledged.
+    pub forward_ack: u32,
     /// Machine's own: next expected sequence number of each direction, forward first.
     pub next_seq: [u32; 2],
     /// Machine's own: where the next record begins, in each direction.
@@ -116,9 +118,11 @@ pub struct Timeline {
     pub finished: u8,
     /// Machine's own: all turns that are kept are new.
     pub turns_full: u8,
+    /// Machine's own: a record came that is longer than what HTTP/2 begins with.
+    pub answered: u8,
     /// Unused, zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 6],
 }
 
 const _: () = assert!(size_of::<AnswerRecord>() == 8);
-const _: () = assert!(size_of::<Timeline>() == 232);
+const _: () = assert!(size_of::<Timeline>() == 240);

@@ -19,9 +19,15 @@ impl Turns {
             .add(f64::from(turn_us));
     }
 
-    /// The quantile `q`, from 0 to 1, in microseconds.
+    /// The quantile `q`, from 0 to 1, in microseconds: the smallest turn that no more than the rest exceeds (nearest
+    /// rank), so that the upper quantiles of a few turns are the longest.
     pub fn quantile_us(&self, q: f64) -> Option<u64> {
-        let quantile = self.0.as_ref()?.quantile(q).ok().flatten()?;
+        let sketch = self.0.as_ref()?;
+        let last = sketch.count().saturating_sub(1);
+        let rank = (q * sketch.count() as f64).ceil() - 1.0;
+        // The sketch rounds `q * last` down.
+        let q = if last == 0 { 0.0 } else { (rank + 0.5) / last as f64 };
+        let quantile = sketch.quantile(q.clamp(0.0, 1.0)).ok().flatten()?;
         Some(quantile.round() as u64)
     }
 }
@@ -35,6 +41,15 @@ impl std::fmt::Debug for Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_turns() {
+        let mut turns = Turns::default();
+        turns.add(10_000);
+        turns.add(50_000);
+        let near = |q, exact: f64| (turns.quantile_us(q).expect("there are turns") as f64 / exact - 1.0).abs() <= 0.011;
+        assert!(near(0.5, 10_000.0) && near(0.95, 50_000.0) && near(1.0, 50_000.0) && near(0.0, 10_000.0));
+    }
 
     #[test]
     fn quantiles_within_one_percent() {
