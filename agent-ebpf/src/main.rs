@@ -17,6 +17,7 @@
 
 mod chunks;
 mod early;
+mod hellos;
 mod inside;
 mod intent;
 mod kernel;

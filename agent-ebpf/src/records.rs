@@ -4,14 +4,13 @@ use agent_ebpf::{
     hello::{BACKWARD, FORWARD},
     timeline::{
         ANSWER_ACKS_REQUEST, ANSWER_STARTS_SEGMENT, ANSWERS, AnswerRecord, PROTOCOL_TLS, TIMELINE_BACKWARD_CCS,
-        TIMELINE_EARLY_DATA, TIMELINE_FORWARD_CCS, TIMELINE_GAP, TIMELINE_RESUMED12, TIMELINE_RETRIED, TIMELINE_TLS13,
-        Timeline,
+        TIMELINE_EARLY_DATA, TIMELINE_FORWARD_CCS, TIMELINE_GAP, TIMELINE_RESUMED12, TIMELINE_TLS13, Timeline,
     },
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 
 use crate::{
-    kernel,
+    hellos, kernel,
     phases::{self, Payload, STAGE_HANDSHAKE, STAGE_OPEN},
 };
 
@@ -25,7 +24,6 @@ const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
-const SERVER_HELLO: u8 = 2;
 
 /// A Finished of TLS 1.3 as a record: header of the message, hash, content type, tag.
 const FINISHED_SHA256: u16 = 4 + 32 + 1 + 16;
@@ -35,23 +33,21 @@ const JDK_PADDING: u16 = 16;
 /// `EndOfEarlyData` and an alert of TLS 1.3 as records.
 const END_OF_EARLY_DATA: u16 = 4 + 1 + 16;
 const ENCRYPTED_ALERT: u16 = 2 + 1 + 16;
-/// `TLS_AES_256_GCM_SHA384`, the one suite of TLS 1.3 with the longer hash, and what all of them begin with.
+/// `TLS_AES_256_GCM_SHA384`, the one suite of TLS 1.3 with the longer hash.
 const AES_256_GCM_SHA384: u16 = 0x1302;
-const SUITES_OF_TLS13: u16 = 0x13;
 
 /// Bits of [`Timeline::finished`].
 const FINISHED_FORWARD: u8 = 1;
 const FINISHED_BACKWARD: u8 = 2;
 const EARLY_DATA_ENDED: u8 = 4;
 const CLIENT_PADS: u8 = 8;
+/// HTTP/2 was offered, or the part of the `ClientHello` that would say so has not been seen.
+pub const MAY_BE_HTTP2: u8 = 16;
 
 /// HTTP/2 clients send `WINDOW_UPDATE` after this much of an answer, not before (Go: 4 KiB, nghttp2: half a window).
 const WINDOW_BYTES: u32 = 4_096;
 /// SETTINGS, `WINDOW_UPDATE` and an acknowledgement in one record are not longer.
-const PREFACE_BYTES: u16 = 100;
-
-/// Bit of [`Timeline::alert_level`]: it came backward.
-const ALERT_BACKWARD: u8 = 128;
+const PREFACE_BYTES: u16 = 67 + 17;
 
 /// The answer to the first request may still be coming.
 #[inline(always)]
@@ -63,15 +59,15 @@ pub fn logs_answers(timeline: &Timeline) -> bool {
 }
 
 /// A record's header, and where it is.
-struct Record {
+pub struct Record {
     content_type: u8,
-    length: u16,
+    pub length: u16,
     /// Sequence number of its header.
     seq: u32,
     /// Offset of its body in the packet; of no meaning when the header was cut.
-    body: u32,
+    pub body: u32,
     /// Bytes of the body that are in this packet.
-    here: u32,
+    pub here: u32,
     starts_segment: bool,
 }
 
@@ -224,8 +220,10 @@ fn in_handshake(skb: *const __sk_buff, timeline: &mut Timeline, payload: &Payloa
         HANDSHAKE => {
             let end = record.seq.wrapping_add(HEADER).wrapping_add(u32::from(record.length));
             timeline.plain_seq[payload.index()] = end;
-            if !forward {
-                server_hello(skb, timeline, record, now);
+            if forward {
+                hellos::client_hello(skb.cast_mut(), timeline, record.body, record.here);
+            } else {
+                hellos::server_hello(skb, timeline, record, now);
             }
         }
         CHANGE_CIPHER_SPEC => {
@@ -237,7 +235,7 @@ fn in_handshake(skb: *const __sk_buff, timeline: &mut Timeline, payload: &Payloa
         ALERT if record.length == 2 => {
             let end = record.seq.wrapping_add(HEADER).wrapping_add(2);
             timeline.plain_seq[payload.index()] = end;
-            alert(skb, timeline, record, forward);
+            hellos::alert(skb, timeline, record, forward);
         }
         APPLICATION_DATA if forward => encrypted_forward(timeline, payload, record, now),
         // Before any ServerHello could be read, only TLS 1.3 hides its handshake like this.
@@ -285,85 +283,6 @@ fn encrypted_forward(timeline: &mut Timeline, payload: &Payload, record: &Record
 fn done(timeline: &mut Timeline, now: u64) {
     timeline.tls_done_ns = now;
     timeline.stage = STAGE_OPEN;
-}
-
-/// Cipher suite and `HelloRetryRequest`; all else userspace reads.
-#[inline(always)]
-fn server_hello(skb: *const __sk_buff, timeline: &mut Timeline, record: &Record, now: u64) {
-    /// Type, length, version, random and the length of the session id that follows.
-    const FIXED: u32 = 1 + 3 + 2 + 32 + 1;
-    const RANDOM: usize = 6;
-    /// `HelloRetryRequest` is a `ServerHello` with this random (RFC 8446 section 4.1.3).
-    const RETRY: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
-    if timeline.server_hello_ns != 0 {
-        return;
-    }
-    let mut fixed = [0_u8; FIXED as usize];
-    let mut first = 0_u8;
-    if record.here == 0 {
-        // Cut right after the header: taken for what it should be.
-        timeline.server_hello_ns = now;
-        return;
-    }
-    // SAFETY: as long as said.
-    let result = unsafe { bpf_skb_load_bytes(skb.cast(), record.body, (&raw mut first).cast(), 1) };
-    if result != 0 || first != SERVER_HELLO {
-        return;
-    }
-    timeline.server_hello_ns = now;
-    if record.here < FIXED + 2 {
-        return;
-    }
-    // SAFETY: as long as said.
-    let result = unsafe { bpf_skb_load_bytes(skb.cast(), record.body, fixed.as_mut_ptr().cast(), FIXED) };
-    let session_id = u32::from(fixed[FIXED as usize - 1]);
-    if result != 0 || session_id > 32 {
-        return;
-    }
-    let mut cipher = [0_u8; 2];
-    // SAFETY: as long as said.
-    let result = unsafe {
-        bpf_skb_load_bytes(
-            skb.cast(),
-            record.body + FIXED + session_id,
-            cipher.as_mut_ptr().cast(),
-            2,
-        )
-    };
-    if result != 0 {
-        return;
-    }
-    timeline.cipher = u16::from_be_bytes(cipher);
-    if timeline.cipher >> 8 == SUITES_OF_TLS13 {
-        timeline.flags |= TIMELINE_TLS13;
-    }
-    if fixed[RANDOM] == RETRY[0]
-        && fixed[RANDOM + 1] == RETRY[1]
-        && fixed[RANDOM + 2] == RETRY[2]
-        && fixed[RANDOM + 3] == RETRY[3]
-        && fixed[RANDOM + 4] == RETRY[4]
-        && fixed[RANDOM + 5] == RETRY[5]
-        && fixed[RANDOM + 6] == RETRY[6]
-        && fixed[RANDOM + 7] == RETRY[7]
-    {
-        timeline.flags |= TIMELINE_RETRIED;
-        timeline.server_hello_ns = 0;
-    }
-}
-
-#[inline(always)]
-fn alert(skb: *const __sk_buff, timeline: &mut Timeline, record: &Record, forward: bool) {
-    const FATAL: u8 = 2;
-    let mut body = [0_u8; 2];
-    if timeline.alert_level & !ALERT_BACKWARD == FATAL || record.here < 2 {
-        return;
-    }
-    // SAFETY: as long as said.
-    if unsafe { bpf_skb_load_bytes(skb.cast(), record.body, body.as_mut_ptr().cast(), 2) } != 0 {
-        return;
-    }
-    timeline.alert_description = body[1];
-    timeline.alert_level = body[0] & !ALERT_BACKWARD | if forward { 0 } else { ALERT_BACKWARD };
 }
 
 #[inline(always)]
@@ -426,8 +345,12 @@ fn log_answer(timeline: &mut Timeline, payload: &Payload, record: &Record, now: 
 #[inline(always)]
 fn is_control(timeline: &Timeline, payload: &Payload, length: u16) -> bool {
     // First payload is never control: it begins the connection's conversation.
-    if timeline.request_ns == 0 {
+    if timeline.request_ns == 0 || timeline.finished & MAY_BE_HTTP2 == 0 {
         return false;
+    }
+    if payload.direction == BACKWARD && timeline.answered == 0 && length <= PREFACE_BYTES {
+        // The server's part of the preface: SETTINGS.
+        return true;
     }
     let overhead = if timeline.flags & TIMELINE_TLS13 != 0 {
         17

@@ -22,7 +22,7 @@ use crate::{
         facts::{Facts, TlsFacts},
         first_byte::FirstByte,
         http1::{Host, HostClaim},
-        tls::{cipher::cipher_name, version_name},
+        tls::{TLS13, cipher::cipher_name, version_name},
     },
 };
 
@@ -223,6 +223,9 @@ fn tls(state: &ConnectionState, said: &Said<'_>, ended: bool) -> Option<TlsRecor
 fn alpn(facts: &TlsFacts) -> Option<String> {
     if let Some(chosen) = facts.alpn_chosen() {
         return Some(chosen.to_owned());
+    }
+    if facts.version().is_some_and(|version| version < TLS13) {
+        return None;
     }
     match facts.client_hello.as_ref()?.alpn.as_slice() {
         [only] => Some(only.as_ref().to_owned()),
