@@ -138,6 +138,7 @@ pub(crate) mod tests {
             "local": {"address": "10.0.0.1", "port": 1000}, "remote": {"address": "10.0.0.2", "port": 443},
             "destination": {"port": 443}, "process": {"pid": 1, "comm": "c", "ancestry": []},
             "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
+            "ttfb_basis": "exact", "turns": {"count": 1, "p50_us": 1_000, "p95_us": 1_000, "overlapping": 0},
             "tls": {"version": "1.3", "cipher": "TLS_AES_256_GCM_SHA384", "sni": name, "resumed": false, "outcome": "ok"},
             "http": {"status": 200, "host": name}, "waiting": null, "outcome": "ok",
             "tcp": {"retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},

@@ -119,7 +119,9 @@ mod tests {
     fn every_time_is_shifted() {
         let shifted = falsify_records(Some(Sabotage::Shift), vec![record("client", "a")]);
         let phases = &shifted[0].phases_us;
-        assert_eq!([phases.tcp, phases.tls, phases.ttfb], [Some(3_200); 3]);
+        let turns = &shifted[0].turns;
+        let times = [phases.tcp, phases.tls, phases.ttfb, turns.p50_us, turns.p95_us];
+        assert_eq!(times, [Some(3_200); 5]);
     }
 
     #[test]

