@@ -44,6 +44,10 @@ const CLIENT_PADS: u8 = 8;
 /// HTTP/2 was offered, or the part of the `ClientHello` that would say so has not been seen.
 pub const MAY_BE_HTTP2: u8 = 16;
 
+/// Bits of [`Timeline::heard`].
+const HEARD_PREFACE: u8 = 1;
+const HEARD_ANSWER: u8 = 2;
+
 /// HTTP/2 clients send `WINDOW_UPDATE` after this much of an answer, not before (Go: 4 KiB, nghttp2: half a window).
 const WINDOW_BYTES: u32 = 4_096;
 /// SETTINGS, `WINDOW_UPDATE` and an acknowledgement in one record are not longer.
@@ -297,8 +301,16 @@ fn in_application(timeline: &mut Timeline, payload: &Payload, record: &Record, n
     if payload.direction == BACKWARD && logs_answers(timeline) {
         log_answer(timeline, payload, record, now);
     }
-    if record.content_type != APPLICATION_DATA || is_alert || is_control(timeline, payload, record.length) {
+    if record.content_type != APPLICATION_DATA || is_alert {
         return;
+    }
+    if payload.direction == BACKWARD && is_preface(timeline, record.length)
+        || is_control(timeline, payload, record.length)
+    {
+        return;
+    }
+    if payload.direction == BACKWARD {
+        timeline.heard |= HEARD_ANSWER;
     }
     if payload.direction == FORWARD {
         timeline.forward_ack = payload.ack;
@@ -336,9 +348,6 @@ fn log_answer(timeline: &mut Timeline, payload: &Payload, record: &Record, now: 
             },
     };
     timeline.answer_count += 1;
-    if acks && record.length > PREFACE_BYTES {
-        timeline.answered = 1;
-    }
 }
 
 /// `true` for HTTP/2's control frames, alone or in pairs, by the length of their plaintext.
@@ -347,10 +356,6 @@ fn is_control(timeline: &Timeline, payload: &Payload, length: u16) -> bool {
     // First payload is never control: it begins the connection's conversation.
     if timeline.request_ns == 0 || timeline.finished & MAY_BE_HTTP2 == 0 {
         return false;
-    }
-    if payload.direction == BACKWARD && timeline.answered == 0 && length <= PREFACE_BYTES {
-        // The server's part of the preface: SETTINGS.
-        return true;
     }
     let overhead = if timeline.flags & TIMELINE_TLS13 != 0 {
         17
@@ -365,11 +370,22 @@ fn is_control(timeline: &Timeline, payload: &Payload, length: u16) -> bool {
         // `WINDOW_UPDATE`, alone, after an acknowledgement, two of them: or a request whose headers the server knows.
         13 | 22 | 26 => {
             payload.direction == BACKWARD
-                || timeline.answered == 0
+                || timeline.heard & HEARD_ANSWER == 0
                 || payload.ack.wrapping_sub(timeline.forward_ack) >= WINDOW_BYTES
         }
         _ => false,
     }
+}
+
+/// The server's part of HTTP/2's preface: SETTINGS, its first record that is no ticket.
+#[inline(always)]
+fn is_preface(timeline: &mut Timeline, length: u16) -> bool {
+    let first = timeline.finished & MAY_BE_HTTP2 != 0 && timeline.heard & HEARD_PREFACE == 0;
+    if first && length <= PREFACE_BYTES {
+        timeline.heard |= HEARD_PREFACE;
+        return true;
+    }
+    false
 }
 
 /// So far the server has sent nothing but what looks like a pair of session tickets.

@@ -118,8 +118,8 @@ pub struct Timeline {
     pub finished: u8,
     /// Machine's own: all turns that are kept are new.
     pub turns_full: u8,
-    /// Machine's own: a record came that is longer than what HTTP/2 begins with.
-    pub answered: u8,
+    /// Machine's own: what has come backward, for HTTP/2.
+    pub heard: u8,
     /// Unused, zero.
     pub reserved: [u8; 6],
 }
