@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use agent_ebpf::hello::{BACKWARD, FORWARD, HELLO_LIMIT, HelloHeader};
 use agent_ebpf::timeline::{PROTOCOL_HTTP1, PROTOCOL_TLS};
 
+use super::certificate::Chain;
 use super::facts::Facts;
 use super::malformed::{Malformed, MalformedCounts};
 use lane::{Lane, Protocol};
@@ -22,7 +23,7 @@ mod tests;
 pub struct AssemblerLimits {
     /// Streams at most.
     pub streams: usize,
-    /// Bytes that wait, of all streams together, at most.
+    /// Bytes that wait and names out of certificates, of all streams together, at most.
     pub bytes: usize,
     /// A stream that nothing came for in this time leaves.
     pub idle_ns: u64,
@@ -75,7 +76,9 @@ struct Stream {
 
 impl Stream {
     fn buffered(&self) -> usize {
-        self.forward.buffered() + self.backward.buffered()
+        // All other facts are small; a certificate's names are as many as its server likes.
+        let chain = self.facts.tls.as_ref().and_then(|tls| tls.chain.as_ref());
+        self.forward.buffered() + self.backward.buffered() + chain.map_or(0, Chain::kept_bytes)
     }
 }
 
@@ -172,7 +175,7 @@ impl Assembler {
         self.streams.is_empty()
     }
 
-    /// Bytes that wait now.
+    /// Bytes that wait and names out of certificates, now.
     pub fn buffered_bytes(&self) -> usize {
         self.bytes
     }

@@ -191,6 +191,12 @@ impl Chain {
         }
     }
 
+    /// Bytes of the names and addresses that are kept.
+    pub fn kept_bytes(&self) -> usize {
+        let names: usize = self.names.iter().map(|name| name.len() + size_of::<Box<str>>()).sum();
+        names + self.addresses.len() * (16 + size_of::<Box<[u8]>>()) + self.last_name.len()
+    }
+
     /// True when the server's certificate is for this name, or for so many that it may be.
     pub fn has_name(&self, name: &str) -> bool {
         self.has_more_names || self.names.iter().any(|pattern| matches(pattern, name))
