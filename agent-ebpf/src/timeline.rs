@@ -120,8 +120,10 @@ pub struct Timeline {
     pub turns_full: u8,
     /// Machine's own: what has come backward, for HTTP/2.
     pub heard: u8,
+    /// Machine's own: logged answers that are none: HTTP/2's preface and control frames.
+    pub no_answers: u8,
     /// Unused, zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
 
 const _: () = assert!(size_of::<AnswerRecord>() == 8);

@@ -153,6 +153,7 @@ impl Pipeline {
             name(&mut self.series, attached, held, role, state, facts, now_ns);
         }
         let answer = talk::first_byte(state, role, facts, &self.tickets);
+        tracing::trace!(cookie = state.cookie, ?role, ?answer, timeline = ?state.timeline, "closed");
         if let Some(facts) = facts {
             talk::learn_tickets(state, role, facts, &mut self.tickets);
         }
