@@ -57,8 +57,8 @@ pub struct LogConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
-    /// Size of the ring buffer of connection events, bytes: a power of two of at least a page. That of process events
-    /// is an eighth of it.
+    /// Size of the ring buffer of connection events, bytes: a power of two of at least a page. That of hello bytes is half
+    /// of it, that of process events a quarter.
     #[serde(deserialize_with = "ring_bytes")]
     pub ring_bytes: u32,
     /// Connections followed at once.
@@ -104,9 +104,9 @@ impl Default for Config {
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
-            // 0.6 s of 10 000 connections a second, both ends observed. The reader maps a ring twice, and both
+            // 0.4 s of 10 000 connections a second, both ends observed. The reader maps a ring twice, and both
             // mappings count as resident.
-            ring_bytes: 8 << 20,
+            ring_bytes: 4 << 20,
             connections: 100_000,
             processes: 32_768,
             series: 20_000,
@@ -213,7 +213,8 @@ log:
 
 # Bounds on memory.
 limits:
-  # Size of the ring buffer of connection events: a power of two, at least 4KiB. That of process events is an eighth.
+  # Size of the ring buffer of connection events: a power of two, at least 4KiB. That of hello
+  # bytes is half of it, that of process events a quarter.
   ring_bytes: {ring_bytes}
   # Connections followed at once.
   connections: {connections}

@@ -27,7 +27,7 @@ use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
 pub struct ProbeOptions {
     /// Watched cgroups; empty for the whole node.
     pub cgroups: Vec<PathBuf>,
-    /// Bytes of the ring of connection events (that of process events is an eighth), rounded up to a power of two of
+    /// Bytes of the ring of connection events (that of hello bytes is half of it, that of process events a quarter), rounded up to a power of two of
     /// pages.
     pub ring_bytes: u32,
     /// Events per second that one cgroup may make of one kind while a ring is more than half full.

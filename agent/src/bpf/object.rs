@@ -24,7 +24,7 @@ use super::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hopline-ebpf"));
 
 /// The ring of process events is this much smaller: thousands of processes a second fill it no faster.
-const PROCESS_RING_FRACTION: u32 = 8;
+const PROCESS_RING_FRACTION: u32 = 4;
 
 /// The ring of hello bytes is this much smaller: a connection fills it with a few kilobytes at most.
 const HELLO_RING_FRACTION: u32 = 2;
