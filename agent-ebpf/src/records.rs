@@ -44,7 +44,7 @@ const CLIENT_PADS: u8 = 8;
 /// HTTP/2 was offered, or the part of the `ClientHello` that would say so has not been seen.
 pub const MAY_BE_HTTP2: u8 = 16;
 
-/// Session tickets as records (*measured*: OpenSSL 250 to 282, GnuTLS 284).
+/// Session tickets as records (*measured*: 250 to 282 bytes of OpenSSL, 284 of `GnuTLS`).
 const SHORTEST_TICKET: u16 = 240;
 const LONGEST_TICKET: u16 = 300;
 

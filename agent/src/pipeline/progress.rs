@@ -1,6 +1,6 @@
 //! Counts what a snapshot of a connection tells beyond what was counted before.
 use agent_ebpf::{
-    connection::{ConnectionState, Retransmits, RttSamples},
+    connection::{ConnectionState, Retransmits, RttSamples, TcpCounters},
     timeline::RECENT_TURNS,
 };
 
@@ -16,6 +16,7 @@ use crate::{
 
 /// What has been counted of a connection.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent things that are counted once")]
 pub(super) struct Counted {
     /// Its connect.
     pub(super) connected: bool,
@@ -137,7 +138,7 @@ fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionSta
         series.retransmitted(id, kind, u64::from(now.saturating_sub(before)), now_ns);
     }
     before.retransmits = state.retransmits;
-    if state.counters == Default::default() {
+    if state.counters == TcpCounters::default() {
         // Told of its turns by a program that does not look at the socket.
         return;
     }

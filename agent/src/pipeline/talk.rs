@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use agent_ebpf::{
     connection::{CLOSED_BY_TIMEOUT, ConnectionState},
-    timeline::{PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS, TIMELINE_RESUMED12, TIMELINE_TLS13},
+    timeline::{PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12, TIMELINE_TLS13},
 };
 
 use crate::{
@@ -67,7 +67,7 @@ pub(super) fn is_named(state: &ConnectionState, facts: Option<&Facts>) -> bool {
         PROTOCOL_HTTP1 => facts
             .and_then(|facts| facts.http.as_ref())
             .is_some_and(|http| http.connect_target().is_none() || http.status.is_some()),
-        PROTOCOL_OTHER => true,
+        // Nothing that could name it.
         _ => true,
     }
 }
@@ -135,9 +135,9 @@ pub(super) fn version_label(state: &ConnectionState, tls: Option<&TlsFacts>) -> 
     version(state, tls).map_or(TlsVersion::Other, TlsVersion::of)
 }
 
-/// Why the TLS handshake of an ended connection failed; `None` when it did not, or when there was none.
-pub(super) fn tls_failure(state: &ConnectionState, tls: Option<&TlsFacts>, now_unix_ns: u64) -> Option<TlsFailure> {
-    let now_unix_s = (now_unix_ns / 1_000_000_000) as i64;
+/// Why the TLS handshake of a connection that ended at `at_ns`, of the real-time clock, failed; `None` when it did not, or when there was none.
+pub(super) fn tls_failure(state: &ConnectionState, tls: Option<&TlsFacts>, at_ns: u64) -> Option<TlsFailure> {
+    let now_unix_s = (at_ns / 1_000_000_000).cast_signed();
     let timeline = &state.timeline;
     if timeline.client_hello_ns == 0 {
         return None;

@@ -32,6 +32,10 @@ pub(crate) fn text<const N: usize>(text: &str) -> [u8; N] {
     bytes
 }
 
+#[expect(
+    clippy::large_types_passed_by_value,
+    reason = "tests build a state where they need it"
+)]
 pub(crate) fn connection(kind: u32, time_ns: u64, state: ConnectionState) -> Vec<u8> {
     let state = ConnectionState {
         reported_ns: time_ns,
@@ -44,6 +48,10 @@ pub(crate) fn connection(kind: u32, time_ns: u64, state: ConnectionState) -> Vec
 }
 
 /// The last event of a connection, closed at this time.
+#[expect(
+    clippy::large_types_passed_by_value,
+    reason = "tests build a state where they need it"
+)]
 pub(crate) fn close(time_ns: u64, state: ConnectionState) -> Vec<u8> {
     let state = ConnectionState {
         closed_ns: time_ns,

@@ -15,7 +15,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("connection", &["decode"]),
     ("attribution", &["connection", "decode"]),
     ("aggregate", &["attribution", "connection"]),
-    ("pipeline", &["aggregate", "attribution", "connection", "decode"]),
+    (
+        "pipeline",
+        &["aggregate", "attribution", "connection", "decode", "protocol"],
+    ),
     ("cli", &["connection"]),
     ("config", &["cli"]),
     ("host", &["selfmetrics"]),
