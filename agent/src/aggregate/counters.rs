@@ -192,6 +192,13 @@ impl Counters {
         self.connects() - self.connections[Outcome::Ok as usize]
     }
 
+    /// TLS handshakes that failed for this reason.
+    pub fn tls_failed(&self, failure: TlsFailure) -> u64 {
+        self.tls_failures
+            .as_ref()
+            .map_or(0, |failures| failures[failure.index()])
+    }
+
     /// Ended connections by how far they had come and who closed.
     pub fn ended_by(&self, ended: Ended, by: Option<ClosedBy>) -> u64 {
         self.ended[ended as usize][closed_by_index(by)]

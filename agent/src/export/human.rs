@@ -4,7 +4,7 @@
 use std::fmt::{self, Write as _};
 
 use crate::{
-    aggregate::{DestinationSnapshot, NameSource, Snapshot},
+    aggregate::{Counters, DestinationSnapshot, NameSource, Snapshot, TlsFailure},
     connection::{ConnectionRecord, Outcome, Phase, Role},
     pipeline::Output,
     selfmetrics::FeatureState,
@@ -13,11 +13,14 @@ use crate::{
 /// Widest name in a table; longer ones lose their middle.
 const NAME_WIDTH: usize = 44;
 
+/// The last column of the table: errors, which are text.
+const LAST: usize = 18;
+
 /// Heads the lines of [`line`].
 pub fn line_header() -> String {
     format!(
-        "{:<12} {:<24}    {:<36} {:>9} {:>9} {:>4} {:>8} {:>8}  {}",
-        "TIME", "PROCESS", "DESTINATION", "TCP", "RTT", "RTX", "SENT", "RECEIVED", "OUTCOME"
+        "{:<12} {:<24}    {:<36} {:>7} {:>7} {:>7} {:>7} {:>4} {:>8} {:>8}  {}",
+        "TIME", "PROCESS", "DESTINATION", "TCP", "TLS", "TTFB", "RTT", "RTX", "SENT", "RECEIVED", "OUTCOME"
     )
 }
 
@@ -29,9 +32,11 @@ pub fn line(output: &Output) -> String {
             let retransmits = &tcp.retransmits;
             let sent_again = retransmits.syn + retransmits.rto + retransmits.fast + retransmits.tlp + retransmits.other;
             format!(
-                "{} {:>9} {:>9} {sent_again:>4} {:>8} {:>8}  {}",
+                "{} {:>7} {:>7} {:>7} {:>7} {sent_again:>4} {:>8} {:>8}  {}",
                 line_start(record),
                 time_or_dash(record.phases_us.tcp),
+                time_or_dash(record.phases_us.tls),
+                time_or_dash(record.phases_us.ttfb),
                 time_or_dash(tcp.rtt_us.mean),
                 bytes(tcp.bytes_sent),
                 bytes(tcp.bytes_received),
@@ -85,7 +90,11 @@ fn line_start(record: &ConnectionRecord) -> String {
 }
 
 fn ending(record: &ConnectionRecord) -> String {
-    let outcome = record.outcome.map_or("?", Outcome::name);
+    let failure = record.tls.as_ref().and_then(|tls| tls.outcome.as_deref());
+    let outcome = match (record.outcome, failure) {
+        (Some(Outcome::Tls), Some(failure)) => format!("tls {}", failure.replace('_', " ")),
+        (outcome, _) => outcome.map_or("?", Outcome::name).to_owned(),
+    };
     let late = if record.late { ", opened before hopline" } else { "" };
     match record.tcp.closed_by {
         Some(by) => format!("{outcome}, closed by {}{late}", by.name().replace('_', " ")),
@@ -107,6 +116,11 @@ pub fn table(snapshot: &Snapshot) -> String {
         "WAITING",
         "TCP p50",
         "TCP p95",
+        "TLS p50",
+        "TLS p95",
+        "TTFB p50",
+        "TTFB p95",
+        "TURN p95",
         "RTT p50",
         "RTT p95",
         "RTX",
@@ -125,7 +139,7 @@ pub fn table(snapshot: &Snapshot) -> String {
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             // Numbers to the right; names, roles and errors to the left.
             let written = match column {
-                0 | 1 | 13 => write!(line, "{cell:<width$}  "),
+                0 | 1 | LAST => write!(line, "{cell:<width$}  "),
                 _ => write!(line, "{cell:>width$}  "),
             };
             written.expect("writing to memory");
@@ -136,7 +150,7 @@ pub fn table(snapshot: &Snapshot) -> String {
     text
 }
 
-fn row(destination: &DestinationSnapshot) -> [String; 14] {
+fn row(destination: &DestinationSnapshot) -> [String; LAST + 1] {
     let counters = &destination.counters;
     let labels = &destination.labels;
     let name = match (destination.source, labels.port) {
@@ -149,6 +163,7 @@ fn row(destination: &DestinationSnapshot) -> [String; 14] {
         .zip(counters.connections)
         .filter(|(outcome, count)| **outcome != Outcome::Ok && *count > 0)
         .map(|(outcome, count)| format!("{count} {}", outcome.name()))
+        .chain(tls_failures(counters))
         .collect();
     [
         shortened(&name, NAME_WIDTH),
@@ -159,6 +174,11 @@ fn row(destination: &DestinationSnapshot) -> [String; 14] {
         destination.waiting.to_string(),
         quantile(destination.handshake.map(|quantiles| quantiles.p50)),
         quantile(destination.handshake.map(|quantiles| quantiles.p95)),
+        quantile(destination.tls.map(|quantiles| quantiles.p50)),
+        quantile(destination.tls.map(|quantiles| quantiles.p95)),
+        quantile(destination.ttfb.map(|quantiles| quantiles.p50)),
+        quantile(destination.ttfb.map(|quantiles| quantiles.p95)),
+        quantile(destination.turn.map(|quantiles| quantiles.p95)),
         quantile(destination.rtt.map(|quantiles| quantiles.p50)),
         quantile(destination.rtt.map(|quantiles| quantiles.p95)),
         counters.retransmits.iter().sum::<u64>().to_string(),
@@ -166,6 +186,14 @@ fn row(destination: &DestinationSnapshot) -> [String; 14] {
         bytes(counters.bytes_received),
         errors.join(", "),
     ]
+}
+
+/// Why TLS handshakes failed, each with its number.
+fn tls_failures(counters: &Counters) -> impl Iterator<Item = String> {
+    TlsFailure::all().filter_map(|failure| {
+        let count = counters.tls_failed(failure);
+        (count > 0).then(|| format!("{count} tls {}", failure.name()))
+    })
 }
 
 /// What `doctor` says of the features.
@@ -327,7 +355,7 @@ pub(crate) mod tests {
         check(
             |_| {},
             false,
-            "01:33:20.123 curl[77] -> 10.0.0.2:443 1.23ms - 0 78B 20KiB ok, closed by reset remote",
+            "01:33:20.123 curl[77] -> 10.0.0.2:443 1.23ms - - - 0 78B 20KiB ok, closed by reset remote",
         );
         check(
             |record| {
@@ -338,9 +366,11 @@ pub(crate) mod tests {
                 record.late = true;
                 record.tcp.retransmits.rto = 3;
                 record.tcp.rtt_us.mean = Some(98_760);
+                record.phases_us.tls = Some(41_000);
+                record.phases_us.ttfb = Some(52_300);
             },
             false,
-            "01:33:20.123 a\u{fffd}[2Jb[77]:40000 <- [fd00::2]:443 1.23ms 98.8ms 3 78B 20KiB ok, opened before hopline",
+            "01:33:20.123 a\u{fffd}[2Jb[77]:40000 <- [fd00::2]:443 1.23ms 41.0ms 52.3ms 98.8ms 3 78B 20KiB ok, opened before hopline",
         );
         check(
             |record| {
