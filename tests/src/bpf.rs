@@ -24,6 +24,7 @@ const F_ALLOW_MULTI: u32 = 2;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Kind {
     SockOps,
+    CgroupSkbIngress,
     CgroupSkbEgress,
     Connect4,
     Connect6,
@@ -37,7 +38,7 @@ impl Kind {
     fn program_type(self) -> u32 {
         match self {
             Self::Tracepoint => 5,
-            Self::CgroupSkbEgress => 8,
+            Self::CgroupSkbIngress | Self::CgroupSkbEgress => 8,
             Self::SockOps => 13,
             Self::Connect4 | Self::Connect6 => 18,
             Self::TpBtf | Self::Fentry | Self::Fexit => 26,
@@ -46,6 +47,7 @@ impl Kind {
 
     fn attach_type(self) -> u32 {
         match self {
+            Self::CgroupSkbIngress => 0,
             Self::CgroupSkbEgress => 1,
             Self::SockOps => 3,
             Self::Connect4 => 10,
@@ -60,7 +62,7 @@ impl Kind {
     /// What a program returns to let everything pass: programs on cgroups are asked, the others only see.
     fn pass(self) -> i32 {
         match self {
-            Self::SockOps | Self::CgroupSkbEgress | Self::Connect4 | Self::Connect6 => 1,
+            Self::SockOps | Self::CgroupSkbIngress | Self::CgroupSkbEgress | Self::Connect4 | Self::Connect6 => 1,
             Self::TpBtf | Self::Fentry | Self::Fexit | Self::Tracepoint => 0,
         }
     }

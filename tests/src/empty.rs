@@ -16,10 +16,12 @@ use nix::sched::{CloneFlags, unshare};
 use crate::bpf::{self, Kind};
 
 /// hopline's programs: name, kind, and the function or tracepoint that a tracing one sees.
-const PROGRAMS: [(&str, Kind, &str); 12] = [
+const PROGRAMS: [(&str, Kind, &str); 14] = [
     ("connect4", Kind::Connect4, ""),
     ("connect6", Kind::Connect6, ""),
     ("sock_ops", Kind::SockOps, ""),
+    ("ingress", Kind::CgroupSkbIngress, ""),
+    ("egress", Kind::CgroupSkbEgress, ""),
     ("tcp_connect_fentry", Kind::Fentry, "tcp_connect"),
     ("inet_stream_connect_fexit", Kind::Fexit, "inet_stream_connect"),
     ("sys_exit_connect", Kind::Tracepoint, "syscalls/sys_exit_connect"),
@@ -58,7 +60,7 @@ pub(crate) fn run(arguments: &EmptyArguments) -> Result<()> {
 fn attach(program: &str, kind: Kind, target: &str, cgroup: &File, types: &Btf) -> Result<OwnedFd> {
     let name = name_beside(program);
     match kind {
-        Kind::SockOps | Kind::CgroupSkbEgress | Kind::Connect4 | Kind::Connect6 => {
+        Kind::SockOps | Kind::CgroupSkbIngress | Kind::CgroupSkbEgress | Kind::Connect4 | Kind::Connect6 => {
             bpf::attach_empty(kind, &name, Some(cgroup.as_fd()), 0)
         }
         Kind::TpBtf => {

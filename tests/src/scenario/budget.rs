@@ -19,6 +19,8 @@ const HOSTS: u64 = 100_000;
 const BUDGET: u64 = 20_000;
 /// From then on memory is to be flat; a third of the run where that is less.
 const WARM_S: u64 = 60;
+/// The contract's bound with 1 000 destinations.
+const MOST_MIB: f64 = 40.0;
 /// What "flat" allows: an allocator's noise.
 const GROWTH_MIB: f64 = 2.0;
 const CONNECTIONS: &str = "hopline_tcp_connections_total";
@@ -72,12 +74,13 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     verdict.at_most("time series at any scrape", most_series as f64, BUDGET as f64, "");
     let when_warm = when_warm.unwrap_or(f64::NAN);
     verdict.note(format!("resident memory after {} s", warm.as_secs()), when_warm, "MiB");
-    verdict.at_most(
-        "resident memory, highest afterwards",
-        highest.max(end),
-        when_warm + GROWTH_MIB,
-        "MiB",
-    );
+    // Tables are as full as they get after a minute: only a long run can tell whether memory is flat.
+    let bound = if seconds >= 2 * WARM_S {
+        when_warm + GROWTH_MIB
+    } else {
+        MOST_MIB
+    };
+    verdict.at_most("resident memory, highest afterwards", highest.max(end), bound, "MiB");
     verdict.note("resident memory, peak since the start", peak, "MiB");
     compare_names(verdict, &metrics, asked);
     compare_sums(verdict, &agent, &metrics, asked)?;
