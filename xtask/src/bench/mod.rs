@@ -5,6 +5,7 @@
 //! machine on this day; compare the columns of one run only.
 
 mod empty;
+mod https;
 mod programs;
 mod sandbox;
 mod traffic;
@@ -46,6 +47,9 @@ struct KernelArguments {
     /// Requests and responses on one connection.
     #[arg(long, default_value_t = 300_000)]
     round_trips: u32,
+    /// HTTPS connections.
+    #[arg(long, default_value_t = 500)]
+    https: u32,
     /// Runs with and without hopline; the median counts.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -73,6 +77,7 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
         Load::RoundTrips {
             count: arguments.round_trips,
         },
+        Load::Https { count: arguments.https },
     ];
     cost(&hopline, &lab, &sandbox, &loads)?;
     ratios(&hopline, &sandbox, &loads, arguments.rounds)

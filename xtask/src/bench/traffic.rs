@@ -12,6 +12,8 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Subcommand;
 use serde::{Deserialize, Serialize};
 
+use super::https;
+
 /// Bytes of a request and of a response.
 const MESSAGE: usize = 64;
 
@@ -29,12 +31,14 @@ pub(crate) enum Load {
     Connections { count: u32 },
     /// So many requests and responses on one connection.
     RoundTrips { count: u32 },
+    /// So many HTTPS connections one after the other: a full handshake, a request, an answer.
+    Https { count: u32 },
 }
 
 impl Load {
     pub(super) fn operations(self) -> u32 {
         match self {
-            Self::Connections { count } | Self::RoundTrips { count } => count,
+            Self::Connections { count } | Self::RoundTrips { count } | Self::Https { count } => count,
         }
     }
 
@@ -43,6 +47,7 @@ impl Load {
         let name = match self {
             Self::Connections { .. } => "connections",
             Self::RoundTrips { .. } => "round-trips",
+            Self::Https { .. } => "https",
         };
         [name.to_owned(), self.operations().to_string()]
     }
@@ -53,6 +58,7 @@ impl Display for Load {
         match self {
             Self::Connections { count } => write!(f, "{count} connections"),
             Self::RoundTrips { count } => write!(f, "{count} round trips"),
+            Self::Https { count } => write!(f, "{count} HTTPS connections"),
         }
     }
 }
@@ -73,6 +79,19 @@ impl Rate {
 /// Runs the load and prints its [`Rate`].
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let load = arguments.load;
+    let seconds = match load {
+        Load::Https { count } => https::run(count)?.as_secs_f64(),
+        Load::Connections { .. } | Load::RoundTrips { .. } => run_bare(load)?,
+    };
+    let rate = Rate {
+        operations: load.operations(),
+        seconds,
+    };
+    println!("{}", serde_json::to_string(&rate)?);
+    Ok(())
+}
+
+fn run_bare(load: Load) -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let server = thread::spawn(move || serve(&listener, load));
@@ -83,14 +102,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         .join()
         .map_err(|_| anyhow!("the server panicked"))?
         .context("server")?;
-    println!(
-        "{}",
-        serde_json::to_string(&Rate {
-            operations: load.operations(),
-            seconds
-        })?
-    );
-    Ok(())
+    Ok(seconds)
 }
 
 fn serve(listener: &TcpListener, load: Load) -> Result<()> {
@@ -106,7 +118,7 @@ fn serve(listener: &TcpListener, load: Load) -> Result<()> {
                 ensure!(rest == 0, "more than one byte");
             }
         }
-        Load::RoundTrips { .. } => {
+        Load::RoundTrips { .. } | Load::Https { .. } => {
             let mut stream = listener.accept()?.0;
             stream.set_nodelay(true)?;
             let mut message = [0; MESSAGE];
@@ -127,7 +139,7 @@ fn call(address: SocketAddr, load: Load) -> Result<()> {
                 stream.read_exact(&mut [0])?;
             }
         }
-        Load::RoundTrips { count } => {
+        Load::RoundTrips { count } | Load::Https { count } => {
             let mut stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
             let mut message = [7; MESSAGE];

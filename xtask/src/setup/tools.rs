@@ -64,6 +64,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(Purpose::Vm, "busybox", "busybox-static"),
     tool(Purpose::Bench, "bpftool", "bpftool"),
     tool(Purpose::Bench, "ip", "iproute2"),
+    tool(Purpose::Bench, "curl", "curl"),
+    tool(Purpose::Bench, "openssl", "openssl"),
     tool(Purpose::Bench, "unshare", "util-linux"),
     tool(Purpose::Fuzz, "c++", "g++"),
 ];
