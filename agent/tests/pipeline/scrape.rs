@@ -251,6 +251,13 @@ fn a_full_scrape() {
                 last_us: 400,
                 reserved: 0,
             },
+            counters: TcpCounters {
+                bytes_sent: 10,
+                bytes_received: 20,
+                segments_sent: 4,
+                segments_received: 5,
+                ..TcpCounters::default()
+            },
             ..closed_locally(u64::from(number))
         };
         pipeline.apply(&close(SECOND, state));

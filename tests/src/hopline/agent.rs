@@ -21,6 +21,8 @@ pub(crate) struct AgentOptions<'a> {
     pub(crate) record: Option<&'a Path>,
     /// Size of the ring buffers.
     pub(crate) ring_bytes: Option<u32>,
+    /// Events per second that each cgroup keeps while a ring is more than half full.
+    pub(crate) share: Option<u32>,
     /// Programs that the kernel is to refuse, separated by commas.
     pub(crate) fail_programs: &'a str,
 }
@@ -51,6 +53,11 @@ impl Agent {
         }
         if let Some(bytes) = options.ring_bytes {
             command.arg("--ring-bytes").arg(bytes.to_string());
+        }
+        if let Some(share) = options.share {
+            let file = lab.file(format!("agent-{}.yaml", address.port()));
+            fs::write(&file, format!("share: {share}\n"))?;
+            command.arg("--config").arg(file);
         }
         if !options.fail_programs.is_empty() {
             command.env("HOPLINE_FAIL_PROGRAMS", options.fail_programs);

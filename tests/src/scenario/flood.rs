@@ -122,6 +122,8 @@ fn two_cgroups(lab: &Lab, verdict: &mut Verdict, netns: &NetNs) -> Result<()> {
     // So small that the loud one alone is more than it holds between two looks of the reader.
     let options = AgentOptions {
         ring_bytes: Some(1 << 18),
+        // What the reader leaves in the ring between two looks has room in half of it.
+        share: Some(2_000),
         ..AgentOptions::default()
     };
     let agent = Agent::start(lab, lab.traffic.path(), &options)?;
