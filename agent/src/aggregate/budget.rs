@@ -24,8 +24,9 @@ const HALF_LIFE_NS: f32 = 300e9;
 const USUAL_SERIES: usize = 2 * Family::Rtt.series() + 10;
 /// Time series set aside for `other`.
 const OTHER_SERIES: usize = Role::ALL.len() * Child::ALL_SERIES;
-/// Destinations without a name that are remembered.
-const MAX_CANDIDATES: usize = 8_192;
+/// Destinations without a name that are remembered. With the usual number of named ones that is less than half of a hash
+/// table of 2^14: one that forgets as many as it learns is then cleaned in place, and does not grow.
+const MAX_CANDIDATES: usize = 6_144;
 /// How many candidates are looked at to find one to give up.
 const PROBES: usize = 16;
 /// Candidates that are weighed at once, the best first.

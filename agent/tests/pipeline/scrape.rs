@@ -240,7 +240,7 @@ fn the_budget_counts_what_is_scraped() {
 #[test]
 fn a_full_scrape() {
     let mut pipeline = Pipeline::new(PipelineSettings::default());
-    for number in 0..400_u32 {
+    for number in 0..450_u32 {
         let [_, _, high, low] = number.to_be_bytes();
         let state = ConnectionState {
             remote_address: ipv4([10, 1, high, low]),
