@@ -6,7 +6,7 @@ use agent_ebpf::{
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 
-use crate::{kernel::from_one_to, output, socket};
+use crate::{kernel::from_one_to, output};
 
 /// Most chunks of one packet: a super-packet may bring a whole hello.
 const MOST_CHUNKS: usize = 8;
@@ -17,6 +17,8 @@ const SHORT_BYTES: u32 = 512;
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Place {
+    /// When they pass.
+    pub time_ns: u64,
     pub stream: u64,
     pub cgroup_id: u64,
     /// In the stream, of the first byte.
@@ -38,7 +40,6 @@ struct Chunk<B> {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn send_chunks(skb: *mut __sk_buff, place: *mut Place, at: u32, length: u32) -> u32 {
-    let time_ns = socket::now();
     // SAFETY: the verifier checks for each caller that this is a place, or null.
     let Some(place) = (unsafe { place.as_mut() }) else {
         return 0;
@@ -50,9 +51,9 @@ pub extern "C" fn send_chunks(skb: *mut __sk_buff, place: *mut Place, at: u32, l
         }
         let now = if left > LONG_BYTES { LONG_BYTES } else { left };
         if now <= SHORT_BYTES {
-            send_one::<SHORT_BYTES, [u8; SHORT_BYTES as usize]>(skb, at, now, place, time_ns);
+            send_one::<SHORT_BYTES, [u8; SHORT_BYTES as usize]>(skb, at, now, place);
         } else {
-            send_one::<LONG_BYTES, [u8; LONG_BYTES as usize]>(skb, at, now, place, time_ns);
+            send_one::<LONG_BYTES, [u8; LONG_BYTES as usize]>(skb, at, now, place);
         }
         at = at.wrapping_add(now);
         left -= now;
@@ -62,7 +63,7 @@ pub extern "C" fn send_chunks(skb: *mut __sk_buff, place: *mut Place, at: u32, l
 }
 
 #[inline(always)]
-fn send_one<const N: u32, B>(skb: *const __sk_buff, at: u32, length: u32, place: &Place, time_ns: u64) {
+fn send_one<const N: u32, B>(skb: *const __sk_buff, at: u32, length: u32, place: &Place) {
     output::fill_hello::<Chunk<B>>(place.cgroup_id, |chunk| {
         // SAFETY: the reserved room is a chunk's; the helper fills no more than `length` of its bytes, which the
         // verifier checks.
@@ -71,7 +72,7 @@ fn send_one<const N: u32, B>(skb: *const __sk_buff, at: u32, length: u32, place:
                 header: EventHeader {
                     kind: HELLO_BYTES,
                     size: size_of::<Chunk<B>>() as u32,
-                    time_ns,
+                    time_ns: place.time_ns,
                 },
                 stream: place.stream,
                 cgroup_id: place.cgroup_id,

@@ -1,5 +1,7 @@
 //! Per-socket state: kept in the socket's storage by the kernel programs, copied whole into each connection event.
 
+use core::mem::offset_of;
+
 use crate::timeline::Timeline;
 
 /// [`ConnectionState::role`]: this side called `connect`.
@@ -101,9 +103,25 @@ pub struct TcpCounters {
 }
 
 /// All that the kernel side knows of one socket. Addresses and ports are in network byte order.
+///
+/// What every packet needs stands first: see [`Timeline`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionState {
+    /// Positive errno that ended the connection or the attempt; 0 for none.
+    pub error: u16,
+    /// [`ConnectionState::progress`] when the walk over open connections last reported this one.
+    pub reported_progress: u16,
+    /// One of the `ROLE_*`.
+    pub role: u8,
+    /// Bits `FLAG_*`.
+    pub flags: u8,
+    /// One of the `CLOSED_BY_*`.
+    pub closed_by: u8,
+    /// RFC 9293 state, one of [`tcp_state`].
+    pub tcp_state: u8,
+    /// TLS, request, answer and turns, as they passed on the wire.
+    pub timeline: Timeline,
     /// Socket cookie, unique for the life of the kernel.
     pub cookie: u64,
     /// Id of the cgroup that the socket belongs to (its creator's; a child has its listener's).
@@ -150,24 +168,10 @@ pub struct ConnectionState {
     pub attempt: u32,
     /// `tcp_sock.total_retrans` when last seen.
     pub total_retrans: u32,
-    /// Positive errno that ended the connection or the attempt; 0 for none.
-    pub error: u16,
-    /// One of the `ROLE_*`.
-    pub role: u8,
-    /// Bits `FLAG_*`.
-    pub flags: u8,
-    /// One of the `CLOSED_BY_*`.
-    pub closed_by: u8,
-    /// RFC 9293 state, one of [`tcp_state`].
-    pub tcp_state: u8,
-    /// [`ConnectionState::progress`] when the walk over open connections last reported this one.
-    pub reported_progress: u16,
     /// Segments, sent and received, when the walk over open connections last reported this one.
     pub reported_segments: u32,
     /// Name of the process that called `connect` or `listen` (its main thread's), NUL-padded.
     pub comm: [u8; 16],
-    /// TLS, request, answer and turns, as they passed on the wire.
-    pub timeline: Timeline,
 }
 
 impl ConnectionState {
@@ -198,3 +202,4 @@ impl ConnectionState {
 /// Storage is charged to the application's socket memory: the contract allows 512 bytes.
 const _: () = assert!(size_of::<ConnectionState>() <= 512);
 const _: () = assert!(size_of::<ConnectionState>() == 488);
+const _: () = assert!(offset_of!(ConnectionState, timeline) == 8);

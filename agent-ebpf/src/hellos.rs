@@ -1,6 +1,6 @@
 //! What the kernel side itself needs of hellos and alerts; all else userspace reads from the bytes.
 
-use agent_ebpf::timeline::{TIMELINE_RETRIED, TIMELINE_TLS13, Timeline};
+use agent_ebpf::timeline::{ALERT_BACKWARD, ALERT_LEVEL_FATAL, TIMELINE_TLS13, Timeline};
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 
 use crate::records::{MAY_BE_HTTP2, Record};
@@ -9,8 +9,6 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_HELLO: u8 = 2;
 /// What all cipher suites of TLS 1.3 begin with.
 const SUITES_OF_TLS13: u16 = 0x13;
-/// Bit of [`Timeline::alert_level`]: it came backward.
-const ALERT_BACKWARD: u8 = 128;
 
 /// Most extensions that are looked at; browsers send some twenty.
 const MOST_EXTENSIONS: usize = 32;
@@ -37,7 +35,7 @@ pub extern "C" fn client_hello(skb: *mut __sk_buff, timeline: *mut Timeline, bod
 
 /// `None` when the end of the packet came first.
 #[inline(always)]
-fn offers_http2(skb: *mut __sk_buff, body: u32, here: u32) -> Option<bool> {
+fn offers_http2(skb: *const __sk_buff, body: u32, here: u32) -> Option<bool> {
     const ALPN: u16 = 16;
     let end = body.wrapping_add(here);
     let first: [u8; 1] = load(skb, body)?;
@@ -70,7 +68,7 @@ fn offers_http2(skb: *mut __sk_buff, body: u32, here: u32) -> Option<bool> {
 }
 
 #[inline(always)]
-fn load<const N: usize>(skb: *mut __sk_buff, at: u32) -> Option<[u8; N]> {
+fn load<const N: usize>(skb: *const __sk_buff, at: u32) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     // SAFETY: as long as said.
     let result = unsafe { bpf_skb_load_bytes(skb.cast(), at, bytes.as_mut_ptr().cast(), N as u32) };
@@ -80,78 +78,54 @@ fn load<const N: usize>(skb: *mut __sk_buff, at: u32) -> Option<[u8; N]> {
 /// Cipher suite and `HelloRetryRequest`; all else userspace reads.
 #[inline(always)]
 pub fn server_hello(skb: *const __sk_buff, timeline: &mut Timeline, record: &Record, now: u64) {
-    /// Type, length, version, random and the length of the session id that follows.
-    const FIXED: u32 = 1 + 3 + 2 + 32 + 1;
-    const RANDOM: usize = 6;
-    /// `HelloRetryRequest` is a `ServerHello` with this random (RFC 8446 section 4.1.3).
+    /// `HelloRetryRequest` is a `ServerHello` with this random (RFC 8446 section 4.1.3), of which eight bytes will do.
     const RETRY: [u8; 8] = [0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11];
+    const RANDOM: u32 = 1 + 3 + 2;
     if timeline.server_hello_ns != 0 {
         return;
     }
-    let mut fixed = [0_u8; FIXED as usize];
-    let mut first = 0_u8;
-    if record.here == 0 {
-        // Cut right after the header: taken for what it should be.
-        timeline.server_hello_ns = now;
-        return;
-    }
-    // SAFETY: as long as said.
-    let result = unsafe { bpf_skb_load_bytes(skb.cast(), record.body, (&raw mut first).cast(), 1) };
-    if result != 0 || first != SERVER_HELLO {
+    // Cut right after the header: taken for what it should be.
+    let first = if record.here == 0 {
+        Some([SERVER_HELLO])
+    } else {
+        load(skb, record.body)
+    };
+    if first != Some([SERVER_HELLO]) {
         return;
     }
     timeline.server_hello_ns = now;
-    if record.here < FIXED + 2 {
+    if record.here < BEFORE_SESSION + 1 + 2 {
         return;
     }
-    // SAFETY: as long as said.
-    let result = unsafe { bpf_skb_load_bytes(skb.cast(), record.body, fixed.as_mut_ptr().cast(), FIXED) };
-    let session_id = u32::from(fixed[FIXED as usize - 1]);
-    if result != 0 || session_id > 32 {
+    let (Some(random), Some([session])) = (
+        load::<8>(skb, record.body + RANDOM),
+        load::<1>(skb, record.body + BEFORE_SESSION),
+    ) else {
         return;
-    }
-    let mut cipher = [0_u8; 2];
-    // SAFETY: as long as said.
-    let result = unsafe {
-        bpf_skb_load_bytes(
-            skb.cast(),
-            record.body + FIXED + session_id,
-            cipher.as_mut_ptr().cast(),
-            2,
-        )
     };
-    if result != 0 {
+    if session > 32 {
         return;
     }
+    let Some(cipher) = load(skb, record.body + BEFORE_SESSION + 1 + u32::from(session)) else {
+        return;
+    };
     timeline.cipher = u16::from_be_bytes(cipher);
     if timeline.cipher >> 8 == SUITES_OF_TLS13 {
         timeline.flags |= TIMELINE_TLS13;
     }
-    if fixed[RANDOM] == RETRY[0]
-        && fixed[RANDOM + 1] == RETRY[1]
-        && fixed[RANDOM + 2] == RETRY[2]
-        && fixed[RANDOM + 3] == RETRY[3]
-        && fixed[RANDOM + 4] == RETRY[4]
-        && fixed[RANDOM + 5] == RETRY[5]
-        && fixed[RANDOM + 6] == RETRY[6]
-        && fixed[RANDOM + 7] == RETRY[7]
-    {
-        timeline.flags |= TIMELINE_RETRIED;
+    if u64::from_ne_bytes(random) == u64::from_ne_bytes(RETRY) {
         timeline.server_hello_ns = 0;
     }
 }
 
 #[inline(always)]
 pub fn alert(skb: *const __sk_buff, timeline: &mut Timeline, record: &Record, forward: bool) {
-    const FATAL: u8 = 2;
-    let mut body = [0_u8; 2];
-    if timeline.alert_level & !ALERT_BACKWARD == FATAL || record.here < 2 {
+    if timeline.alert_level & !ALERT_BACKWARD == ALERT_LEVEL_FATAL || record.here < 2 {
         return;
     }
-    // SAFETY: as long as said.
-    if unsafe { bpf_skb_load_bytes(skb.cast(), record.body, body.as_mut_ptr().cast(), 2) } != 0 {
+    let Some([level, description]) = load(skb, record.body) else {
         return;
-    }
-    timeline.alert_description = body[1];
-    timeline.alert_level = body[0] & !ALERT_BACKWARD | if forward { 0 } else { ALERT_BACKWARD };
+    };
+    timeline.alert_description = description;
+    timeline.alert_level = level & !ALERT_BACKWARD | if forward { 0 } else { ALERT_BACKWARD };
 }

@@ -9,7 +9,7 @@ use agent_ebpf::{
     hello::{BACKWARD, FORWARD, HELLO_LIMIT, HTTP_LIMIT},
     timeline::{
         PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS, RECENT_TURNS, TIMELINE_EARLY_DATA, TIMELINE_TLS13,
-        TIMELINE_UPGRADED, Timeline,
+        Timeline,
     },
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
@@ -19,17 +19,22 @@ use crate::{
     kernel::{from_one_to, index},
     output, records,
     segment::Segment,
+    socket,
 };
 
 /// [`Timeline::stage`]: no forward payload yet.
 pub const STAGE_FIRST: u8 = 0;
 /// [`Timeline::stage`]: from the `ClientHello` to both Finished.
 pub const STAGE_HANDSHAKE: u8 = 1;
-/// [`Timeline::stage`]: application payload.
+/// [`Timeline::stage`]: the first application payload is awaited; of a connection older than hopline, any payload.
 pub const STAGE_OPEN: u8 = 2;
+/// [`Timeline::stage`]: the first request has begun to pass; of a connection older than hopline, any payload has.
+pub const STAGE_ASKED: u8 = 3;
 
 /// Bytes of an answer's status line that are sent.
 const STATUS_BYTES: u32 = 64;
+/// TLS that begins after cleartext (CONNECT, STARTTLS) does so within this many turns; later nobody looks for it.
+const TURNS_BEFORE_TLS: u32 = 16;
 
 /// New bytes of one packet.
 #[repr(C)]
@@ -68,11 +73,11 @@ impl Payload {
 /// Nothing can come of more payload in this direction: the way out for bulk data, before any header is read.
 #[inline(always)]
 pub fn is_settled(timeline: &Timeline, forward: bool) -> bool {
-    if timeline.stage != STAGE_OPEN {
+    if timeline.stage != STAGE_ASKED {
         return false;
     }
     if forward {
-        timeline.backward_last == 0 && timeline.request_ns != 0
+        timeline.backward_last == 0
     } else {
         timeline.backward_last != 0 && timeline.turn_ns == 0 && !records::logs_answers(timeline)
     }
@@ -95,19 +100,15 @@ pub fn skip_to(timeline: &mut Timeline, direction: usize, seq: u32) {
 pub fn pass(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &mut Payload) {
     let now = payload.now;
     let timeline = &mut event.state.timeline;
-    let begins = payload.direction == FORWARD
-        && (timeline.stage == STAGE_FIRST
-            || timeline.stage == STAGE_OPEN && timeline.protocol != PROTOCOL_TLS && timeline.backward_last != 0);
-    if begins {
+    if may_begin(timeline, payload) {
         let first = first_bytes(skb, payload);
-        if begins_hello(&first, payload.length) {
+        if timeline.stage == STAGE_OPEN {
+            begin_late(timeline, &first);
+        } else if begins_hello(&first, payload.length) {
             begin_tls(timeline, payload, now);
         } else if timeline.stage == STAGE_FIRST {
             begin_cleartext(timeline, payload, &first, now);
         }
-    }
-    if timeline.protocol == PROTOCOL_NONE && timeline.stage == STAGE_OPEN {
-        begin_late(timeline, &first_bytes(skb, payload));
     }
     if timeline.protocol == PROTOCOL_TLS {
         let in_clear = timeline.stage == STAGE_HANDSHAKE;
@@ -115,13 +116,31 @@ pub fn pass(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &mut Pa
         if in_clear {
             send_plain(skb, event, payload, clear_to);
         }
-    } else if timeline.stage == STAGE_OPEN {
-        let answers = timeline.first_byte_ns == 0;
+    } else if timeline.stage == STAGE_ASKED {
         application(timeline, payload, payload.seq, now);
-        send_head(skb, event, payload, answers);
+        if timeline.protocol == PROTOCOL_HTTP1 {
+            send_head(skb, event, payload);
+        }
     }
     if event.state.timeline.turns_full != 0 {
         tell_turns(event, now);
+    }
+}
+
+/// The payload may be the first of its protocol.
+#[inline(always)]
+fn may_begin(timeline: &Timeline, payload: &Payload) -> bool {
+    let forward = payload.direction == FORWARD;
+    match timeline.stage {
+        STAGE_FIRST => forward,
+        STAGE_OPEN => timeline.protocol == PROTOCOL_NONE,
+        STAGE_ASKED => {
+            forward
+                && timeline.protocol != PROTOCOL_TLS
+                && timeline.backward_last != 0
+                && timeline.turns < TURNS_BEFORE_TLS
+        }
+        _ => false,
     }
 }
 
@@ -132,22 +151,23 @@ fn tell_turns(event: &mut ConnectionEvent, now: u64) {
     let _counted_when_lost = output::send_open(CONNECTION_UPDATE, now, event, None);
 }
 
+/// The first request begins with the payload at `seq`.
+#[inline(always)]
+pub fn ask(timeline: &mut Timeline, seq: u32, now: u64) {
+    timeline.request_ns = now;
+    timeline.request_seq = seq.wrapping_add(1);
+    timeline.backward_last = 0;
+}
+
 /// One piece of application payload: cleartext, or a TLS record of it that begins at `seq`.
 #[inline(always)]
 pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, now: u64) {
+    let asked = timeline.stage == STAGE_ASKED;
     if payload.direction == FORWARD {
-        if timeline.request_ns == 0 {
-            if timeline.flags & TIMELINE_EARLY_DATA == 0 {
-                timeline.request_ns = now;
-                timeline.request_seq = seq.wrapping_add(1);
-                timeline.backward_last = 0;
-                return;
-            }
-            if timeline.backward_last == 0 {
-                return;
-            }
-        }
-        if timeline.backward_last != 0 {
+        if !asked {
+            timeline.stage = STAGE_ASKED;
+            ask(timeline, seq, now);
+        } else if timeline.backward_last != 0 {
             timeline.backward_last = 0;
             if timeline.turn_ns != 0 {
                 timeline.turns_overlapping += 1;
@@ -156,6 +176,10 @@ pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, now: u6
                 timeline.turn_seq = seq.wrapping_add(1);
             }
         }
+        return;
+    }
+    if !asked {
+        // The server speaks first: no answer to anything.
         return;
     }
     if timeline.turn_ns != 0 {
@@ -169,9 +193,6 @@ pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, now: u6
         if timeline.protocol != PROTOCOL_TLS && timeline.first_byte_ns == 0 {
             timeline.first_byte_ns = now;
         }
-    } else if timeline.flags & TIMELINE_EARLY_DATA == 0 {
-        // The server speaks first: no answer to anything.
-        return;
     }
     timeline.backward_last = 1;
 }
@@ -196,15 +217,14 @@ pub fn saturated(us: u64) -> u32 {
 
 #[inline(always)]
 fn begin_cleartext(timeline: &mut Timeline, payload: &Payload, first: &[u8; 8], now: u64) {
-    timeline.stage = STAGE_OPEN;
+    timeline.stage = STAGE_ASKED;
     timeline.protocol = if is_http_method(first) {
         PROTOCOL_HTTP1
     } else {
         PROTOCOL_OTHER
     };
     timeline.hello_seq[usize::from(FORWARD)] = payload.seq;
-    timeline.request_ns = now;
-    timeline.request_seq = payload.seq.wrapping_add(1);
+    ask(timeline, payload.seq, now);
 }
 
 /// A connection is older than hopline: what it has sent so far is not known.
@@ -218,6 +238,7 @@ pub fn begin_unseen(timeline: &mut Timeline) {
 #[inline(always)]
 fn begin_late(timeline: &mut Timeline, first: &[u8; 8]) {
     const APPLICATION_DATA: u8 = 23;
+    timeline.stage = STAGE_ASKED;
     timeline.protocol = if first[0] == APPLICATION_DATA && first[1] == 3 {
         timeline.flags |= TIMELINE_TLS13;
         PROTOCOL_TLS
@@ -230,12 +251,9 @@ fn begin_late(timeline: &mut Timeline, first: &[u8; 8]) {
 #[inline(always)]
 fn begin_tls(timeline: &mut Timeline, payload: &Payload, now: u64) {
     let (forward, backward) = (usize::from(FORWARD), usize::from(BACKWARD));
-    if timeline.stage == STAGE_OPEN {
-        timeline.flags |= TIMELINE_UPGRADED;
-        timeline.request_ns = 0;
-        timeline.first_byte_ns = 0;
-        timeline.turn_ns = 0;
-    }
+    timeline.request_ns = 0;
+    timeline.first_byte_ns = 0;
+    timeline.turn_ns = 0;
     if timeline.protocol != PROTOCOL_HTTP1 {
         timeline.hello_seq[forward] = payload.seq;
         timeline.hello_seq[backward] = 0;
@@ -293,20 +311,22 @@ pub fn send_plain(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &
     if length as i32 <= 0 {
         return;
     }
-    let length = if length > payload.length {
-        payload.length
-    } else {
-        length
-    };
+    let length = at_most(length, payload.length);
     let index = payload.index();
     if event.state.timeline.hello_seq[index] == 0 {
         event.state.timeline.hello_seq[index] = from;
     }
     let offset = from.wrapping_sub(event.state.timeline.hello_seq[index]);
     if offset < HELLO_LIMIT as u32 {
-        let mut place = place(&event.state, payload.direction, offset, PROTOCOL_TLS);
+        let mut place = place(&event.state, payload.now, payload.direction, offset, PROTOCOL_TLS);
+        let length = at_most(length, HELLO_LIMIT as u32 - offset);
         chunks::send_chunks(skb.cast_mut(), &raw mut place, payload.at, length);
     }
+}
+
+#[inline(always)]
+fn at_most(length: u32, limit: u32) -> u32 {
+    if length > limit { limit } else { length }
 }
 
 /// A segment came before those that it follows. Hello bytes are put in order by userspace; nothing else is made of it,
@@ -328,16 +348,17 @@ pub fn ahead(skb: *const __sk_buff, state: &mut ConnectionState, segment: &Segme
     }
     let offset = segment.seq.wrapping_sub(timeline.hello_seq[index]);
     if offset < HELLO_LIMIT as u32 {
-        let mut place = place(state, direction, offset, PROTOCOL_TLS);
-        chunks::send_chunks(skb.cast_mut(), &raw mut place, segment.at, segment.length);
+        let mut place = place(state, socket::now(), direction, offset, PROTOCOL_TLS);
+        let length = at_most(segment.length, HELLO_LIMIT as u32 - offset);
+        chunks::send_chunks(skb.cast_mut(), &raw mut place, segment.at, length);
     }
 }
 
 /// Sends the head of a cleartext HTTP/1 request, and the status line of the first answer.
 #[inline(always)]
-fn send_head(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &Payload, awaited: bool) {
+fn send_head(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &Payload) {
     let timeline = &mut event.state.timeline;
-    if timeline.protocol != PROTOCOL_HTTP1 || timeline.turns != 0 || timeline.turn_ns != 0 {
+    if timeline.turns != 0 || timeline.turn_ns != 0 {
         return;
     }
     let (offset, limit) = if payload.direction == FORWARD {
@@ -345,7 +366,7 @@ fn send_head(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &Paylo
             payload.seq.wrapping_sub(timeline.hello_seq[usize::from(FORWARD)]),
             HTTP_LIMIT as u32,
         )
-    } else if awaited && timeline.first_byte_ns != 0 {
+    } else if timeline.first_byte_ns == payload.now {
         timeline.hello_seq[usize::from(BACKWARD)] = payload.seq;
         (0, STATUS_BYTES)
     } else {
@@ -354,15 +375,15 @@ fn send_head(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &Paylo
     if offset >= limit {
         return;
     }
-    let left = limit - offset;
-    let length = if payload.length > left { left } else { payload.length };
-    let mut place = place(&event.state, payload.direction, offset, PROTOCOL_HTTP1);
+    let length = at_most(payload.length, limit - offset);
+    let mut place = place(&event.state, payload.now, payload.direction, offset, PROTOCOL_HTTP1);
     chunks::send_chunks(skb.cast_mut(), &raw mut place, payload.at, length);
 }
 
 #[inline(always)]
-fn place(state: &ConnectionState, direction: u8, offset: u32, protocol: u8) -> Place {
+fn place(state: &ConnectionState, time_ns: u64, direction: u8, offset: u32, protocol: u8) -> Place {
     Place {
+        time_ns,
         stream: if state.timeline.hello_stream == 0 {
             state.cookie
         } else {

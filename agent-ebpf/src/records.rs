@@ -11,7 +11,7 @@ use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 
 use crate::{
     hellos, kernel,
-    phases::{self, Payload, STAGE_HANDSHAKE, STAGE_OPEN},
+    phases::{self, Payload, STAGE_ASKED, STAGE_HANDSHAKE, STAGE_OPEN},
 };
 
 /// Most records of one packet that are looked at: hello flights have fewer, the log of answers no more.
@@ -244,24 +244,49 @@ fn in_handshake(skb: *const __sk_buff, timeline: &mut Timeline, payload: &Payloa
             timeline.plain_seq[payload.index()] = end;
             hellos::alert(skb, timeline, record, forward);
         }
-        APPLICATION_DATA if forward => encrypted_forward(timeline, payload, record, now),
-        // Before any ServerHello could be read, only TLS 1.3 hides its handshake like this.
-        APPLICATION_DATA if timeline.cipher == 0 => timeline.flags |= TIMELINE_TLS13,
+        APPLICATION_DATA if forward => encrypted_forward(timeline, record, now),
+        APPLICATION_DATA => encrypted_backward(timeline, payload, record, now),
         _ => {}
     }
 }
 
+/// The server sends encrypted records: most of TLS 1.3's handshake, or what follows one whose end was not seen.
+#[inline(always)]
+fn encrypted_backward(timeline: &mut Timeline, payload: &Payload, record: &Record, now: u64) {
+    if timeline.cipher == 0 {
+        // Before any ServerHello could be read, only TLS 1.3 hides its handshake like this.
+        timeline.flags |= TIMELINE_TLS13;
+    }
+    let answers =
+        timeline.flags & TIMELINE_TLS13 != 0 && timeline.request_ns != 0 && payload.acknowledges(timeline.request_seq);
+    if !answers {
+        return;
+    }
+    // The server goes on, so it has had a Finished: in one record with the client's certificate (BoringSSL, rustls).
+    // What came after that record was the request.
+    timeline.tls_done_ns = timeline.request_ns;
+    timeline.request_ns = timeline.turn_ns;
+    timeline.request_seq = timeline.turn_seq;
+    timeline.turn_ns = 0;
+    timeline.stage = if timeline.request_ns != 0 {
+        STAGE_ASKED
+    } else {
+        STAGE_OPEN
+    };
+    in_application(timeline, payload, record, now);
+}
+
 /// The client sends encrypted records before the handshake is known to be done.
 #[inline(always)]
-fn encrypted_forward(timeline: &mut Timeline, payload: &Payload, record: &Record, now: u64) {
+fn encrypted_forward(timeline: &mut Timeline, record: &Record, now: u64) {
     if timeline.server_hello_ns == 0 {
         timeline.flags |= TIMELINE_EARLY_DATA;
         return;
     }
     if timeline.flags & TIMELINE_TLS13 == 0 {
-        if timeline.finished & FINISHED_FORWARD != 0 {
+        if timeline.finished & FINISHED_FORWARD != 0 && timeline.request_ns == 0 {
             // False start (RFC 7918): the request does not wait for the server's Finished.
-            phases::application(timeline, payload, record.seq, now);
+            phases::ask(timeline, record.seq, now);
         }
         return;
     }
@@ -282,14 +307,25 @@ fn encrypted_forward(timeline: &mut Timeline, payload: &Payload, record: &Record
         timeline.finished |= CLIENT_PADS;
     }
     if is_finished && (!early || timeline.finished & EARLY_DATA_ENDED != 0) {
+        timeline.request_ns = 0;
+        timeline.turn_ns = 0;
         done(timeline, now);
+    } else if !early && record.length != ENCRYPTED_ALERT && record.length != ENCRYPTED_ALERT + JDK_PADDING {
+        // A certificate, or a Finished in one record with it and then the request: the server's answer will tell.
+        if timeline.request_ns == 0 {
+            phases::ask(timeline, record.seq, now);
+        } else if timeline.turn_ns == 0 {
+            timeline.turn_ns = now;
+            timeline.turn_seq = record.seq.wrapping_add(1);
+        }
     }
 }
 
 #[inline(always)]
 fn done(timeline: &mut Timeline, now: u64) {
     timeline.tls_done_ns = now;
-    timeline.stage = STAGE_OPEN;
+    let asked = timeline.request_ns != 0 || timeline.flags & TIMELINE_EARLY_DATA != 0;
+    timeline.stage = if asked { STAGE_ASKED } else { STAGE_OPEN };
 }
 
 #[inline(always)]
@@ -363,7 +399,7 @@ fn padding(timeline: &Timeline, payload: &Payload) -> u16 {
 #[inline(always)]
 fn is_control(timeline: &Timeline, payload: &Payload, length: u16) -> bool {
     // First payload is never control: it begins the connection's conversation.
-    if timeline.request_ns == 0 || timeline.finished & MAY_BE_HTTP2 == 0 {
+    if timeline.stage != STAGE_ASKED || timeline.finished & MAY_BE_HTTP2 == 0 {
         return false;
     }
     let overhead = if timeline.flags & TIMELINE_TLS13 != 0 {

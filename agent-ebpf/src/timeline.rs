@@ -3,6 +3,8 @@
 //! *Forward* is the direction of the client's bytes, *backward* that of the server's, whichever side is observed. Marks
 //! are set when bytes pass the observed socket, at the next expected sequence number only.
 
+use core::mem::offset_of;
+
 /// [`Timeline::protocol`]: no payload yet.
 pub const PROTOCOL_NONE: u8 = 0;
 /// [`Timeline::protocol`]: payload that is neither TLS nor HTTP/1.
@@ -14,10 +16,6 @@ pub const PROTOCOL_TLS: u8 = 3;
 
 /// [`Timeline::flags`]: the agreed cipher suite is one of TLS 1.3.
 pub const TIMELINE_TLS13: u8 = 1;
-/// [`Timeline::flags`]: the server asked for another `ClientHello` (`HelloRetryRequest`).
-pub const TIMELINE_RETRIED: u8 = 1 << 1;
-/// [`Timeline::flags`]: TLS began after cleartext payload.
-pub const TIMELINE_UPGRADED: u8 = 1 << 2;
 /// [`Timeline::flags`]: the client's `ChangeCipherSpec` of TLS 1.2 passed.
 pub const TIMELINE_FORWARD_CCS: u8 = 1 << 3;
 /// [`Timeline::flags`]: the server's `ChangeCipherSpec` of TLS 1.2 passed; before the client's in a resumed session.
@@ -29,6 +27,11 @@ pub const TIMELINE_GAP: u8 = 1 << 6;
 /// [`Timeline::flags`]: the first request is not timed: it was sent before the handshake was done (0-RTT), or before
 /// hopline.
 pub const TIMELINE_EARLY_DATA: u8 = 1 << 7;
+
+/// [`Timeline::alert_level`]: the level that ends a connection.
+pub const ALERT_LEVEL_FATAL: u8 = 2;
+/// Bit of [`Timeline::alert_level`]: it came backward.
+pub const ALERT_BACKWARD: u8 = 128;
 
 /// [`AnswerRecord::flags`]: its segment acknowledges the first byte of the request (server role: the request had come).
 pub const ANSWER_ACKS_REQUEST: u8 = 1;
@@ -55,76 +58,86 @@ pub struct AnswerRecord {
 }
 
 /// Marks, log of answers and turns of one connection. Times are `bpf_ktime_get_ns`; 0 is "not seen".
+///
+/// Both directions of a connection may be worked on by different CPUs, and each cache line that both write travels
+/// between them. What every packet needs stands first, in the line that finding the socket's storage touches anyway; what
+/// a TLS record needs is in the next one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeline {
+    /// The open turn began; 0 when none is open.
+    pub turn_ns: u64,
+    /// Machine's own: next expected sequence number of each direction, forward first.
+    pub next_seq: [u32; 2],
+    /// Machine's own: sequence number after the first byte of the open turn.
+    pub turn_seq: u32,
+    /// Turns that were timed.
+    pub turns: u32,
+    /// Where the kernel's machine is; of no meaning to anybody else, as all that is said to be its own.
+    pub stage: u8,
+    /// One of the `PROTOCOL_*`.
+    pub protocol: u8,
+    /// Bits `TIMELINE_*`.
+    pub flags: u8,
+    /// Machine's own: the latest application payload went backward.
+    pub backward_last: u8,
+    /// Number of `answers` that are filled.
+    pub answer_count: u8,
+    /// Machine's own: all turns that are kept are new.
+    pub turns_full: u8,
+    /// Machine's own: which Finished have passed.
+    pub finished: u8,
+    /// Machine's own: what has come backward, for HTTP/2.
+    pub heard: u8,
+
+    /// Latest turns, microseconds; turn number `n`, from 0, is at `n % RECENT_TURNS`.
+    pub recent_turns_us: [u32; RECENT_TURNS],
+    /// Machine's own: where the next record begins, in each direction.
+    pub record_seq: [u32; 2],
+    /// Machine's own: what the latest forward application payload acknowledged.
+    pub forward_ack: u32,
+    /// Turns that began before the last one was answered: counted, not timed.
+    pub turns_overlapping: u32,
+    /// Cipher suite in the `ServerHello` (IANA number); 0 before.
+    pub cipher: u16,
+    /// Machine's own: how many bytes of `partial` are filled, in each direction.
+    pub partial_length: [u8; 2],
+    /// Machine's own: logged answers that are none: HTTP/2's preface and control frames.
+    pub no_answers: u8,
+    /// Description of a plaintext alert (RFC 8446 section 6), when `alert_level` is set.
+    pub alert_description: u8,
+    /// Level of a plaintext alert: 1 warning, 2 fatal; 0 for none. Plus [`ALERT_BACKWARD`].
+    pub alert_level: u8,
+    /// Unused, zero.
+    pub reserved: u8,
+    /// Machine's own: sequence number after the request's first byte.
+    pub request_seq: u32,
+    /// Unused, zero.
+    pub reserved_word: u32,
+
     /// First byte of the (first) `ClientHello` record.
     pub client_hello_ns: u64,
     /// First byte of the last `ServerHello` record.
     pub server_hello_ns: u64,
     /// Both Finished have passed.
     pub tls_done_ns: u64,
-    /// First forward application byte after `tls_done`, or of the connection without TLS.
+    /// First forward application byte after `tls_done`, or of the connection without TLS. Before the end of a TLS
+    /// handshake it is the machine's own, as is `turn_ns`: a record that may hold the client's Finished.
     pub request_ns: u64,
     /// First backward payload that acknowledges the request, without TLS; with TLS the log of answers tells.
     pub first_byte_ns: u64,
-    /// The open turn began; 0 when none is open.
-    pub turn_ns: u64,
     /// Under which the hello bytes were sent ([`crate::hello::HelloHeader::stream`]); 0: the socket's cookie.
     pub hello_stream: u64,
-    /// Turns that were timed.
-    pub turns: u32,
-    /// Turns that began before the last one was answered: counted, not timed.
-    pub turns_overlapping: u32,
-    /// Latest turns, microseconds; turn number `n`, from 0, is at `n % RECENT_TURNS`.
-    pub recent_turns_us: [u32; RECENT_TURNS],
-    /// First records after `tls_done` in the direction of the answer.
-    pub answers: [AnswerRecord; ANSWERS],
-    /// Number of `answers` that are filled.
-    pub answer_count: u8,
-    /// One of the `PROTOCOL_*`.
-    pub protocol: u8,
-    /// Bits `TIMELINE_*`.
-    pub flags: u8,
-    /// Where the kernel's machine is; of no meaning to anybody else, as all below that is said to be its own.
-    pub stage: u8,
-    /// Cipher suite in the `ServerHello` (IANA number); 0 before.
-    pub cipher: u16,
-    /// Description of a plaintext alert (RFC 8446 section 6), when `alert_level` is set.
-    pub alert_description: u8,
-    /// Level of a plaintext alert: 1 warning, 2 fatal; 0 for none. Plus 128 when it came backward.
-    pub alert_level: u8,
-    /// Machine's own: sequence number after the request's first byte.
-    pub request_seq: u32,
-    /// Machine's own: sequence number after the first byte of the open turn.
-    pub turn_seq: u32,
-    /// Machine's own: what the latest forward application payload acknowledged.
-    pub forward_ack: u32,
-    /// Machine's own: next expected sequence number of each direction, forward first.
-    pub next_seq: [u32; 2],
-    /// Machine's own: where the next record begins, in each direction.
-    pub record_seq: [u32; 2],
     /// Machine's own: where the bytes for userspace begin, in each direction.
     pub hello_seq: [u32; 2],
     /// Machine's own: where the last plaintext handshake record ends, in each direction.
     pub plain_seq: [u32; 2],
+    /// First records after `tls_done` in the direction of the answer.
+    pub answers: [AnswerRecord; ANSWERS],
     /// Machine's own: first bytes of a record's header that was cut by the end of a segment, in each direction.
     pub partial: [[u8; 8]; 2],
-    /// Machine's own: how many those are.
-    pub partial_length: [u8; 2],
-    /// Machine's own: the latest application payload went backward.
-    pub backward_last: u8,
-    /// Machine's own: which Finished have passed.
-    pub finished: u8,
-    /// Machine's own: all turns that are kept are new.
-    pub turns_full: u8,
-    /// Machine's own: what has come backward, for HTTP/2.
-    pub heard: u8,
-    /// Machine's own: logged answers that are none: HTTP/2's preface and control frames.
-    pub no_answers: u8,
-    /// Unused, zero.
-    pub reserved: [u8; 5],
 }
 
 const _: () = assert!(size_of::<AnswerRecord>() == 8);
 const _: () = assert!(size_of::<Timeline>() == 240);
+const _: () = assert!(offset_of!(Timeline, recent_turns_us) == 32);

@@ -43,16 +43,21 @@ pub extern "C" fn iter_open(ctx: *const IterStorageContext) -> i32 {
     let Some(tcp) = TcpSock::of(sk) else { return 0 };
     let now = socket::now();
     let silent_ns = now.saturating_sub(state.reported_ns);
-    let (first, progress) = (state.reported_ns == 0, state.progress(now));
+    let first = state.reported_ns == 0;
+    if first && now.saturating_sub(begun_ns(state)) < TOLD_AFTER_NS {
+        return 0;
+    }
+    let progress = state.progress(now);
+    let may_have_moved = silent_ns >= UPDATE_INTERVAL_NS;
+    if !first && progress == state.reported_progress && !may_have_moved {
+        return 0;
+    }
     let counters = TcpSock::counters(tcp);
     let segments = counters.segments_sent.wrapping_add(counters.segments_received);
-    let news = if first {
-        now.saturating_sub(begun_ns(state)) >= TOLD_AFTER_NS
-    } else {
-        progress != state.reported_progress
-            || silent_ns >= HEARTBEAT_NS
-            || silent_ns >= UPDATE_INTERVAL_NS && segments != state.reported_segments
-    };
+    let news = first
+        || progress != state.reported_progress
+        || silent_ns >= HEARTBEAT_NS
+        || segments != state.reported_segments;
     let kind = if first { CONNECTION_OPEN } else { CONNECTION_UPDATE };
     if news && output::send_open(kind, now, value, Some(&counters)) {
         // These are this walk's alone.

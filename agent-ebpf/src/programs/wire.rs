@@ -1,7 +1,9 @@
 //! Payload on its way into and out of the sockets of a cgroup: advances each connection's timeline, changes nothing.
 //!
-//! Ingress runs before the socket takes its lock, egress with the lock held. Where both could write at once they write
-//! different members.
+//! Ingress runs before the socket takes its lock, egress with the lock held, so that on two CPUs both may be here for one
+//! connection. Positions in the stream are each direction's own; marks are written by the one that finds them. Flags and
+//! "who spoke last" are written by both without atomics: when a request and the end of an answer cross within the same
+//! few instructions, a turn may be missed or a log entry lost. Nothing outside the timeline depends on them.
 
 use agent_ebpf::{
     connection::{ConnectionState, ROLE_CLIENT, ROLE_LISTENER},

@@ -167,6 +167,8 @@ fn phases(state: &ConnectionState, answer: Option<FirstByte>) -> PhasesRecord {
 
 fn marks(state: &ConnectionState, answer: Option<FirstByte>) -> MarksRecord {
     let timeline = &state.timeline;
+    // Before the handshake's end it is the machine's own.
+    let may_ask = timeline.client_hello_ns == 0 || timeline.tls_done_ns != 0;
     MarksRecord {
         dns_query: None,
         dns_answer: None,
@@ -175,7 +177,7 @@ fn marks(state: &ConnectionState, answer: Option<FirstByte>) -> MarksRecord {
         client_hello: mark(timeline.client_hello_ns),
         server_hello: mark(timeline.server_hello_ns),
         tls_done: mark(timeline.tls_done_ns),
-        request: mark(timeline.request_ns),
+        request: mark(timeline.request_ns).filter(|_| may_ask),
         first_byte: answer.map(|answer| answer.at_ns),
         closed: mark(state.closed_ns),
     }

@@ -47,6 +47,9 @@ struct KernelArguments {
     /// Requests and responses on one connection.
     #[arg(long, default_value_t = 300_000)]
     round_trips: u32,
+    /// MiB of one download.
+    #[arg(long, default_value_t = 4_000)]
+    bulk: u32,
     /// HTTPS connections.
     #[arg(long, default_value_t = 500)]
     https: u32,
@@ -77,6 +80,7 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
         Load::RoundTrips {
             count: arguments.round_trips,
         },
+        Load::Bulk { count: arguments.bulk },
         Load::Https { count: arguments.https },
     ];
     cost(&hopline, &lab, &sandbox, &loads)?;

@@ -10,12 +10,16 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::Subcommand;
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
 use super::https;
 
 /// Bytes of a request and of a response.
 const MESSAGE: usize = 64;
+/// Bytes of a download that count as one operation.
+const MEBIBYTE: usize = 1 << 20;
 
 /// Hidden: what the sandbox runs.
 #[derive(Debug, clap::Args)]
@@ -31,6 +35,8 @@ pub(crate) enum Load {
     Connections { count: u32 },
     /// So many requests and responses on one connection.
     RoundTrips { count: u32 },
+    /// One answer of so many MiB.
+    Bulk { count: u32 },
     /// So many HTTPS connections one after the other: a full handshake, a request, an answer.
     Https { count: u32 },
 }
@@ -38,7 +44,9 @@ pub(crate) enum Load {
 impl Load {
     pub(super) fn operations(self) -> u32 {
         match self {
-            Self::Connections { count } | Self::RoundTrips { count } | Self::Https { count } => count,
+            Self::Connections { count } | Self::RoundTrips { count } | Self::Bulk { count } | Self::Https { count } => {
+                count
+            }
         }
     }
 
@@ -47,6 +55,7 @@ impl Load {
         let name = match self {
             Self::Connections { .. } => "connections",
             Self::RoundTrips { .. } => "round-trips",
+            Self::Bulk { .. } => "bulk",
             Self::Https { .. } => "https",
         };
         [name.to_owned(), self.operations().to_string()]
@@ -58,6 +67,7 @@ impl Display for Load {
         match self {
             Self::Connections { count } => write!(f, "{count} connections"),
             Self::RoundTrips { count } => write!(f, "{count} round trips"),
+            Self::Bulk { count } => write!(f, "a download of {count} MiB"),
             Self::Https { count } => write!(f, "{count} HTTPS connections"),
         }
     }
@@ -81,7 +91,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let load = arguments.load;
     let seconds = match load {
         Load::Https { count } => https::run(count)?.as_secs_f64(),
-        Load::Connections { .. } | Load::RoundTrips { .. } => run_bare(load)?,
+        Load::Connections { .. } | Load::RoundTrips { .. } | Load::Bulk { .. } => run_bare(load)?,
     };
     let rate = Rate {
         operations: load.operations(),
@@ -94,7 +104,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 fn run_bare(load: Load) -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let server = thread::spawn(move || serve(&listener, load));
+    // On one CPU each: left to the scheduler they meet on one in some runs and not in others, which is another load.
+    let server = thread::spawn(move || {
+        stay_on_cpu(1);
+        serve(&listener, load)
+    });
+    stay_on_cpu(0);
     let begin = Instant::now();
     call(address, load).context("client")?;
     let seconds = begin.elapsed().as_secs_f64();
@@ -103,6 +118,15 @@ fn run_bare(load: Load) -> Result<f64> {
         .map_err(|_| anyhow!("the server panicked"))?
         .context("server")?;
     Ok(seconds)
+}
+
+/// Binds this thread to a CPU; where there is none of that number it runs anywhere.
+fn stay_on_cpu(cpu: usize) {
+    let mut set = CpuSet::new();
+    let bound = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
+    if let Err(error) = bound {
+        eprintln!("xtask: not bound to CPU {cpu}: {error}");
+    }
 }
 
 fn serve(listener: &TcpListener, load: Load) -> Result<()> {
@@ -116,6 +140,14 @@ fn serve(listener: &TcpListener, load: Load) -> Result<()> {
                 // The client closes first, and keeps the TIME_WAIT.
                 let rest = stream.read(&mut byte)?;
                 ensure!(rest == 0, "more than one byte");
+            }
+        }
+        Load::Bulk { count } => {
+            let mut stream = listener.accept()?.0;
+            stream.read_exact(&mut [0; MESSAGE])?;
+            let part = vec![1; MEBIBYTE];
+            for _ in 0..count {
+                stream.write_all(&part)?;
             }
         }
         Load::RoundTrips { .. } | Load::Https { .. } => {
@@ -139,6 +171,14 @@ fn call(address: SocketAddr, load: Load) -> Result<()> {
                 stream.read_exact(&mut [0])?;
             }
         }
+        Load::Bulk { count } => {
+            let mut stream = TcpStream::connect(address)?;
+            stream.write_all(&[7; MESSAGE])?;
+            let mut part = vec![0; MEBIBYTE];
+            for _ in 0..count {
+                stream.read_exact(&mut part)?;
+            }
+        }
         Load::RoundTrips { count } | Load::Https { count } => {
             let mut stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
@@ -157,8 +197,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_loads_run_to_their_end() {
-        for load in [Load::Connections { count: 20 }, Load::RoundTrips { count: 20 }] {
+    fn each_load_runs_to_its_end() {
+        for load in [
+            Load::Connections { count: 20 },
+            Load::RoundTrips { count: 20 },
+            Load::Bulk { count: 2 },
+        ] {
             run(&Arguments { load }).unwrap();
         }
     }
