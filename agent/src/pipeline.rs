@@ -22,6 +22,7 @@ use crate::{
     protocol::{
         assembler::{Assembler, AssemblerLimits},
         facts::Facts,
+        malformed::Malformed,
         ticket_lengths::TicketLengths,
     },
 };
@@ -228,17 +229,27 @@ impl Pipeline {
                 Some((entry.attached.destination, wait_phase(waiting.phase), waiting.since_ns))
             })
             .collect();
+        Snapshot {
+            counts: self.counts(),
+            ..self.series.snapshot(&waiting, self.now_ns)
+        }
+    }
+
+    /// The pipeline's own counts and those of its parts.
+    fn counts(&self) -> PipelineCounts {
         let (processes, processes_evicted) = self.attribution.process_counts();
-        let counts = PipelineCounts {
+        let hellos = self.hellos.counts();
+        let malformed = |kind: Malformed| (kind.name(), u64::from(hellos.malformed.get(kind)));
+        PipelineCounts {
             processes,
             processes_evicted,
             cgroups_evicted: self.attribution.cgroups_evicted(),
             connections: self.connections.len() as u64,
+            hellos_malformed: Malformed::ALL.map(malformed).to_vec(),
+            hellos_evicted: hellos.evicted,
+            hellos_expired: hellos.expired,
+            tickets_forgotten: self.tickets.forgotten(),
             ..self.counts.clone()
-        };
-        Snapshot {
-            counts,
-            ..self.series.snapshot(&waiting, self.now_ns)
         }
     }
 

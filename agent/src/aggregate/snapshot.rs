@@ -241,6 +241,14 @@ pub struct PipelineCounts {
     pub cgroups_evicted: u64,
     /// Records that nobody fetched in time.
     pub outputs_dropped: u64,
+    /// What hellos and HTTP heads held that could not be read: every kind of it, with its count.
+    pub hellos_malformed: Vec<(&'static str, u64)>,
+    /// Conversations whose hellos were forgotten before their connection ended, to make room for others.
+    pub hellos_evicted: u64,
+    /// The same, because nothing more came of them for long.
+    pub hellos_expired: u64,
+    /// Servers whose lengths of session tickets the full memory forgot.
+    pub tickets_forgotten: u64,
     /// Connections in the table now.
     pub connections: u64,
     /// Processes in the cache now, the ended ones in their grace included.
