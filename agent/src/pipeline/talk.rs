@@ -95,13 +95,13 @@ pub(super) fn first_byte(
     facts: Option<&Facts>,
     tickets: &TicketLengths,
 ) -> Option<FirstByte> {
-    first_byte::first_byte(&state.timeline, handshake(state, facts), tickets, peer(state, role))
+    first_byte::first_byte(&state.timeline, handshake(state, facts), tickets, || peer(state, role))
 }
 
 /// Remembers the lengths of tickets that this connection shows beyond doubt.
 pub(super) fn learn_tickets(state: &ConnectionState, role: Role, facts: &Facts, tickets: &mut TicketLengths) {
     let handshake = handshake(state, Some(facts));
-    first_byte::learn_tickets(&state.timeline, handshake, tickets, peer(state, role));
+    first_byte::learn_tickets(&state.timeline, handshake, tickets, || peer(state, role));
 }
 
 /// Under which the lengths of a server's tickets are remembered: its address and port.

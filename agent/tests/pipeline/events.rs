@@ -132,6 +132,20 @@ pub(crate) fn hello(time_ns: u64, stream: u64, said: &[u8]) -> Vec<u8> {
     [bytes(&header), said.to_vec()].concat()
 }
 
+/// A `ClientHello` that asks for this name, in its record.
+pub(crate) fn client_hello(server_name: &str) -> Vec<u8> {
+    fn with_length(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
+    }
+    let name = [&[0], &with_length(server_name.as_bytes())[..]].concat();
+    let extensions = [&[0, 0], &with_length(&with_length(&name))[..]].concat();
+    // Version, random, no session, one cipher suite, no compression.
+    let fixed = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    let body = [fixed, with_length(&extensions)].concat();
+    let message = [&[1, 0], &with_length(&body)[..]].concat();
+    [&[22, 3, 1], &with_length(&message)[..]].concat()
+}
+
 pub(crate) fn ipv4(address: [u8; 4]) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&address);
