@@ -35,6 +35,11 @@ pub const ANSWER_ACKS_REQUEST: u8 = 1;
 /// [`AnswerRecord::flags`]: the record begins its segment.
 pub const ANSWER_STARTS_SEGMENT: u8 = 1 << 1;
 
+/// [`Timeline::alert_level`] without its direction: the connection ends with this alert (RFC 8446 section 6).
+pub const ALERT_LEVEL_FATAL: u8 = 2;
+/// [`Timeline::alert_level`]: bit that is set when the alert came backward; the level is in the others.
+pub const ALERT_BACKWARD: u8 = 128;
+
 /// Answer records that are logged after `tls_done`.
 pub const ANSWERS: usize = 8;
 /// Latest turns that are kept; an event leaves each time all of them are new. A power of two.
@@ -92,7 +97,7 @@ pub struct Timeline {
     pub cipher: u16,
     /// Description of a plaintext alert (RFC 8446 section 6), when `alert_level` is set.
     pub alert_description: u8,
-    /// Level of a plaintext alert: 1 warning, 2 fatal; 0 for none. Plus 128 when it came backward.
+    /// Level of a plaintext alert: 1 warning, [`ALERT_LEVEL_FATAL`]; 0 for none. Plus [`ALERT_BACKWARD`].
     pub alert_level: u8,
     /// Machine's own: sequence number after the request's first byte.
     pub request_seq: u32,

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use agent_ebpf::{
     connection::{CLOSED_BY_TIMEOUT, ConnectionState},
-    timeline::{PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12, TIMELINE_TLS13},
+    timeline::{
+        ALERT_BACKWARD, ALERT_LEVEL_FATAL, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12,
+        TIMELINE_TLS13,
+    },
 };
 
 use crate::{
@@ -25,9 +28,6 @@ const BAD_CERTIFICATE: u8 = 42;
 const CERTIFICATE_EXPIRED: u8 = 45;
 const CERTIFICATE_UNKNOWN: u8 = 46;
 const UNKNOWN_CA: u8 = 48;
-/// Bit of `Timeline::alert_level` that tells the direction, and the level that ends a connection.
-const ALERT_BACKWARD: u8 = 128;
-const FATAL: u8 = 2;
 
 /// A name that the client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,7 +161,7 @@ pub(super) fn tls_failure(state: &ConnectionState, tls: Option<&TlsFacts>, at_ns
         {
             return Some(failure);
         }
-        if timeline.alert_level & !ALERT_BACKWARD == FATAL {
+        if timeline.alert_level & !ALERT_BACKWARD == ALERT_LEVEL_FATAL {
             return Some(TlsFailure::Alert(alert));
         }
     }
