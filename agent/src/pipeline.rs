@@ -15,9 +15,9 @@ use agent_ebpf::{
 };
 
 use crate::{
-    aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot, WaitPhase},
+    aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot},
     attribution::{Attribution, Cgroup, Process},
-    connection::{ConnectionRecord, Phase, Role, Table, TcpState, Turns, WaitingList},
+    connection::{ConnectionRecord, Role, Table, TcpState, Turns, WaitingList},
     decode::{DecodeError, Event, decode},
     protocol::{
         assembler::{Assembler, AssemblerLimits},
@@ -189,8 +189,7 @@ impl Pipeline {
         self.now_ns = now_ns;
         for (cookie, waiting) in self.waiting.longer_than(self.settings.waiting_after_ns, now_ns) {
             if let Some(entry) = self.connections.get(cookie) {
-                self.series
-                    .waits(entry.attached.destination, wait_phase(waiting.phase), now_ns);
+                self.series.waits(entry.attached.destination, waiting.phase, now_ns);
             }
         }
         if self.collect {
@@ -226,7 +225,7 @@ impl Pipeline {
             .longer_than(self.settings.waiting_after_ns, self.now_ns)
             .filter_map(|(cookie, waiting)| {
                 let entry = self.connections.get(cookie)?;
-                Some((entry.attached.destination, wait_phase(waiting.phase), waiting.since_ns))
+                Some((entry.attached.destination, waiting.phase, waiting.since_ns))
             })
             .collect();
         Snapshot {
@@ -319,14 +318,5 @@ impl Pipeline {
         } else {
             self.counts.outputs_dropped += 1;
         }
-    }
-}
-
-fn wait_phase(phase: Phase) -> WaitPhase {
-    match phase {
-        Phase::Dns | Phase::Tcp => WaitPhase::Tcp,
-        Phase::Tls => WaitPhase::Tls,
-        Phase::Ttfb => WaitPhase::Ttfb,
-        Phase::Turn => WaitPhase::Turn,
     }
 }

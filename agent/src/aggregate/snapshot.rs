@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::{
     child::{Child, Family},
-    counters::{Counters, HttpClass, WaitPhase},
+    counters::{Counters, HttpClass},
     sketch::Quantiles,
 };
-use crate::connection::{Role, TcpState};
+use crate::connection::{Phase, Role, TcpState};
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Default)]
@@ -128,8 +128,8 @@ pub struct DestinationSnapshot {
     pub active: [u64; TcpState::ALL.len()],
     /// Connections that have waited in one phase for longer than the limit, now.
     pub waiting: u64,
-    /// The same by [`WaitPhase`] `as usize`.
-    pub waiting_by_phase: [u64; WaitPhase::ALL.len()],
+    /// The same by [`Phase`] `as usize`.
+    pub waiting_by_phase: [u64; Phase::ALL.len()],
     /// The longest of these, nanoseconds.
     pub longest_wait_ns: u64,
     /// Handshakes, ≤ 1 % error.
@@ -170,7 +170,7 @@ pub struct RoleLess<'a> {
     /// Bits of the children that one of them has, in these families alone.
     children: u128,
     /// Connections waiting now.
-    pub waiting_by_phase: [u64; WaitPhase::ALL.len()],
+    pub waiting_by_phase: [u64; Phase::ALL.len()],
     /// First answers in cleartext HTTP/1.
     pub http_responses: [u64; HttpClass::ALL.len()],
 }

@@ -13,7 +13,7 @@ use agent_ebpf::{
     event::{CONNECTION_OPEN, CONNECTION_UPDATE},
 };
 use hopline::{
-    aggregate::{Child, Ended, WaitPhase},
+    aggregate::{Child, Ended},
     connection::{ClosedBy, Outcome, Phase, TcpState},
     pipeline::{Output, Pipeline, PipelineSettings},
 };
@@ -401,7 +401,7 @@ fn hanging_connects_wait_then_are_stuck_once() {
         assert_eq!(destination.waiting, waiting, "at {now_ns}");
         if waiting > 0 {
             assert_eq!(destination.longest_wait_ns, now_ns - SECOND);
-            assert!(destination.has(Child::Waiting(WaitPhase::Tcp)));
+            assert!(destination.has(Child::Waiting(Phase::Tcp)));
         }
         pipeline.take_outputs(&mut outputs);
         assert_eq!(outputs.len(), stuck, "at {now_ns}");
