@@ -11,6 +11,7 @@ use agent_ebpf::{
         CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LATE, RttSamples, TcpCounters, tcp_state,
     },
     event::{CONNECTION_OPEN, CONNECTION_UPDATE},
+    timeline::Timeline,
 };
 use hopline::{
     aggregate::{Child, Ended},
@@ -385,6 +386,32 @@ fn late_connections_count_what_hopline_saw() {
     assert_eq!((record.phases_us.tcp, record.marks_ns.established), (None, None));
     assert_eq!((record.duration_us, record.tcp.bytes_sent), (2_000_000, 1_000_050));
     assert_eq!(record.start, "1970-01-01T00:00:01.000000Z");
+}
+
+/// The program that tells of turns does not look at the socket: it sends the counters that the connection was found with.
+#[test]
+fn old_counters_take_nothing_back() {
+    let late = |bytes_sent, segments_sent, turns| ConnectionState {
+        flags: FLAG_LATE,
+        counters: TcpCounters {
+            bytes_sent,
+            segments_sent,
+            ..TcpCounters::default()
+        },
+        timeline: Timeline {
+            turns,
+            ..Timeline::default()
+        },
+        ..closed_locally(1)
+    };
+    let pipeline = run(&[
+        connection(CONNECTION_OPEN, SECOND, late(100, 1, 0)),
+        connection(CONNECTION_UPDATE, 2 * SECOND, late(150, 2, 3)),
+        connection(CONNECTION_UPDATE, 3 * SECOND, late(100, 1, 8)),
+        close(4 * SECOND, late(160, 3, 8)),
+    ]);
+    let counters = only_destination(&pipeline).counters;
+    assert_eq!((counters.bytes_sent, counters.segments_sent), (60, 2));
 }
 
 #[test]
