@@ -11,7 +11,7 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agent_ebpf::{
     connection::{ConnectionState, ROLE_LISTENER},
-    event::{CONNECTION_CLOSE, CONNECTION_UPDATE, ConnectionEvent, LISTENER_OPEN, SYNACK_RETRANSMIT},
+    event::{CONNECTION_CLOSE, ConnectionEvent, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 
 use crate::{
@@ -123,7 +123,7 @@ pub struct Pipeline {
     now_ns: u64,
     /// When idle destinations were last looked for.
     expired_ns: u64,
-    /// When an open connection was last told of again.
+    /// When the walk over open connections last told of one again; 0 where it never did.
     told_ns: u64,
 }
 
@@ -255,9 +255,6 @@ impl Pipeline {
     /// An event of a socket.
     fn socket(&mut self, event: &ConnectionEvent) {
         let (kind, now_ns, state) = (event.header.kind, event.header.time_ns, &event.state);
-        if kind == CONNECTION_UPDATE {
-            self.told_ns = now_ns;
-        }
         match (kind, Role::of(state)) {
             (LISTENER_OPEN, _) => self.listener_opened(state, now_ns),
             (SYNACK_RETRANSMIT, _) => self.synack_retransmitted(state, now_ns),

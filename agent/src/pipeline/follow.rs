@@ -39,7 +39,12 @@ impl Pipeline {
             self.close(role, state, now_ns);
         } else if state.closed_ns != 0 {
             self.counts.stale += 1;
-        } else if self.connections.get(state.cookie).is_some() || self.open(role, state, now_ns) {
+        } else if let Some(entry) = self.connections.get(state.cookie) {
+            if progress::is_of_walk(&entry.state, state) {
+                self.told_ns = now_ns;
+            }
+            self.advance(role, state, now_ns);
+        } else if self.open(role, state, now_ns) {
             self.advance(role, state, now_ns);
         }
     }
@@ -101,7 +106,8 @@ impl Pipeline {
             .set(state.cookie, phase(state, answer.is_some(), entry.first_seen_ns));
     }
 
-    /// Connections whose CLOSE was lost: everything open is heard of once in [`HEARTBEAT_NS`], if anything is.
+    /// Connections whose CLOSE was lost: everything open is heard of once in [`HEARTBEAT_NS`] while the walk goes on.
+    /// Where there is none, silence says nothing.
     pub(super) fn drop_silent(&mut self) {
         let before_ns = self.told_ns.saturating_sub(3 * HEARTBEAT_NS);
         for entry in self.connections.take_silent(before_ns) {

@@ -48,6 +48,12 @@ impl Counted {
     }
 }
 
+/// Whether the walk over open connections made this snapshot: it looks at the socket, and has found it moved. The other
+/// program that tells of open connections, when turns are new, knows no counters, or those of a late one's first report.
+pub(super) fn is_of_walk(before: &ConnectionState, state: &ConnectionState) -> bool {
+    state.counters != TcpCounters::default() && state.counters != before.counters
+}
+
 /// Turns that are new in this snapshot, microseconds: an event leaves each time all that are kept are new, so more are
 /// missing only where events were lost.
 pub(super) fn new_turns(state: &ConnectionState, counted: u32) -> impl Iterator<Item = u32> + '_ {

@@ -414,6 +414,40 @@ fn old_counters_take_nothing_back() {
     assert_eq!((counters.bytes_sent, counters.segments_sent), (60, 2));
 }
 
+/// A CLOSE that was lost shows in silence, but only where the walk tells of everything open.
+#[test]
+fn silence_is_an_end_only_while_the_walk_goes_on() {
+    let open = |cookie, segments_sent, turns| ConnectionState {
+        flags: FLAG_LATE,
+        counters: TcpCounters {
+            segments_sent,
+            ..TcpCounters::default()
+        },
+        timeline: Timeline {
+            turns,
+            ..Timeline::default()
+        },
+        ..established(cookie)
+    };
+    let check = |segments: fn(u64) -> u32, left: u64| {
+        let mut pipeline = run(&[
+            connection(CONNECTION_OPEN, SECOND, open(1, 7, 0)),
+            connection(CONNECTION_OPEN, SECOND, open(2, 7, 0)),
+        ]);
+        for minute in 1..=10 {
+            let state = open(2, segments(minute), 8 * minute as u32);
+            pipeline.apply(&connection(CONNECTION_UPDATE, minute * 60 * SECOND, state));
+            pipeline.tick(minute * 60 * SECOND);
+        }
+        let counts = pipeline.snapshot().counts;
+        assert_eq!((counts.connections, counts.evicted), (left, 2 - left));
+    };
+    // Turns alone: without counters, or with those of the first report.
+    check(|_| 0, 2);
+    check(|_| 7, 2);
+    check(|minute| 7 + minute as u32, 1);
+}
+
 #[test]
 fn hanging_connects_wait_then_are_stuck_once() {
     let mut pipeline = run(&[
