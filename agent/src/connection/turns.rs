@@ -31,6 +31,7 @@ const STEPS: usize = {
 /// Bits of a word that count, below those that tell the step.
 const COUNT_BITS: u32 = (STEPS - 1).leading_zeros() - (usize::BITS - u32::BITS);
 const MOST: u32 = (1 << COUNT_BITS) - 1;
+const _: () = assert!(STEPS <= 1 << (u32::BITS - COUNT_BITS) && MOST > 1_000_000);
 
 /// Words that are added at a time: no more than there are, so that few turns cost little, and no more than this.
 const GROWTH: usize = 16;
@@ -202,6 +203,5 @@ mod tests {
         check(&turns((0..1_000).map(|turn| 1_000 + 2 * turn)), 24 + 256);
         check(&turns((0..100_000).map(|turn| turn * 42_949)), 24 + 4_096);
         check(&turns(LONGEST_US), 24 + 4_096);
-        assert!(STEPS <= 1 << (u32::BITS - COUNT_BITS) && MOST > 1_000_000);
     }
 }
