@@ -131,9 +131,8 @@ pub fn send_open(kind: u32, time_ns: u64, event: *const ConnectionEvent, counter
             size: SIZE as u32,
             time_ns,
         };
-        if let Some(counters) = counters {
-            (*room).state.counters = *counters;
-        }
+        // What an earlier report left there is not of this time.
+        (*room).state.counters = counters.copied().unwrap_or_default();
         (*room).state.reported_ns = time_ns;
         bpf_ringbuf_submit(room.cast(), flags);
     }

@@ -28,15 +28,15 @@ pub const TIMELINE_GAP: u8 = 1 << 6;
 /// hopline.
 pub const TIMELINE_EARLY_DATA: u8 = 1 << 7;
 
-/// [`Timeline::alert_level`]: the level that ends a connection.
-pub const ALERT_LEVEL_FATAL: u8 = 2;
-/// Bit of [`Timeline::alert_level`]: it came backward.
-pub const ALERT_BACKWARD: u8 = 128;
-
 /// [`AnswerRecord::flags`]: its segment acknowledges the first byte of the request (server role: the request had come).
 pub const ANSWER_ACKS_REQUEST: u8 = 1;
 /// [`AnswerRecord::flags`]: the record begins its segment.
 pub const ANSWER_STARTS_SEGMENT: u8 = 1 << 1;
+
+/// [`Timeline::alert_level`] without its direction: the connection ends with this alert (RFC 8446 section 6).
+pub const ALERT_LEVEL_FATAL: u8 = 2;
+/// [`Timeline::alert_level`]: bit that is set when the alert came backward; the level is in the others.
+pub const ALERT_BACKWARD: u8 = 128;
 
 /// Answer records that are logged after `tls_done`.
 pub const ANSWERS: usize = 8;

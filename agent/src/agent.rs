@@ -40,8 +40,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often, and how many times, the pipeline is asked whether it has heard of everything found at the start.
 const READY_EVERY: Duration = Duration::from_millis(20);
 const READY_LOOKS: u32 = 250;
-/// Test hook: these programs are treated as refused by the kernel.
-const FAIL_PROGRAMS: &str = "HOPLINE_FAIL_PROGRAMS";
 
 /// Why the agent could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +101,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         cgroups: config.cgroups.clone(),
         ring_bytes: config.limits.ring_bytes,
         share_per_second: config.share,
-        fail_programs: fail_programs(),
+        fail_programs: config.fail_programs.clone(),
     };
     let recorder = recorder(config, &host)?;
     let mut probes = Probes::load(&options)?;
@@ -147,16 +145,6 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         reader,
         owner,
     })
-}
-
-/// The names of the programs that tests want refused.
-pub fn fail_programs() -> Vec<String> {
-    let names = std::env::var(FAIL_PROGRAMS).unwrap_or_default();
-    names
-        .split(',')
-        .filter(|name| !name.is_empty())
-        .map(str::to_owned)
-        .collect()
 }
 
 fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {

@@ -67,6 +67,9 @@ pub struct WatchArgs {
     /// Size of the ring buffer of connection events
     #[arg(long, value_name = "BYTES", hide = true, value_parser = parse_ring_bytes)]
     pub ring_bytes: Option<u32>,
+    /// Do without this kernel program, as if the kernel had refused it; may be repeated. For the lab
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub fail_program: Vec<String>,
 }
 
 const AGENT_EXAMPLES: &str = "\
@@ -266,5 +269,6 @@ mod tests {
         check("hopline doctor --log-level loud", false);
         check("hopline agent --ring-bytes 5000", false);
         check("hopline agent --ring-bytes 65536", true);
+        check("hopline agent --fail-program sock_ops --fail-program iter_tcp", true);
     }
 }

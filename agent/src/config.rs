@@ -41,6 +41,9 @@ pub struct Config {
     pub stuck_after: Duration,
     /// Recording of the event stream.
     pub record: RecordConfig,
+    /// Programs to do without, as if the kernel had refused them: by flag alone, for the lab.
+    #[serde(skip)]
+    pub fail_programs: Vec<String>,
 }
 
 /// Log messages on stderr.
@@ -97,6 +100,7 @@ impl Default for Config {
             waiting_after: Duration::from_secs(1),
             stuck_after: Duration::from_secs(5),
             record: RecordConfig::default(),
+            fail_programs: Vec::new(),
         }
     }
 }
@@ -171,6 +175,7 @@ impl Config {
         if let Some(bytes) = watch.ring_bytes {
             config.limits.ring_bytes = bytes;
         }
+        config.fail_programs.clone_from(&watch.fail_program);
         Ok(config)
     }
 

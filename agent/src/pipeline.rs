@@ -11,17 +11,18 @@ use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agent_ebpf::{
     connection::{ConnectionState, ROLE_LISTENER},
-    event::{CONNECTION_CLOSE, CONNECTION_UPDATE, ConnectionEvent, LISTENER_OPEN, SYNACK_RETRANSMIT},
+    event::{CONNECTION_CLOSE, ConnectionEvent, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 
 use crate::{
-    aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot, WaitPhase},
+    aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot},
     attribution::{Attribution, Cgroup, Process},
-    connection::{ConnectionRecord, Phase, Role, Table, TcpState, Turns, WaitingList},
+    connection::{ConnectionRecord, Role, Table, TcpState, Turns, WaitingList},
     decode::{DecodeError, Event, decode},
     protocol::{
         assembler::{Assembler, AssemblerLimits},
         facts::Facts,
+        malformed::Malformed,
         ticket_lengths::TicketLengths,
     },
 };
@@ -122,7 +123,7 @@ pub struct Pipeline {
     now_ns: u64,
     /// When idle destinations were last looked for.
     expired_ns: u64,
-    /// When an open connection was last told of again.
+    /// When the walk over open connections last told of one again; 0 where it never did.
     told_ns: u64,
 }
 
@@ -188,8 +189,7 @@ impl Pipeline {
         self.now_ns = now_ns;
         for (cookie, waiting) in self.waiting.longer_than(self.settings.waiting_after_ns, now_ns) {
             if let Some(entry) = self.connections.get(cookie) {
-                self.series
-                    .waits(entry.attached.destination, wait_phase(waiting.phase), now_ns);
+                self.series.waits(entry.attached.destination, waiting.phase, now_ns);
             }
         }
         if self.collect {
@@ -225,29 +225,36 @@ impl Pipeline {
             .longer_than(self.settings.waiting_after_ns, self.now_ns)
             .filter_map(|(cookie, waiting)| {
                 let entry = self.connections.get(cookie)?;
-                Some((entry.attached.destination, wait_phase(waiting.phase), waiting.since_ns))
+                Some((entry.attached.destination, waiting.phase, waiting.since_ns))
             })
             .collect();
+        Snapshot {
+            counts: self.counts(),
+            ..self.series.snapshot(&waiting, self.now_ns)
+        }
+    }
+
+    /// The pipeline's own counts and those of its parts.
+    fn counts(&self) -> PipelineCounts {
         let (processes, processes_evicted) = self.attribution.process_counts();
-        let counts = PipelineCounts {
+        let hellos = self.hellos.counts();
+        let malformed = |kind: Malformed| (kind.name(), u64::from(hellos.malformed.get(kind)));
+        PipelineCounts {
             processes,
             processes_evicted,
             cgroups_evicted: self.attribution.cgroups_evicted(),
             connections: self.connections.len() as u64,
+            hellos_malformed: Malformed::ALL.map(malformed).to_vec(),
+            hellos_evicted: hellos.evicted,
+            hellos_expired: hellos.expired,
+            tickets_forgotten: self.tickets.forgotten(),
             ..self.counts.clone()
-        };
-        Snapshot {
-            counts,
-            ..self.series.snapshot(&waiting, self.now_ns)
         }
     }
 
     /// An event of a socket.
     fn socket(&mut self, event: &ConnectionEvent) {
         let (kind, now_ns, state) = (event.header.kind, event.header.time_ns, &event.state);
-        if kind == CONNECTION_UPDATE {
-            self.told_ns = now_ns;
-        }
         match (kind, Role::of(state)) {
             (LISTENER_OPEN, _) => self.listener_opened(state, now_ns),
             (SYNACK_RETRANSMIT, _) => self.synack_retransmitted(state, now_ns),
@@ -308,14 +315,5 @@ impl Pipeline {
         } else {
             self.counts.outputs_dropped += 1;
         }
-    }
-}
-
-fn wait_phase(phase: Phase) -> WaitPhase {
-    match phase {
-        Phase::Dns | Phase::Tcp => WaitPhase::Tcp,
-        Phase::Tls => WaitPhase::Tls,
-        Phase::Ttfb => WaitPhase::Ttfb,
-        Phase::Turn => WaitPhase::Turn,
     }
 }

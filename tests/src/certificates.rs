@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::lab::Lab;
+use crate::tools;
 
 /// Sections that `openssl ca` reads: the database, and what each kind of certificate says.
 const CONFIGURATION: &str = "\
@@ -119,18 +120,12 @@ impl Certificates {
     }
 
     fn openssl(&self, what: &[&str], words: &[&str]) -> Result<()> {
-        let output = Command::new("openssl")
-            .current_dir(&self.directory)
-            .args(what)
-            .args(words)
-            .output()
-            .context("running openssl")?;
-        ensure!(
-            output.status.success(),
-            "openssl {}: {}",
-            what.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(())
+        tools::output_of(
+            Command::new("openssl")
+                .current_dir(&self.directory)
+                .args(what)
+                .args(words),
+        )
+        .map(drop)
     }
 }

@@ -26,6 +26,7 @@ mod signals;
 mod tools;
 mod topology;
 mod traffic;
+mod tshark;
 mod verdict;
 
 use std::process::ExitCode;

@@ -8,8 +8,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::tools;
 
 /// A network namespace with its loopback up.
 #[derive(Debug)]
@@ -53,13 +55,8 @@ impl NetNs {
 
     /// Runs `ip` with these words.
     pub(crate) fn ip(&self, words: &str) -> Result<()> {
-        let output = self.run(|| Command::new("ip").args(words.split(' ')).output().context("running ip"))?;
-        ensure!(
-            output.status.success(),
-            "ip {words}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
-        Ok(())
+        self.run(|| tools::output_of(Command::new("ip").args(words.split(' '))))
+            .map(drop)
     }
 
     /// Sets `net.*` of this namespace.

@@ -1,8 +1,10 @@
-//! Which programs of the machine a scenario needs, and a clear word when one is missing. Called before set-up.
+//! Programs of the machine: which a scenario needs, with a clear word before set-up when one is missing, and what one says
+//! that runs to its end.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 /// Debian's package of each tool.
 const PACKAGES: &[(&str, &str)] = &[
@@ -43,6 +45,24 @@ pub(crate) fn check(needed: &[&str]) -> Result<()> {
         missing.join(", "),
         packages.join(" ")
     )
+}
+
+/// Runs `command` to its end, with nothing to read; what it printed, or what it complained of.
+pub(crate) fn output_of(command: &mut Command) -> Result<String> {
+    let name = command.get_program().display().to_string();
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("running {name}"))?;
+    ensure!(
+        output.status.success(),
+        "{}: {}",
+        command
+            .get_args()
+            .fold(name, |words, word| format!("{words} {}", word.display())),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Looks in PATH and in the directories of system programs, which a user's PATH may lack.

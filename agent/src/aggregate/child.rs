@@ -1,10 +1,10 @@
 //! Which time series one destination can have: each is admitted by the budget once, when it first has data.
 use super::{
-    counters::{Ended, HttpClass, Retransmit, WaitPhase},
+    counters::{Ended, HttpClass, Retransmit},
     histogram::BOUNDS_NS,
     tls::{TlsFailure, TlsVersion},
 };
-use crate::connection::{ClosedBy, Outcome, TcpState};
+use crate::connection::{ClosedBy, Outcome, Phase, TcpState};
 
 /// A metric family with destination labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,7 +136,7 @@ pub enum Child {
     /// Connections in this state.
     Active(TcpState),
     /// Connections waiting in this phase.
-    Waiting(WaitPhase),
+    Waiting(Phase),
     /// Ended connections.
     Ended(Ended, Option<ClosedBy>),
     /// Segments sent again.
@@ -169,7 +169,7 @@ const DIRECTIONS: u128 = 0b1_1000;
 const CONNECTIONS: usize = SINGLES.len();
 const ACTIVE: usize = CONNECTIONS + Outcome::ALL.len();
 const WAITING: usize = ACTIVE + TcpState::ALL.len();
-const ENDED: usize = WAITING + WaitPhase::ALL.len();
+const ENDED: usize = WAITING + Phase::ALL.len();
 const RETRANSMITS: usize = ENDED + Ended::ALL.len() * (ClosedBy::ALL.len() + 1);
 const TLS_HANDSHAKES: usize = RETRANSMITS + Retransmit::ALL.len();
 const TLS_FAILURES: usize = TLS_HANDSHAKES + 2 * TlsVersion::ALL.len();
@@ -246,7 +246,7 @@ impl Child {
             .into_iter()
             .chain(Outcome::ALL.map(Self::Connections))
             .chain(TcpState::ALL.map(Self::Active))
-            .chain(WaitPhase::ALL.map(Self::Waiting))
+            .chain(Phase::ALL.map(Self::Waiting))
             .chain(Ended::ALL.into_iter().flat_map(by_phase))
             .chain(Retransmit::ALL.map(Self::Retransmits))
             .chain(TlsVersion::ALL.into_iter().flat_map(by_version))

@@ -37,34 +37,6 @@ impl Ended {
     }
 }
 
-/// What an open connection waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum WaitPhase {
-    /// An answer to the SYN.
-    Tcp,
-    /// The end of the TLS handshake.
-    Tls,
-    /// The first answer.
-    Ttfb,
-    /// A later answer.
-    Turn,
-}
-
-impl WaitPhase {
-    /// Every value, in the order of `self as usize`.
-    pub const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::Ttfb, Self::Turn];
-
-    /// The value of the label `phase`.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Tls => "tls",
-            Self::Ttfb => "ttfb",
-            Self::Turn => "turn",
-        }
-    }
-}
-
 /// Class of an HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum HttpClass {

@@ -2,11 +2,11 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
-    counters::{Counters, WaitPhase},
+    counters::Counters,
     sketch::Sketch,
     snapshot::{DestinationSnapshot, Labels, NameSource},
 };
-use crate::connection::{Role, TcpState};
+use crate::connection::{Phase, Role, TcpState};
 
 /// Length of the window of `hopline_tcp_rtt_min_seconds`.
 const RTT_WINDOW_NS: u64 = 5_000_000_000;
@@ -113,7 +113,7 @@ pub(super) struct RttMin {
 /// Connections that wait at one destination, by phase, and the longest of them.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Waits {
-    pub(super) by_phase: [u64; WaitPhase::ALL.len()],
+    pub(super) by_phase: [u64; Phase::ALL.len()],
     pub(super) longest_ns: u64,
 }
 

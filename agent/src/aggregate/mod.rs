@@ -12,9 +12,9 @@ mod snapshot;
 mod tls;
 
 /// The closed sets that are label values.
-pub use crate::connection::{ClosedBy, Outcome, Role, TcpState};
+pub use crate::connection::{ClosedBy, Outcome, Phase, Role, TcpState};
 pub use child::{Child, Family};
-pub use counters::{Counters, Ended, HttpClass, Retransmit, WaitPhase};
+pub use counters::{Counters, Ended, HttpClass, Retransmit};
 pub use destination::{DestinationId, DestinationKey, Name, Workload};
 pub use histogram::{BOUNDS_NS, Histogram};
 pub use series::Series;

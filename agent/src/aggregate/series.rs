@@ -6,13 +6,13 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     budget::Slow,
     child::{Child, Family, closed_by_index},
-    counters::{Counters, Ended, HttpClass, Retransmit, WaitPhase},
+    counters::{Counters, Ended, HttpClass, Retransmit},
     destination::{DestinationId, DestinationKey, Entry, Named, Waits, Workload},
     histogram::Histogram,
     snapshot::{DestinationSnapshot, FamilyCounts, NameSource, Snapshot, Totals, without_role},
     tls::{TlsFailure, TlsVersion},
 };
-use crate::connection::{ClosedBy, Outcome, Role, RttWindow, TcpState};
+use crate::connection::{ClosedBy, Outcome, Phase, Role, RttWindow, TcpState};
 
 /// What an observation adds to a destination's score: a connection is 1.
 mod weight {
@@ -260,7 +260,7 @@ impl Series {
     }
 
     /// A connection of this destination waits: its gauge needs room. Told once a tick while it waits.
-    pub fn waits(&mut self, id: DestinationId, phase: WaitPhase, now_ns: u64) {
+    pub fn waits(&mut self, id: DestinationId, phase: Phase, now_ns: u64) {
         self.advance(now_ns);
         if let Some(entry) = self.entry_mut(id) {
             entry.score += weight::WAITS;
@@ -269,7 +269,7 @@ impl Series {
     }
 
     /// A picture of everything. `waiting` tells for each waiting connection its destination, the phase and since when.
-    pub fn snapshot(&self, waiting: &[(DestinationId, WaitPhase, u64)], now_ns: u64) -> Snapshot {
+    pub fn snapshot(&self, waiting: &[(DestinationId, Phase, u64)], now_ns: u64) -> Snapshot {
         let mut totals: [Totals; Role::ALL.len()] = Default::default();
         for (totals, (truth, expired)) in totals.iter_mut().zip(self.truth.iter().zip(&self.expired)) {
             (totals.truth, totals.expired) = (truth.clone(), expired.clone());
@@ -310,7 +310,7 @@ impl Series {
         }
     }
 
-    fn waits_by_slot(&self, waiting: &[(DestinationId, WaitPhase, u64)], now_ns: u64) -> HashMap<u32, Waits> {
+    fn waits_by_slot(&self, waiting: &[(DestinationId, Phase, u64)], now_ns: u64) -> HashMap<u32, Waits> {
         let mut waits: HashMap<u32, Waits> = HashMap::new();
         for (id, phase, since_ns) in waiting {
             let has = |entry: &Entry| {

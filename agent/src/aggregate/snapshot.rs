@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use super::{
     child::{Child, Family},
-    counters::{Counters, HttpClass, WaitPhase},
+    counters::{Counters, HttpClass},
     sketch::Quantiles,
 };
-use crate::connection::{Role, TcpState};
+use crate::connection::{Phase, Role, TcpState};
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Default)]
@@ -128,8 +128,8 @@ pub struct DestinationSnapshot {
     pub active: [u64; TcpState::ALL.len()],
     /// Connections that have waited in one phase for longer than the limit, now.
     pub waiting: u64,
-    /// The same by [`WaitPhase`] `as usize`.
-    pub waiting_by_phase: [u64; WaitPhase::ALL.len()],
+    /// The same by [`Phase`] `as usize`.
+    pub waiting_by_phase: [u64; Phase::ALL.len()],
     /// The longest of these, nanoseconds.
     pub longest_wait_ns: u64,
     /// Handshakes, ≤ 1 % error.
@@ -170,7 +170,7 @@ pub struct RoleLess<'a> {
     /// Bits of the children that one of them has, in these families alone.
     children: u128,
     /// Connections waiting now.
-    pub waiting_by_phase: [u64; WaitPhase::ALL.len()],
+    pub waiting_by_phase: [u64; Phase::ALL.len()],
     /// First answers in cleartext HTTP/1.
     pub http_responses: [u64; HttpClass::ALL.len()],
 }
@@ -241,6 +241,14 @@ pub struct PipelineCounts {
     pub cgroups_evicted: u64,
     /// Records that nobody fetched in time.
     pub outputs_dropped: u64,
+    /// What hellos and HTTP heads held that could not be read: every kind of it, with its count.
+    pub hellos_malformed: Vec<(&'static str, u64)>,
+    /// Conversations whose hellos were forgotten before their connection ended, to make room for others.
+    pub hellos_evicted: u64,
+    /// The same, because nothing more came of them for long.
+    pub hellos_expired: u64,
+    /// Servers whose lengths of session tickets the full memory forgot.
+    pub tickets_forgotten: u64,
     /// Connections in the table now.
     pub connections: u64,
     /// Processes in the cache now, the ended ones in their grace included.

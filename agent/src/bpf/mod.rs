@@ -32,7 +32,7 @@ pub struct ProbeOptions {
     pub ring_bytes: u32,
     /// Events per second that one cgroup may make of one kind while a ring is more than half full.
     pub share_per_second: u32,
-    /// Programs to treat as refused by the kernel (tests).
+    /// Programs to treat as refused by the kernel, for tests; each must be one of the object's.
     pub fail_programs: Vec<String>,
 }
 

@@ -113,6 +113,9 @@ impl Object {
         }
         #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the log takes a map out"))]
         let mut ebpf = loader.load(OBJECT)?;
+        if let Some(name) = refused.iter().find(|name| ebpf.program(name).is_none()) {
+            return Err(BpfError::Object(format!("it has no program `{name}` to do without")));
+        }
         Ok(Self {
             #[cfg(debug_assertions)]
             _log: super::log::forward(&mut ebpf),

@@ -5,7 +5,6 @@ use serde_json::json;
 
 use super::{CommandError, Logging, own_cgroup::OwnCgroup, print};
 use crate::{
-    agent::fail_programs,
     bpf::{self, ProbeOptions, Probes},
     cli::DoctorArgs,
     config::Config,
@@ -31,7 +30,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             cgroups: vec![cgroup.path().to_owned()],
             ring_bytes: RING_BYTES,
             share_per_second: Config::default().share,
-            fail_programs: fail_programs(),
+            fail_programs: Vec::new(),
         };
         let probes = Probes::load(&options)?;
         probes.features().to_vec()

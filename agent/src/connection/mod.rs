@@ -15,4 +15,4 @@ pub use state::{ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, o
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;
 pub use turns::Turns;
-pub use waiting::{WaitingList, phase};
+pub use waiting::{WaitingList, last_phase, phase};

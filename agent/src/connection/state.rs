@@ -58,6 +58,9 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every phase, in the order of `self as usize`.
+    pub const ALL: [Self; 5] = [Self::Dns, Self::Tcp, Self::Tls, Self::Ttfb, Self::Turn];
+
     /// The label value.
     pub fn name(self) -> &'static str {
         match self {

@@ -13,6 +13,11 @@ pub fn phase(state: &ConnectionState, answered: bool, first_seen_ns: u64) -> Opt
     if state.closed_ns != 0 {
         return None;
     }
+    last_phase(state, answered, first_seen_ns)
+}
+
+/// The same, and for a connection that has ended the phase in which it was when it did.
+pub fn last_phase(state: &ConnectionState, answered: bool, first_seen_ns: u64) -> Option<(Phase, u64)> {
     let timeline = &state.timeline;
     if state.role == ROLE_CLIENT && state.established_ns == 0 && timeline.client_hello_ns == 0 {
         if state.flags & FLAG_LATE != 0 {
@@ -122,6 +127,7 @@ mod tests {
         assert_eq!(phase(&state, true, 5), Some((Phase::Turn, 60)));
         state.closed_ns = 70;
         assert_eq!(phase(&state, false, 5), None);
+        assert_eq!(last_phase(&state, true, 5), Some((Phase::Turn, 60)));
     }
 
     #[test]

@@ -3,8 +3,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     aggregate::{
-        Counters, DestinationSnapshot, Ended, Family, Histogram, HttpClass, Quantiles, Retransmit, Snapshot,
-        TlsFailure, TlsVersion, WaitPhase,
+        Counters, DestinationSnapshot, Ended, Family, Histogram, HttpClass, Phase, Quantiles, Retransmit, Snapshot,
+        TlsFailure, TlsVersion,
     },
     connection::{ClosedBy, Outcome, Role, TcpState},
     pipeline::Output,
@@ -40,7 +40,7 @@ fn destination(destination: &DestinationSnapshot) -> Value {
         "source_workload": &*labels.source_workload,
         "active": by_name(TcpState::ALL.map(TcpState::name), &destination.active),
         "waiting": destination.waiting,
-        "waiting_by_phase": by_name(WaitPhase::ALL.map(WaitPhase::name), &destination.waiting_by_phase),
+        "waiting_by_phase": by_name(Phase::ALL.map(Phase::name), &destination.waiting_by_phase),
         "longest_wait_us": destination.longest_wait_ns / 1000,
         "tcp_us": destination.handshake.map(quantiles),
         "tls_us": destination.tls.map(quantiles),

@@ -6,11 +6,11 @@ use agent_ebpf::{
     event::HEARTBEAT_NS,
 };
 
-use super::{Attached, Output, Pipeline, progress, progress::Counted, records::Said, talk};
+use super::{Attached, Output, Pipeline, progress, progress::Counted, records::Said, talk, talk::Claim};
 use crate::{
     aggregate::{DestinationKey, Ended, Name, Series},
     attribution::Process,
-    connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, TcpState, Turns, outcome, phase},
+    connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, TcpState, Turns, last_phase, outcome, phase},
     protocol::{assembler::Assembler, facts::Facts},
 };
 
@@ -36,25 +36,31 @@ impl Pipeline {
             _ => {}
         }
         if closed {
-            self.waiting.remove(state.cookie);
-            let known = self.connections.remove(state.cookie);
-            let held = known.is_some();
-            let mut entry = known.unwrap_or_else(|| self.first_seen(role, state, now_ns));
-            self.finish(&mut entry, held, role, state, now_ns);
-            if held {
-                let_go(&mut self.series, &entry.attached);
-            }
+            self.close(role, state, now_ns);
         } else if state.closed_ns != 0 {
             self.counts.stale += 1;
-        } else if self.connections.get(state.cookie).is_some() || self.open(role, state, now_ns) {
+        } else if let Some(entry) = self.connections.get(state.cookie) {
+            if progress::is_of_walk(&entry.state, state) {
+                self.told_ns = now_ns;
+            }
+            self.advance(role, state, now_ns);
+        } else if self.open(role, state, now_ns) {
             self.advance(role, state, now_ns);
         }
     }
 
     /// Puts a connection into the table at its first event, whichever that is; `false` when there is no room.
     fn open(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> bool {
-        let entry = self.first_seen(role, state, now_ns);
-        let destination = entry.attached.destination;
+        let facts = self.hellos.facts(stream_of(state));
+        let named = is_named(role, state, facts, now_ns);
+        let claim = facts.filter(|_| named).and_then(talk::claim);
+        let attached = self.first_seen(role, state, named, claim, now_ns);
+        let destination = attached.destination;
+        let entry = Entry {
+            state: *state,
+            first_seen_ns: now_ns,
+            attached,
+        };
         match self.connections.insert(entry, now_ns) {
             Admission::Inserted => {}
             Admission::Evicted(entry) => {
@@ -82,14 +88,8 @@ impl Pipeline {
         keep_facts(&mut self.hellos, attached, state);
         let kept = attached.facts.take();
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
-        let named = attached.named
-            || role == Role::Server
-            || talk::is_named(state, facts)
-            || state.established_ns != 0 && now_ns.saturating_sub(state.established_ns) > UNNAMED_NS
-            || late(state);
-        if named && !attached.named {
-            attached.named = true;
-            name(&mut self.series, attached, true, role, state, facts, now_ns);
+        if !attached.named && is_named(role, state, facts, now_ns) {
+            name(&mut self.series, attached, role, state, facts, now_ns);
         }
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         if attached.named {
@@ -106,7 +106,8 @@ impl Pipeline {
             .set(state.cookie, phase(state, answer.is_some(), entry.first_seen_ns));
     }
 
-    /// Connections whose CLOSE was lost: everything open is heard of once in [`HEARTBEAT_NS`], if anything is.
+    /// Connections whose CLOSE was lost: everything open is heard of once in [`HEARTBEAT_NS`] while the walk goes on.
+    /// Where there is none, silence says nothing.
     pub(super) fn drop_silent(&mut self) {
         let before_ns = self.told_ns.saturating_sub(3 * HEARTBEAT_NS);
         for entry in self.connections.take_silent(before_ns) {
@@ -116,42 +117,81 @@ impl Pipeline {
         }
     }
 
-    /// A connection before anything of it is counted: from zero, but what a late one did before hopline is not ours.
-    fn first_seen(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> Entry<Attached> {
+    /// What is attached to a connection before anything of it is counted: from zero, but what a late one did before
+    /// hopline is not ours. One whose name is not known yet is under its address until then.
+    fn first_seen(
+        &mut self,
+        role: Role,
+        state: &ConnectionState,
+        named: bool,
+        claim: Option<Claim>,
+        now_ns: u64,
+    ) -> Attached {
         let owner = self.attribution.owner(state);
-        let destination = self.series.destination(key(role, &owner, state, None), now_ns);
+        let host = claim.as_ref().map(|claim| &claim.host);
+        let destination = self.series.destination(key(role, &owner, state, host), now_ns);
         let counted = if late(state) {
             Counted::before(state)
         } else {
             Counted::default()
         };
-        Entry {
-            state: *state,
-            first_seen_ns: now_ns,
-            attached: Attached {
-                owner,
-                destination,
-                gauge: None,
-                counted,
-                turns: Turns::default(),
-                named: false,
-                claim: None,
-                facts: None,
-            },
+        Attached {
+            owner,
+            destination,
+            gauge: None,
+            counted,
+            turns: Turns::default(),
+            named,
+            claim,
+            facts: None,
         }
     }
 
-    /// The last snapshot: counts what is new in it, how it went, and who ended it.
-    fn finish(&mut self, entry: &mut Entry<Attached>, held: bool, role: Role, state: &ConnectionState, now_ns: u64) {
-        let opened = state.established_ns != 0 || (late(state) && entry.state.tcp_state != tcp_state::SYN_SENT);
-        let attached = &mut entry.attached;
+    /// The last event of a connection; of most it is the only one, and their name is known before anything is counted.
+    fn close(&mut self, role: Role, state: &ConnectionState, now_ns: u64) {
+        self.waiting.remove(state.cookie);
         let last = self.hellos.take(stream_of(state));
+        let Some(mut entry) = self.connections.remove(state.cookie) else {
+            let claim = last.as_ref().and_then(talk::claim);
+            let mut attached = self.first_seen(role, state, true, claim, now_ns);
+            let end = End {
+                role,
+                state,
+                facts: last.as_ref(),
+                opened: was_open(state, state),
+                first_seen_ns: now_ns,
+                now_ns,
+            };
+            self.finish(&mut attached, &end);
+            return;
+        };
+        let attached = &mut entry.attached;
         let facts = attached.facts.take().map_or(last, |facts| Some(*facts));
-        let facts = facts.as_ref();
         if !attached.named {
-            attached.named = true;
-            name(&mut self.series, attached, held, role, state, facts, now_ns);
+            name(&mut self.series, attached, role, state, facts.as_ref(), now_ns);
         }
+        let end = End {
+            role,
+            state,
+            facts: facts.as_ref(),
+            opened: was_open(state, &entry.state),
+            first_seen_ns: entry.first_seen_ns,
+            now_ns,
+        };
+        self.finish(attached, &end);
+        let_go(&mut self.series, attached);
+    }
+
+    /// Counts what is new in the last snapshot, how it went, and who ended it.
+    fn finish(&mut self, attached: &mut Attached, end: &End<'_>) {
+        let End {
+            role,
+            state,
+            facts,
+            opened,
+            first_seen_ns,
+            now_ns,
+        } = *end;
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         tracing::trace!(cookie = state.cookie, ?role, ?answer, timeline = ?state.timeline, "closed");
         if let Some(facts) = facts {
@@ -170,8 +210,7 @@ impl Pipeline {
         if let Some(failure) = failure {
             self.series.tls_failed(destination, failure, now_ns);
         }
-        let open = ConnectionState { closed_ns: 0, ..*state };
-        let waited = phase(&open, answer.is_some(), entry.first_seen_ns).map(|(phase, _)| phase);
+        let waited = last_phase(state, answer.is_some(), first_seen_ns).map(|(phase, _)| phase);
         let ended = if opened { ended(waited) } else { Ended::Tcp };
         self.series.ended(destination, ended, ClosedBy::of(state), now_ns);
         if self.collect {
@@ -186,7 +225,7 @@ impl Pipeline {
                 turns: &attached.turns,
             };
             let surroundings = self.surroundings(cgroup.as_deref());
-            let record = surroundings.record(role, state, &owner, &said, entry.first_seen_ns..end_ns, None);
+            let record = surroundings.record(role, state, &owner, &said, first_seen_ns..end_ns, None);
             self.tell(Output::Finished(Box::new(record)));
         }
     }
@@ -221,6 +260,19 @@ impl Pipeline {
     }
 }
 
+/// A connection whose last snapshot has come.
+#[derive(Clone, Copy)]
+struct End<'a> {
+    role: Role,
+    state: &'a ConnectionState,
+    /// All that was read of what both ends said.
+    facts: Option<&'a Facts>,
+    /// It was established, as far as anybody can tell.
+    opened: bool,
+    first_seen_ns: u64,
+    now_ns: u64,
+}
+
 /// Under which the hello bytes of a connection were sent.
 fn stream_of(state: &ConnectionState) -> u64 {
     match state.timeline.hello_stream {
@@ -236,16 +288,24 @@ fn keep_facts(hellos: &mut Assembler, attached: &mut Attached, state: &Connectio
     }
 }
 
-/// The connection's name is as good as it will get: it moves to the destination of that name.
+/// Whether an open connection's name is as good as it will get.
+fn is_named(role: Role, state: &ConnectionState, facts: Option<&Facts>, now_ns: u64) -> bool {
+    role == Role::Server
+        || talk::is_named(state, facts)
+        || state.established_ns != 0 && now_ns.saturating_sub(state.established_ns) > UNNAMED_NS
+        || late(state)
+}
+
+/// The connection moves to the destination of its name, if it has one: nothing better will come.
 fn name(
     series: &mut Series,
     attached: &mut Attached,
-    held: bool,
     role: Role,
     state: &ConnectionState,
     facts: Option<&Facts>,
     now_ns: u64,
 ) {
+    attached.named = true;
     attached.claim = facts.and_then(talk::claim);
     if role == Role::Server {
         return;
@@ -253,9 +313,7 @@ fn name(
     let Some(claim) = &attached.claim else { return };
     let named = key(role, &attached.owner, state, Some(&claim.host));
     let destination = series.destination(named, now_ns);
-    if held {
-        series.rename(attached.destination, destination);
-    }
+    series.rename(attached.destination, destination);
     if let Some((raised, state)) = attached.gauge.take() {
         attached.gauge = Some((series.move_gauge(raised, destination, state), state));
     }
@@ -283,6 +341,11 @@ pub(super) fn let_go(series: &mut Series, attached: &Attached) {
 
 fn late(state: &ConnectionState) -> bool {
     state.flags & FLAG_LATE != 0
+}
+
+/// Whether a connection that has ended was established; of a late one the snapshot before tells.
+fn was_open(state: &ConnectionState, before: &ConnectionState) -> bool {
+    state.established_ns != 0 || late(state) && before.tcp_state != tcp_state::SYN_SENT
 }
 
 fn ended(waited: Option<Phase>) -> Ended {

@@ -48,6 +48,12 @@ impl Counted {
     }
 }
 
+/// Whether the walk over open connections made this snapshot: it looks at the socket, and has found it moved. The other
+/// program that tells of open connections, when turns are new, knows no counters, or those of a late one's first report.
+pub(super) fn is_of_walk(before: &ConnectionState, state: &ConnectionState) -> bool {
+    state.counters != TcpCounters::default() && state.counters != before.counters
+}
+
 /// Turns that are new in this snapshot, microseconds: an event leaves each time all that are kept are new, so more are
 /// missing only where events were lost.
 pub(super) fn new_turns(state: &ConnectionState, counted: u32) -> impl Iterator<Item = u32> + '_ {
@@ -149,22 +155,22 @@ fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionSta
         received.saturating_sub(before.received),
         now_ns,
     );
-    (before.sent, before.received) = (sent, received);
+    // A late connection's turns are told with the counters that it was found with: those take nothing back.
+    (before.sent, before.received) = (before.sent.max(sent), before.received.max(received));
     let counters = &state.counters;
-    let sent = segments_since(before.segments_sent, counters.segments_sent);
-    let received = segments_since(before.segments_received, counters.segments_received);
+    let sent = new_segments(&mut before.segments_sent, counters.segments_sent);
+    let received = new_segments(&mut before.segments_received, counters.segments_received);
     series.segments(id, sent, received, now_ns);
-    (before.segments_sent, before.segments_received) = (counters.segments_sent, counters.segments_received);
 }
 
-/// The kernel's counter is 32 bits wide and wraps; one that went back belongs to another life of the socket.
-fn segments_since(before: u32, now: u32) -> u64 {
-    let difference = now.wrapping_sub(before);
-    if difference > u32::MAX / 2 {
-        0
-    } else {
-        u64::from(difference)
+/// The kernel's counter is 32 bits wide and wraps; one that went back is an older one.
+fn new_segments(counted: &mut u32, now: u32) -> u64 {
+    let new = now.wrapping_sub(*counted);
+    if new > u32::MAX / 2 {
+        return 0;
     }
+    *counted = now;
+    u64::from(new)
 }
 
 /// Whether an answer log may still change the verdict: nobody has gone on yet, and it is not long ago.

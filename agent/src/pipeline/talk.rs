@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use agent_ebpf::{
     connection::{CLOSED_BY_TIMEOUT, ConnectionState},
-    timeline::{PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12, TIMELINE_TLS13},
+    timeline::{
+        ALERT_BACKWARD, ALERT_LEVEL_FATAL, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12,
+        TIMELINE_TLS13,
+    },
 };
 
 use crate::{
@@ -25,9 +28,6 @@ const BAD_CERTIFICATE: u8 = 42;
 const CERTIFICATE_EXPIRED: u8 = 45;
 const CERTIFICATE_UNKNOWN: u8 = 46;
 const UNKNOWN_CA: u8 = 48;
-/// Bit of `Timeline::alert_level` that tells the direction, and the level that ends a connection.
-const ALERT_BACKWARD: u8 = 128;
-const FATAL: u8 = 2;
 
 /// A name that the client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,13 +95,13 @@ pub(super) fn first_byte(
     facts: Option<&Facts>,
     tickets: &TicketLengths,
 ) -> Option<FirstByte> {
-    first_byte::first_byte(&state.timeline, handshake(state, facts), tickets, peer(state, role))
+    first_byte::first_byte(&state.timeline, handshake(state, facts), tickets, || peer(state, role))
 }
 
 /// Remembers the lengths of tickets that this connection shows beyond doubt.
 pub(super) fn learn_tickets(state: &ConnectionState, role: Role, facts: &Facts, tickets: &mut TicketLengths) {
     let handshake = handshake(state, Some(facts));
-    first_byte::learn_tickets(&state.timeline, handshake, tickets, peer(state, role));
+    first_byte::learn_tickets(&state.timeline, handshake, tickets, || peer(state, role));
 }
 
 /// Under which the lengths of a server's tickets are remembered: its address and port.
@@ -161,7 +161,7 @@ pub(super) fn tls_failure(state: &ConnectionState, tls: Option<&TlsFacts>, at_ns
         {
             return Some(failure);
         }
-        if timeline.alert_level & !ALERT_BACKWARD == FATAL {
+        if timeline.alert_level & !ALERT_BACKWARD == ALERT_LEVEL_FATAL {
             return Some(TlsFailure::Alert(alert));
         }
     }

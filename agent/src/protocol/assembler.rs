@@ -42,8 +42,6 @@ impl Default for AssemblerLimits {
 /// What was done so far; all counts grow only.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AssemblerCounts {
-    /// Chunks that were pushed.
-    pub chunks: u64,
     /// Streams that left to make room, their facts unread.
     pub evicted: u64,
     /// Streams that left because nothing came for them any more, their facts unread.
@@ -98,7 +96,6 @@ impl Assembler {
 
     /// Adds a chunk: `bytes` are what follows the header; only the first `header.length` of them count.
     pub fn push(&mut self, header: &HelloHeader, bytes: &[u8]) {
-        self.counts.chunks += 1;
         self.newest_ns = self.newest_ns.max(header.header.time_ns);
         let Some((protocol, offset, bytes)) = chunk(header, bytes) else {
             self.counts.malformed.count(Malformed::Chunk);

@@ -3,7 +3,6 @@
 use super::certificate::Chain;
 use super::http1::{HostClaim, Method};
 use super::malformed::MalformedCounts;
-use super::tls::alert::Alert;
 use super::tls::client_hello::{ClientHello, ServerName};
 use super::tls::server_hello::ServerHello;
 use super::tls::{TLS13, cipher};
@@ -19,7 +18,7 @@ pub struct Facts {
     pub malformed: MalformedCounts,
 }
 
-/// What TLS said in clear.
+/// What TLS said in clear, but for alerts: those the kernel reads into the connection's timeline.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
     /// The last `ClientHello`: after a `HelloRetryRequest` that is the second.
@@ -32,10 +31,6 @@ pub struct TlsFacts {
     pub chain: Option<Chain>,
     /// TLS 1.2: whether the client sent a certificate when the server asked for one; `None` when it was not asked.
     pub client_certificate: Option<bool>,
-    /// The client's alert in clear: the first fatal one, else the first.
-    pub forward_alert: Option<Alert>,
-    /// The server's alert in clear: the first fatal one, else the first.
-    pub backward_alert: Option<Alert>,
     /// TLS 1.2: the server's `ChangeCipherSpec` came without a `ServerHelloDone` before, so the session is resumed.
     pub abbreviated: bool,
 }

@@ -80,7 +80,8 @@ pub struct FirstByte {
     pub basis: Basis,
 }
 
-/// Decides when the answer began; `None` as long as no record can be it. The verdict is final when the log is full or
+/// Decides when the answer began; `destination` says whose tickets may be in the log, and is asked only where that
+/// matters. `None` as long as no record can be it. The verdict is final when the log is full or
 /// the exchange is over; before that, a record that comes later may show that the first one was a ticket.
 ///
 /// Without TLS the kernel knows. With TLS, what is left first is the answer after these are taken away:
@@ -100,7 +101,7 @@ pub fn first_byte(
     timeline: &Timeline,
     handshake: Handshake,
     tickets: &TicketLengths,
-    destination: u64,
+    destination: impl Fn() -> u64,
 ) -> Option<FirstByte> {
     if timeline.request_ns == 0 {
         return None;
@@ -112,12 +113,17 @@ pub fn first_byte(
             basis: Basis::Exact,
         });
     }
-    judge::judge(timeline, handshake, &|length| tickets.contains(destination, length))
+    judge::judge(timeline, handshake, &|length| tickets.contains(destination(), length))
 }
 
 /// Teaches `tickets` what the log of one conversation shows beyond doubt to be a ticket of this destination.
-pub fn learn_tickets(timeline: &Timeline, handshake: Handshake, tickets: &mut TicketLengths, destination: u64) {
+pub fn learn_tickets(
+    timeline: &Timeline,
+    handshake: Handshake,
+    tickets: &mut TicketLengths,
+    destination: impl FnOnce() -> u64,
+) {
     if let Some(length) = judge::certain_ticket(timeline, handshake) {
-        tickets.learn(destination, length);
+        tickets.learn(destination(), length);
     }
 }

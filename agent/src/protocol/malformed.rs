@@ -13,7 +13,7 @@ pub enum Malformed {
     ServerHello,
     /// A list of certificates, or a certificate in it, that cannot be read.
     Certificate,
-    /// An alert of another length than two bytes.
+    /// An alert of another length than two bytes, or of an unknown level.
     Alert,
     /// A server name that is no host name.
     ServerName,

@@ -4,8 +4,13 @@ use agent_ebpf::{
         CLOSED_BY_LOCAL, ConnectionState, FLAG_FIN_RECEIVED, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, Retransmits,
         RttSamples, TcpCounters, tcp_state,
     },
-    event::{CGROUP_MKDIR, CONNECTION_CLOSE, ConnectionEvent, EventHeader, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK},
+    event::{
+        CGROUP_MKDIR, CONNECTION_CLOSE, ConnectionEvent, EventHeader, HELLO_BYTES, PROCESS_EXEC, PROCESS_EXIT,
+        PROCESS_FORK,
+    },
+    hello::{FORWARD, HelloHeader},
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent, PATH_BYTES},
+    timeline::PROTOCOL_TLS,
 };
 
 pub(crate) const SECOND: u64 = 1_000_000_000;
@@ -107,6 +112,38 @@ pub(crate) fn cgroup(time_ns: u64, cgroup_id: u64, path: &str) -> Vec<u8> {
         cgroup_id,
         path: text(path),
     })
+}
+
+/// The first bytes that a client sends, all in one chunk: TLS, or what is said to be.
+pub(crate) fn hello(time_ns: u64, stream: u64, said: &[u8]) -> Vec<u8> {
+    let header = HelloHeader {
+        header: EventHeader {
+            kind: HELLO_BYTES,
+            size: (size_of::<HelloHeader>() + said.len()) as u32,
+            time_ns,
+        },
+        stream,
+        cgroup_id: 1,
+        offset: 0,
+        length: said.len() as u16,
+        direction: FORWARD,
+        protocol: PROTOCOL_TLS,
+    };
+    [bytes(&header), said.to_vec()].concat()
+}
+
+/// A `ClientHello` that asks for this name, in its record.
+pub(crate) fn client_hello(server_name: &str) -> Vec<u8> {
+    fn with_length(bytes: &[u8]) -> Vec<u8> {
+        [&(bytes.len() as u16).to_be_bytes(), bytes].concat()
+    }
+    let name = [&[0], &with_length(server_name.as_bytes())[..]].concat();
+    let extensions = [&[0, 0], &with_length(&with_length(&name))[..]].concat();
+    // Version, random, no session, one cipher suite, no compression.
+    let fixed = [&[3, 3][..], &[7; 32], &[0, 0, 2, 0x13, 1, 1, 0]].concat();
+    let body = [fixed, with_length(&extensions)].concat();
+    let message = [&[1, 0], &with_length(&body)[..]].concat();
+    [&[22, 3, 1], &with_length(&message)[..]].concat()
 }
 
 pub(crate) fn ipv4(address: [u8; 4]) -> [u8; 16] {

@@ -11,9 +11,10 @@ use agent_ebpf::{
         CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LATE, RttSamples, TcpCounters, tcp_state,
     },
     event::{CONNECTION_OPEN, CONNECTION_UPDATE},
+    timeline::Timeline,
 };
 use hopline::{
-    aggregate::{Child, Ended, WaitPhase},
+    aggregate::{Child, Ended},
     connection::{ClosedBy, Outcome, Phase, TcpState},
     pipeline::{Output, Pipeline, PipelineSettings},
 };
@@ -387,6 +388,66 @@ fn late_connections_count_what_hopline_saw() {
     assert_eq!(record.start, "1970-01-01T00:00:01.000000Z");
 }
 
+/// The program that tells of turns does not look at the socket: it sends the counters that the connection was found with.
+#[test]
+fn old_counters_take_nothing_back() {
+    let late = |bytes_sent, segments_sent, turns| ConnectionState {
+        flags: FLAG_LATE,
+        counters: TcpCounters {
+            bytes_sent,
+            segments_sent,
+            ..TcpCounters::default()
+        },
+        timeline: Timeline {
+            turns,
+            ..Timeline::default()
+        },
+        ..closed_locally(1)
+    };
+    let pipeline = run(&[
+        connection(CONNECTION_OPEN, SECOND, late(100, 1, 0)),
+        connection(CONNECTION_UPDATE, 2 * SECOND, late(150, 2, 3)),
+        connection(CONNECTION_UPDATE, 3 * SECOND, late(100, 1, 8)),
+        close(4 * SECOND, late(160, 3, 8)),
+    ]);
+    let counters = only_destination(&pipeline).counters;
+    assert_eq!((counters.bytes_sent, counters.segments_sent), (60, 2));
+}
+
+/// A CLOSE that was lost shows in silence, but only where the walk tells of everything open.
+#[test]
+fn silence_is_an_end_only_while_the_walk_goes_on() {
+    let open = |cookie, segments_sent, turns| ConnectionState {
+        flags: FLAG_LATE,
+        counters: TcpCounters {
+            segments_sent,
+            ..TcpCounters::default()
+        },
+        timeline: Timeline {
+            turns,
+            ..Timeline::default()
+        },
+        ..established(cookie)
+    };
+    let check = |segments: fn(u64) -> u32, left: u64| {
+        let mut pipeline = run(&[
+            connection(CONNECTION_OPEN, SECOND, open(1, 7, 0)),
+            connection(CONNECTION_OPEN, SECOND, open(2, 7, 0)),
+        ]);
+        for minute in 1..=10 {
+            let state = open(2, segments(minute), 8 * minute as u32);
+            pipeline.apply(&connection(CONNECTION_UPDATE, minute * 60 * SECOND, state));
+            pipeline.tick(minute * 60 * SECOND);
+        }
+        let counts = pipeline.snapshot().counts;
+        assert_eq!((counts.connections, counts.evicted), (left, 2 - left));
+    };
+    // Turns alone: without counters, or with those of the first report.
+    check(|_| 0, 2);
+    check(|_| 7, 2);
+    check(|minute| 7 + minute as u32, 1);
+}
+
 #[test]
 fn hanging_connects_wait_then_are_stuck_once() {
     let mut pipeline = run(&[
@@ -401,7 +462,7 @@ fn hanging_connects_wait_then_are_stuck_once() {
         assert_eq!(destination.waiting, waiting, "at {now_ns}");
         if waiting > 0 {
             assert_eq!(destination.longest_wait_ns, now_ns - SECOND);
-            assert!(destination.has(Child::Waiting(WaitPhase::Tcp)));
+            assert!(destination.has(Child::Waiting(Phase::Tcp)));
         }
         pipeline.take_outputs(&mut outputs);
         assert_eq!(outputs.len(), stuck, "at {now_ns}");

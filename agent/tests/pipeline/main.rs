@@ -1,10 +1,12 @@
 //! Userspace from the bytes of a ring buffer to records and scrapes, through the public face of the crate alone.
 //!
-//! `decode`: bytes to events. `life`: connections, with events lost and out of order. `owners`: processes by time,
-//! listeners, late sockets. `sums`: nothing is lost or counted twice, whatever comes. `scrape`: what exporters show.
+//! `decode`: bytes to events. `life`: connections, with events lost and out of order. `names`: under which name they are
+//! counted. `owners`: processes by time, listeners, late sockets. `sums`: nothing is lost or counted twice, whatever
+//! comes. `scrape`: what exporters show.
 mod decode;
 mod events;
 mod life;
+mod names;
 mod owners;
 mod scrape;
 mod sums;

@@ -4,7 +4,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::events::{SECOND, child, client, close, closed_locally, connection, exec, fork, ipv4, listener};
+use super::events::{SECOND, child, client, close, closed_locally, connection, exec, fork, hello, ipv4, listener};
 use agent_ebpf::{
     connection::{ConnectionState, Retransmits, RttSamples, TcpCounters},
     event::{CONNECTION_OPEN, LISTENER_OPEN, SYNACK_RETRANSMIT},
@@ -53,6 +53,7 @@ fn history() -> Pipeline {
             },
         ),
         connection(CONNECTION_OPEN, SECOND, client(3)),
+        hello(SECOND, 3, b"no TLS record begins like this"),
         vec![1],
     ] {
         pipeline.apply(&sample);
@@ -129,6 +130,12 @@ fn every_family() {
         "hopline_events_lost_total{kind=\"connection_close\"} 5".into(),
         "hopline_events_lost_total{kind=\"storage_failed\"} 4".into(),
         "hopline_events_lost_total{kind=\"malformed\"} 1".into(),
+        "hopline_events_total{kind=\"hello_bytes\"} 1".into(),
+        "hopline_hello_malformed_total{kind=\"tls_record\"} 1".into(),
+        "hopline_hello_malformed_total{kind=\"http\"} 0".into(),
+        "hopline_hello_streams_dropped_total{reason=\"evicted\"} 0".into(),
+        "hopline_hello_streams_dropped_total{reason=\"expired\"} 0".into(),
+        "hopline_ticket_lengths_forgotten_total 0".into(),
         "hopline_series{family=\"hopline_tcp_handshake_duration_seconds\"} 44".into(),
         "hopline_series_folded_total{family=\"hopline_tcp_bytes_total\"} 0".into(),
         "hopline_feature_enabled{feature=\"syn\",hook=\"kprobe\"} 1".into(),

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::tshark::{numbers, values};
+
 /// What tshark is asked for, in the order in which [`Frame::parse`] takes it.
 pub(super) const FIELDS: &[&str] = &[
     "frame.number",
@@ -66,11 +68,7 @@ impl Frame {
             payload: first(fields[9]).with_context(in_line)?,
             segments: numbers(fields[10]).with_context(in_line)?,
             handshake_types: numbers(fields[11]).with_context(in_line)?,
-            server_name: fields[12]
-                .split(',')
-                .next()
-                .filter(|name| !name.is_empty())
-                .map(str::to_owned),
+            server_name: values(fields[12]).next().map(str::to_owned),
             supported_versions: numbers(fields[13]).with_context(in_line)?,
             cipher_suites: numbers(fields[14]).with_context(in_line)?,
             alert_levels: numbers(fields[15]).with_context(in_line)?,
@@ -81,17 +79,6 @@ impl Frame {
 
 fn first<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(list: &str) -> Result<T> {
     Ok(list.split(',').next().unwrap_or_default().parse()?)
-}
-
-/// Decimal, or hexadecimal behind `0x`.
-fn numbers(list: &str) -> Result<Vec<u64>> {
-    let items = list.split(',').filter(|item| !item.is_empty());
-    items
-        .map(|item| match item.strip_prefix("0x") {
-            Some(hexadecimal) => Ok(u64::from_str_radix(hexadecimal, 16)?),
-            None => Ok(item.parse()?),
-        })
-        .collect()
 }
 
 /// `1700000000.123456789`.

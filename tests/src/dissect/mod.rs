@@ -8,14 +8,18 @@ mod handshake;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
 pub(crate) use handshake::Handshake;
 #[cfg(test)]
 pub(crate) use handshake::example;
 
 use crate::router::FORGED_TTL;
+use crate::{tools, tshark};
 use frame::Frame;
+
+/// Segments that overtake each other are the router's work, no broken handshake.
+const REORDERED: &str = "tcp.reassemble_out_of_order:TRUE";
 
 /// How tshark is to read the connections of a server port.
 pub(crate) struct DecodeAs {
@@ -38,35 +42,11 @@ pub(crate) struct Dissection {
 /// Reads `capture`; without keys encrypted alerts and Finished stay unknown.
 pub(crate) fn dissect(capture: &Path, keys: Option<&Path>, ports: &[DecodeAs]) -> Result<Dissection> {
     let (genuine, forged) = without_forged(capture)?;
-    let mut tshark = Command::new("tshark");
-    tshark.args(["-n", "-Y", "tcp", "-r"]).arg(&genuine);
-    tshark.args(["-o", "tcp.reassemble_out_of_order:TRUE"]);
-    if let Some(keys) = keys {
-        tshark.arg("-o").arg(format!("tls.keylog_file:{}", keys.display()));
-    }
-    for DecodeAs { port, protocol } in ports {
-        tshark.arg("-d").arg(format!("tcp.port=={port},{protocol}"));
-    }
-    tshark.args([
-        "-T",
-        "fields",
-        "-E",
-        "separator=/t",
-        "-E",
-        "occurrence=a",
-        "-E",
-        "aggregator=,",
-    ]);
-    for field in frame::FIELDS {
-        tshark.args(["-e", field]);
-    }
-    let output = tshark.output().context("running tshark")?;
-    ensure!(
-        output.status.success(),
-        "tshark: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    let text = String::from_utf8_lossy(&output.stdout);
+    let ports: Vec<String> = ports
+        .iter()
+        .map(|DecodeAs { port, protocol }| format!("tcp.port=={port},{protocol}"))
+        .collect();
+    let text = tshark::fields(&genuine, keys, "tcp", &[REORDERED], &ports, frame::FIELDS)?;
     let frames: Vec<Frame> = text.lines().map(Frame::parse).collect::<Result<_>>()?;
     Ok(Dissection {
         handshakes: handshake::handshakes(&frames),
@@ -78,22 +58,19 @@ pub(crate) fn dissect(capture: &Path, keys: Option<&Path>, ports: &[DecodeAs]) -
 /// A copy without what the router forged, and how much that was.
 fn without_forged(capture: &Path) -> Result<(PathBuf, u64)> {
     let genuine = capture.with_extension("genuine");
-    let copied = Command::new("tcpdump")
-        .args(["-r"])
-        .arg(capture)
-        .args(["--time-stamp-precision=nano", "-Z", "root", "-w"])
-        .arg(&genuine)
-        .arg(format!("not (ip and ip[8] = {FORGED_TTL})"))
-        .output()?;
-    ensure!(
-        copied.status.success(),
-        "tcpdump: {}",
-        String::from_utf8_lossy(&copied.stderr).trim()
-    );
-    let counted = Command::new("tcpdump")
-        .args(["-n", "-Z", "root", "-r"])
-        .arg(capture)
-        .arg(format!("ip and ip[8] = {FORGED_TTL}"))
-        .output()?;
-    Ok((genuine, String::from_utf8_lossy(&counted.stdout).lines().count() as u64))
+    tools::output_of(
+        Command::new("tcpdump")
+            .arg("-r")
+            .arg(capture)
+            .args(["--time-stamp-precision=nano", "-Z", "root", "-w"])
+            .arg(&genuine)
+            .arg(format!("not (ip and ip[8] = {FORGED_TTL})")),
+    )?;
+    let forged = tools::output_of(
+        Command::new("tcpdump")
+            .args(["-n", "-Z", "root", "-r"])
+            .arg(capture)
+            .arg(format!("ip and ip[8] = {FORGED_TTL}")),
+    )?;
+    Ok((genuine, forged.lines().count() as u64))
 }

@@ -23,8 +23,8 @@ pub(crate) struct AgentOptions<'a> {
     pub(crate) ring_bytes: Option<u32>,
     /// Events per second that each cgroup keeps while a ring is more than half full.
     pub(crate) share: Option<u32>,
-    /// Programs that the kernel is to refuse, separated by commas.
-    pub(crate) fail_programs: &'a str,
+    /// A program that the agent has to do without, as if the kernel had refused it.
+    pub(crate) without: Option<&'a str>,
 }
 
 #[derive(Debug)]
@@ -59,8 +59,8 @@ impl Agent {
             fs::write(&file, format!("share: {share}\n"))?;
             command.arg("--config").arg(file);
         }
-        if !options.fail_programs.is_empty() {
-            command.env("HOPLINE_FAIL_PROGRAMS", options.fail_programs);
+        if let Some(program) = options.without {
+            command.args(["--fail-program", program]);
         }
         let started = Instant::now();
         let process = Process::spawn(command, None, &lab.tools)?;

@@ -59,7 +59,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         foreign: Foreign::attach(lab)?,
     };
     stage.connects(verdict, "before hopline")?;
-    let whole = stage.agent(verdict, "")?;
+    let whole = stage.agent(verdict, None)?;
     let lacking: Vec<&str> = FEATURES
         .into_iter()
         .filter(|feature| !is_enabled(&whole, feature))
@@ -68,7 +68,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         verdict.skip("features that this kernel has not", lacking.join(", "));
     }
     for (program, lowered) in PROGRAMS {
-        let metrics = stage.agent(verdict, program)?;
+        let metrics = stage.agent(verdict, Some(program))?;
         let lowered = lowered.filter(|feature| !has_another_hook(&whole, program, feature));
         let off = FEATURES
             .into_iter()
@@ -161,15 +161,11 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// One agent without `program`: whatever it lacks, it counts the connects.
-    fn agent(&self, verdict: &mut Verdict, program: &str) -> Result<Metrics> {
-        let name = if program.is_empty() {
-            "with all".to_owned()
-        } else {
-            format!("without {program}")
-        };
+    /// One agent, with all or without one program: whatever it lacks, it counts the connects.
+    fn agent(&self, verdict: &mut Verdict, without: Option<&str>) -> Result<Metrics> {
+        let name = without.map_or_else(|| "with all".to_owned(), |program| format!("without {program}"));
         let options = AgentOptions {
-            fail_programs: program,
+            without,
             ..AgentOptions::default()
         };
         let agent = Agent::start(self.lab, self.lab.traffic.path(), &options)?;
@@ -181,7 +177,7 @@ impl Stage<'_> {
         verdict.count(format!("{name}: refused"), of_clients("refused"), 1);
         let handshakes = metrics.sum("hopline_tcp_handshake_duration_seconds_count", &[("role", "client")]);
         verdict.count(format!("{name}: handshakes timed"), handshakes, CONNECTS);
-        if program != "sock_ops" && is_enabled(&metrics, "rtt") {
+        if without != Some("sock_ops") && is_enabled(&metrics, "rtt") {
             let samples = metrics.sum("hopline_tcp_rtt_seconds_count", &[("role", "client")]);
             verdict.at_least(format!("{name}: RTT samples"), samples as f64, 1.0, "");
         }

@@ -123,7 +123,7 @@ fn one_connection_takes_nobodys_name() {
 #[test]
 fn the_busy_and_the_troubled_take_the_names_of_the_calm() {
     let retransmits = |series: &mut Series, id| series.retransmitted(id, Retransmit::Rto, 8, 2 * SECOND);
-    let waits = |series: &mut Series, id| (2..8).for_each(|at| series.waits(id, WaitPhase::Tls, at * SECOND));
+    let waits = |series: &mut Series, id| (2..8).for_each(|at| series.waits(id, Phase::Tls, at * SECOND));
     let slow = |series: &mut Series, id| {
         let calm = series.destination(address(1), 2 * SECOND);
         (0..200).for_each(|_| series.ttfb(calm, 2_000_000, 2 * SECOND));
@@ -222,7 +222,7 @@ fn families_without_a_role_show_each_name_once() {
     for key in [host("nginx"), server] {
         let id = series.destination(key, SECOND);
         series.http_response(id, HttpClass::Successful, SECOND);
-        series.waits(id, WaitPhase::Ttfb, SECOND);
+        series.waits(id, Phase::Ttfb, SECOND);
     }
     let snapshot = series.snapshot(&[], SECOND);
     let all = without_role(&snapshot.destinations);
@@ -330,7 +330,7 @@ fn random_observations_keep_the_sums() {
             11 => series.bytes(id, random.below(99), random.below(99), now_ns),
             12 => series.segments(id, random.below(99), random.below(99), now_ns),
             13 => series.ended(id, random.of(&Ended::ALL), Some(random.of(&ClosedBy::ALL)), now_ns),
-            14 => series.waits(id, random.of(&WaitPhase::ALL), now_ns),
+            14 => series.waits(id, random.of(&Phase::ALL), now_ns),
             _ if open.len() < 300 => {
                 let state = random.of(&TcpState::ALL);
                 series.hold(id);

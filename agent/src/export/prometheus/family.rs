@@ -7,8 +7,8 @@ use prometheus_client::{
 };
 
 use crate::aggregate::{
-    BOUNDS_NS, Child, ClosedBy, DestinationSnapshot, Ended, Family, Histogram, HttpClass, Labels, Outcome, Retransmit,
-    RoleLess, TcpState, TlsFailure, TlsVersion, WaitPhase,
+    BOUNDS_NS, Child, ClosedBy, DestinationSnapshot, Ended, Family, Histogram, HttpClass, Labels, Outcome, Phase,
+    Retransmit, RoleLess, TcpState, TlsFailure, TlsVersion,
 };
 
 /// One label.
@@ -93,7 +93,7 @@ pub(super) fn encode_role_less(
         role: None,
     };
     if family == Family::Waiting {
-        return WaitPhase::ALL
+        return Phase::ALL
             .into_iter()
             .filter(|phase| destination.has(Child::Waiting(*phase)))
             .try_for_each(|phase| {

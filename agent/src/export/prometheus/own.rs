@@ -8,7 +8,7 @@ use prometheus_client::{
 };
 
 use crate::{
-    aggregate::{Family, Snapshot},
+    aggregate::{Family, PipelineCounts, Snapshot},
     selfmetrics::SelfMetrics,
 };
 
@@ -17,6 +17,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
     let version = [([("version", env!("CARGO_PKG_VERSION"))], 1_i64)];
     gauges(encoder, "hopline_build_info", "Version of the agent.", version)?;
     events(encoder, snapshot, own)?;
+    hellos(encoder, &snapshot.counts)?;
     series(encoder, snapshot)?;
     let features = own.features.iter().map(|state| {
         (
@@ -83,6 +84,31 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         "What the kernel programs or the agent had to drop.",
         lost,
     )
+}
+
+/// What became of the bytes that hold names, versions and certificates; their number is `hello_bytes` among the events.
+fn hellos(encoder: &mut DescriptorEncoder<'_>, counts: &PipelineCounts) -> fmt::Result {
+    let malformed = counts
+        .hellos_malformed
+        .iter()
+        .map(|(kind, count)| ([("kind", *kind)], *count));
+    counters(
+        encoder,
+        "hopline_hello_malformed",
+        "Parts of TLS hellos and HTTP heads that could not be read.",
+        malformed,
+    )?;
+    let dropped = [("evicted", counts.hellos_evicted), ("expired", counts.hellos_expired)];
+    counters(
+        encoder,
+        "hopline_hello_streams_dropped",
+        "Conversations whose hellos were forgotten before their connection ended: for want of room, or long idle.",
+        dropped.map(|(reason, count)| ([("reason", reason)], count)),
+    )?;
+    let help = "Servers whose session ticket lengths were forgotten for want of room.";
+    encoder
+        .encode_descriptor("hopline_ticket_lengths_forgotten", help, None, MetricType::Counter)?
+        .encode_counter::<NoLabelSet, _, u64>(&counts.tickets_forgotten, None)
 }
 
 fn series(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {

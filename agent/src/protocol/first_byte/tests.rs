@@ -85,8 +85,8 @@ fn check(role: Role) {
     let (mut total, mut ambiguous) = (0, 0);
     for recorded in recorded(role) {
         let destination = u64::from(crc32fast::hash(recorded.server.as_bytes()));
-        let found = first_byte(&recorded.timeline, recorded.handshake, &tickets, destination);
-        learn_tickets(&recorded.timeline, recorded.handshake, &mut tickets, destination);
+        let found = first_byte(&recorded.timeline, recorded.handshake, &tickets, || destination);
+        learn_tickets(&recorded.timeline, recorded.handshake, &mut tickets, || destination);
         let found = found.unwrap_or_else(|| panic!("{role:?} {}", recorded.line));
         if found.basis == Basis::Ambiguous {
             ambiguous += usize::from(!recorded.server.starts_with("jdk"));
@@ -116,7 +116,7 @@ fn the_answers_of_real_servers_are_found_from_the_server() {
 fn no_wrong_verdict_without_any_memory() {
     let tickets = TicketLengths::new(1);
     for recorded in recorded(Role::Client).into_iter().chain(recorded(Role::Server)) {
-        let found = first_byte(&recorded.timeline, recorded.handshake, &tickets, 0).expect("there is an answer");
+        let found = first_byte(&recorded.timeline, recorded.handshake, &tickets, || 0).expect("there is an answer");
         assert!(
             found.basis == Basis::Ambiguous || found.at_ns == truth_ns(&recorded),
             "{}",
@@ -149,7 +149,7 @@ fn tls13(records: &[(u16, bool)]) -> Timeline {
 #[test]
 fn nothing_is_found_before_there_is_an_answer() {
     let tickets = TicketLengths::new(1);
-    let judge = |timeline: &Timeline| first_byte(timeline, Handshake::default(), &tickets, 0);
+    let judge = |timeline: &Timeline| first_byte(timeline, Handshake::default(), &tickets, || 0);
     assert_eq!(judge(&Timeline::default()), None);
     assert_eq!(judge(&tls13(&[])), None);
     assert_eq!(judge(&tls13(&[(250, true), (250, true)])), None);
@@ -165,7 +165,7 @@ fn short_tickets_are_no_preface() {
         ..Handshake::default()
     };
     let timeline = tls13(&[(74, true), (74, true), (158, true)]);
-    let found = first_byte(&timeline, handshake, &TicketLengths::new(1), 0);
+    let found = first_byte(&timeline, handshake, &TicketLengths::new(1), || 0);
     assert_eq!(found.map(|first| first.at_ns), Some(DONE_NS + 2000));
 }
 
@@ -174,12 +174,12 @@ fn gaps_and_early_data_are_never_certain() {
     let tickets = TicketLengths::new(1);
     let mut timeline = tls13(&[(500, true)]);
     assert_eq!(
-        first_byte(&timeline, Handshake::default(), &tickets, 0).map(|first| first.basis),
+        first_byte(&timeline, Handshake::default(), &tickets, || 0).map(|first| first.basis),
         Some(Basis::Inferred)
     );
     timeline.flags = TIMELINE_GAP;
     assert_eq!(
-        first_byte(&timeline, Handshake::default(), &tickets, 0).map(|first| first.basis),
+        first_byte(&timeline, Handshake::default(), &tickets, || 0).map(|first| first.basis),
         Some(Basis::Ambiguous)
     );
 }
@@ -191,7 +191,7 @@ fn without_tls_the_kernel_knows() {
         first_byte_ns: 9,
         ..Timeline::default()
     };
-    let found = first_byte(&timeline, Handshake::default(), &TicketLengths::new(1), 0);
+    let found = first_byte(&timeline, Handshake::default(), &TicketLengths::new(1), || 0);
     assert_eq!(
         found,
         Some(FirstByte {
@@ -206,7 +206,7 @@ fn times_count_from_the_request_when_that_came_first() {
     let mut timeline = tls13(&[(500, true)]);
     timeline.request_ns = DONE_NS - 7000;
     timeline.answers[0].after_us = 3;
-    let found = first_byte(&timeline, Handshake::default(), &TicketLengths::new(1), 0);
+    let found = first_byte(&timeline, Handshake::default(), &TicketLengths::new(1), || 0);
     assert_eq!(found.map(|first| first.at_ns), Some(DONE_NS - 4000));
 }
 
@@ -214,9 +214,9 @@ fn times_count_from_the_request_when_that_came_first() {
 fn a_learned_length_is_a_ticket() {
     let mut tickets = TicketLengths::new(1);
     let timeline = tls13(&[(1119, true), (400, true)]);
-    let judge = |tickets: &TicketLengths| first_byte(&timeline, Handshake::default(), tickets, 3);
+    let judge = |tickets: &TicketLengths| first_byte(&timeline, Handshake::default(), tickets, || 3);
     assert_eq!(judge(&tickets).map(|first| first.basis), Some(Basis::Ambiguous));
-    learn_tickets(&tls13(&[(1123, false)]), Handshake::default(), &mut tickets, 3);
+    learn_tickets(&tls13(&[(1123, false)]), Handshake::default(), &mut tickets, || 3);
     assert_eq!(
         judge(&tickets),
         Some(FirstByte {

@@ -1,9 +1,8 @@
-//! TLS in clear: records, handshake messages, hellos, alerts and the certificates of TLS 1.2 (RFC 5246, RFC 8446).
+//! TLS in clear: records, handshake messages, hellos and the certificates of TLS 1.2 (RFC 5246, RFC 8446).
 //!
 //! [`reader::TlsReader`] is fed the bytes of one direction in order and collects facts; the other files read one
 //! structure each from a slice. Nothing is decrypted, nothing is verified.
 
-pub mod alert;
 pub mod certificate_list;
 pub mod cipher;
 pub mod client_hello;
@@ -12,7 +11,6 @@ pub mod reader;
 pub mod record;
 pub mod server_hello;
 
-pub use alert::{Alert, alert_name};
 pub use cipher::cipher_name;
 pub use client_hello::{ClientHello, ServerName};
 pub use server_hello::ServerHello;

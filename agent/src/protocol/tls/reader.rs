@@ -4,12 +4,12 @@
 //! [`HELLO_LIMIT`] bytes the reader ends by itself.
 
 use agent_ebpf::hello::HELLO_LIMIT;
+use agent_ebpf::timeline::ALERT_LEVEL_FATAL;
 
 use super::super::certificate::Chain;
 use super::super::facts::TlsFacts;
 use super::super::malformed::{Malformed, MalformedCounts};
 use super::TLS13;
-use super::alert::Alert;
 use super::certificate_list::certificate_list;
 use super::client_hello::{ClientHello, ServerName};
 use super::handshake::{self, HandshakeBuffer, Message};
@@ -18,6 +18,9 @@ use super::server_hello::ServerHello;
 
 /// Longest handshake message that is believed: four times what browsers and servers accept would not fit either.
 const MESSAGE_LIMIT: usize = 1 << 17;
+
+/// Level of an alert after which the connection goes on.
+const ALERT_LEVEL_WARNING: u8 = 1;
 
 /// Who sends the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,27 +182,19 @@ impl TlsReader {
             ContentType::Alert => {
                 self.alert.extend_from_slice(fragment);
                 if self.fragment_left == 0 {
-                    self.read_alert(facts, malformed);
+                    self.read_alert(malformed);
                 }
             }
             ContentType::ChangeCipherSpec | ContentType::ApplicationData | ContentType::Heartbeat => {}
         }
     }
 
-    fn read_alert(&mut self, facts: &mut TlsFacts, malformed: &mut MalformedCounts) {
-        let Some(alert) = Alert::parse(&self.alert) else {
-            return self.fail(Malformed::Alert, malformed);
-        };
-        self.alert.clear();
-        let known = match self.direction {
-            Direction::Forward => &mut facts.forward_alert,
-            Direction::Backward => &mut facts.backward_alert,
-        };
-        if known.is_none_or(|known| known.level < alert.level) {
-            *known = Some(alert);
-        }
-        if alert.level == 2 {
-            self.end();
+    /// What it says the kernel has told; here it matters that nothing comes after a fatal one.
+    fn read_alert(&mut self, malformed: &mut MalformedCounts) {
+        match self.alert[..] {
+            [ALERT_LEVEL_WARNING, _] => self.alert.clear(),
+            [ALERT_LEVEL_FATAL, _] => self.end(),
+            _ => self.fail(Malformed::Alert, malformed),
         }
     }
 

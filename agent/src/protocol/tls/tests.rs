@@ -257,20 +257,22 @@ fn tls12_full_resumed_and_by_ticket() {
 }
 
 #[test]
-fn alerts_of_either_side() {
-    let mut facts = TlsFacts::default();
-    let warning_then_fatal = [record(21, &[1, 112]), record(21, &[2, 40])].concat();
-    read(Direction::Backward, &mut facts, &warning_then_fatal);
-    read(
-        Direction::Forward,
-        &mut facts,
-        &[record(22, &message(1, &usual_hello())), record(21, &[2, 48])].concat(),
-    );
-    let name = |alert: Option<Alert>| alert.and_then(|alert| alert_name(alert.description));
-    assert_eq!(name(facts.backward_alert), Some("handshake_failure"));
-    assert_eq!(name(facts.forward_alert), Some("unknown_ca"));
-    let malformed = read(Direction::Forward, &mut facts, &record(21, &[2, 48, 0]));
-    assert_eq!(malformed.get(Malformed::Alert), 1);
+fn nothing_comes_after_a_fatal_alert() {
+    let hello = record(22, &message(1, &usual_hello()));
+    for (alert, reads_on, is_malformed) in [
+        (&[1, 112][..], true, 0),
+        (&[2, 40], false, 0),
+        (&[2], false, 1),
+        (&[0, 0], false, 1),
+        (&[3, 0], false, 1),
+        (&[2, 48, 0], false, 1),
+    ] {
+        let mut facts = TlsFacts::default();
+        let bytes = [record(21, alert), hello.clone()].concat();
+        let malformed = read(Direction::Forward, &mut facts, &bytes);
+        assert_eq!(malformed.get(Malformed::Alert), is_malformed, "{alert:?}");
+        assert_eq!(facts.client_hello.is_some(), reads_on, "{alert:?}");
+    }
 }
 
 #[test]

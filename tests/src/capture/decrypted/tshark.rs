@@ -2,9 +2,10 @@
 
 use std::ops::RangeInclusive;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+
+use crate::tshark::{self, numbers, values};
 
 /// Columns, in order. One packet may have many values in each.
 const FIELDS: [&str; 7] = [
@@ -38,22 +39,8 @@ pub(super) struct Row {
 
 /// Reads `capture` with the keys of `keylog`; what goes to or from `ports` is TLS.
 pub(super) fn read(capture: &Path, keylog: &Path, ports: &RangeInclusive<u16>) -> Result<Vec<Row>> {
-    let mut command = Command::new("tshark");
-    command
-        .args(["-n", "-Y", "tls", "-T", "fields", "-E", "occurrence=a", "-d"])
-        .arg(format!("tcp.port=={}-{},tls", ports.start(), ports.end()))
-        .arg("-o")
-        .arg(format!("tls.keylog_file:{}", keylog.display()))
-        .args(FIELDS.iter().flat_map(|field| ["-e", field]))
-        .arg("-r")
-        .arg(capture);
-    let output = command.output().context("running tshark")?;
-    ensure!(
-        output.status.success(),
-        "tshark: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    parse(&String::from_utf8(output.stdout)?)
+    let ports = format!("tcp.port=={}-{},tls", ports.start(), ports.end());
+    parse(&tshark::fields(capture, Some(keylog), "tls", &[], &[ports], &FIELDS)?)
 }
 
 /// The rows of `-T fields`: columns between tabs, values between commas.
@@ -82,23 +69,6 @@ fn row(line: &str) -> Result<Row> {
         "as many lengths as records"
     );
     Ok(row)
-}
-
-fn values(column: &str) -> impl Iterator<Item = &str> {
-    column.split(',').filter(|value| !value.is_empty())
-}
-
-/// Decimal, or hexadecimal behind `0x`.
-fn numbers<T: TryFrom<u32>>(column: &str) -> Result<Vec<T>> {
-    values(column)
-        .map(|value| {
-            let number = match value.strip_prefix("0x") {
-                Some(digits) => u32::from_str_radix(digits, 16)?,
-                None => value.parse()?,
-            };
-            T::try_from(number).ok().context("number too large")
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 
 use super::word;
 use crate::lab::{Lab, Tolerance};
 use crate::netns::NetNs;
 use crate::openssl::{self, Said};
+use crate::tools;
 
 const SOURCE: &str = include_str!("client.go");
 /// The first release that offers X25519MLKEM768.
@@ -24,20 +25,14 @@ pub(super) fn build(lab: &Lab) -> Result<Option<PathBuf>> {
     let source = lab.file("client.go");
     fs::write(&source, SOURCE)?;
     let program = lab.file("go-client");
-    let output = Command::new(go)
-        .args(["build", "-o"])
-        .arg(&program)
-        .arg(&source)
-        .env("CGO_ENABLED", "0")
-        .env("GOTOOLCHAIN", "local")
-        .stdin(Stdio::null())
-        .output()
-        .context("running go")?;
-    ensure!(
-        output.status.success(),
-        "go build: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
+    tools::output_of(
+        Command::new(go)
+            .args(["build", "-o"])
+            .arg(&program)
+            .arg(&source)
+            .env("CGO_ENABLED", "0")
+            .env("GOTOOLCHAIN", "local"),
+    )?;
     Ok(Some(program))
 }
 

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
+
+use crate::tools;
 
 /// How a file becomes a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,16 +95,5 @@ fn compile(directory: &Path, file: &str, source: &str, kind: Kind) -> Result<()>
 }
 
 fn run(command: &mut Command, directory: &Path) -> Result<()> {
-    let output = command
-        .current_dir(directory)
-        .env("GOTOOLCHAIN", "local")
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("{} is needed", command.get_program().display()))?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    Ok(())
+    tools::output_of(command.current_dir(directory).env("GOTOOLCHAIN", "local")).map(drop)
 }

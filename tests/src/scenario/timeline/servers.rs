@@ -10,6 +10,7 @@ use super::cells::{PORTS_EACH, Server};
 use super::clients::{NAME, Site};
 use crate::nginx;
 use crate::process::{self, Process};
+use crate::tools;
 use crate::topology::SERVER4;
 
 /// Where nginx asks for pages that take a while.
@@ -50,12 +51,7 @@ fn certificate(site: &Site<'_>) -> Result<()> {
             let alternative = format!("subjectAltName=DNS:{NAME}");
             openssl.args(["-subj", &subject, "-addext", &alternative]);
         }
-        let output = openssl.stdin(Stdio::null()).output().context("running openssl")?;
-        ensure!(
-            output.status.success(),
-            "{command}: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        tools::output_of(&mut openssl)?;
     }
     Ok(())
 }
