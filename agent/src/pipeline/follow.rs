@@ -283,8 +283,10 @@ fn stream_of(state: &ConnectionState) -> u64 {
 
 /// Once all was said, what was read moves to the connection: the assembler keeps nothing for long.
 fn keep_facts(hellos: &mut Assembler, attached: &mut Attached, state: &ConnectionState) {
-    if attached.facts.is_none() && state.timeline.tls_done_ns != 0 {
-        attached.facts = hellos.take(stream_of(state)).map(Box::new);
+    let stream = stream_of(state);
+    let is_all = || state.timeline.tls_done_ns != 0 || hellos.facts(stream).is_some_and(talk::is_answered_in_clear);
+    if attached.facts.is_none() && is_all() {
+        attached.facts = hellos.take(stream).map(Box::new);
     }
 }
 
