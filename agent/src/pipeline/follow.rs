@@ -6,11 +6,19 @@ use agent_ebpf::{
     event::HEARTBEAT_NS,
 };
 
-use super::{Attached, Output, Pipeline, progress, progress::Counted, records::Said, talk};
+use super::{
+    Attached, Output, Pipeline,
+    choices::{Choices, Heard},
+    progress,
+    progress::Counted,
+    records::Said,
+    talk,
+};
 use crate::{
     aggregate::{DestinationKey, Ended, Name, Series},
     attribution::Process,
     connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, TcpState, Turns, outcome, phase},
+    groups::Group,
     protocol::{assembler::Assembler, facts::Facts},
 };
 
@@ -89,7 +97,7 @@ impl Pipeline {
             || late(state);
         if named && !attached.named {
             attached.named = true;
-            name(&mut self.series, attached, true, role, state, facts, now_ns);
+            name(&mut self.series, &self.choices, attached, true, state, facts, now_ns);
         }
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         if attached.named {
@@ -99,6 +107,16 @@ impl Pipeline {
             {
                 progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
             }
+            let heard = Heard {
+                state,
+                facts,
+                answer,
+                failure: None,
+                first_seen_ns: entry.first_seen_ns,
+                ended_ns: None,
+                now_ns,
+            };
+            self.choices.heard(&mut self.attribution, attached, &heard);
         }
         attached.facts = kept;
         enter(&mut self.series, attached, state);
@@ -119,7 +137,8 @@ impl Pipeline {
     /// A connection before anything of it is counted: from zero, but what a late one did before hopline is not ours.
     fn first_seen(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> Entry<Attached> {
         let owner = self.attribution.owner(state);
-        let destination = self.series.destination(key(role, &owner, state, None), now_ns);
+        let group = self.choices.group(state, None);
+        let destination = self.series.destination(key(role, &owner, state, None, &group), now_ns);
         let counted = if late(state) {
             Counted::before(state)
         } else {
@@ -136,6 +155,8 @@ impl Pipeline {
                 turns: Turns::default(),
                 named: false,
                 claim: None,
+                group,
+                judged: false,
                 facts: None,
             },
         }
@@ -150,7 +171,7 @@ impl Pipeline {
         let facts = facts.as_ref();
         if !attached.named {
             attached.named = true;
-            name(&mut self.series, attached, held, role, state, facts, now_ns);
+            name(&mut self.series, &self.choices, attached, held, state, facts, now_ns);
         }
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         tracing::trace!(cookie = state.cookie, ?role, ?answer, timeline = ?state.timeline, "closed");
@@ -174,12 +195,23 @@ impl Pipeline {
         let waited = phase(&open, answer.is_some(), entry.first_seen_ns).map(|(phase, _)| phase);
         let ended = if opened { ended(waited) } else { Ended::Tcp };
         self.series.ended(destination, ended, ClosedBy::of(state), now_ns);
+        let end_ns = if state.closed_ns == 0 { now_ns } else { state.closed_ns };
+        let heard = Heard {
+            state,
+            facts,
+            answer,
+            failure,
+            first_seen_ns: entry.first_seen_ns,
+            ended_ns: Some(end_ns),
+            now_ns,
+        };
+        self.choices.heard(&mut self.attribution, attached, &heard);
         if self.collect {
-            let end_ns = if state.closed_ns == 0 { now_ns } else { state.closed_ns };
             let owner = Arc::clone(&attached.owner);
             let cgroup = self.attribution.cgroup(state.cgroup_id, owner.pid, now_ns);
             let said = Said {
                 claim: attached.claim.as_ref(),
+                group: &attached.group.name,
                 facts,
                 answer,
                 failure,
@@ -208,6 +240,7 @@ impl Pipeline {
                 .or_else(|| self.hellos.facts(stream_of(state)));
             let said = Said {
                 claim: attached.claim.as_ref(),
+                group: &attached.group.name,
                 facts,
                 answer: talk::first_byte(state, role, facts, &self.tickets),
                 failure: None,
@@ -239,19 +272,21 @@ fn keep_facts(hellos: &mut Assembler, attached: &mut Attached, state: &Connectio
 /// The connection's name is as good as it will get: it moves to the destination of that name.
 fn name(
     series: &mut Series,
+    choices: &Choices,
     attached: &mut Attached,
     held: bool,
-    role: Role,
     state: &ConnectionState,
     facts: Option<&Facts>,
     now_ns: u64,
 ) {
     attached.claim = facts.and_then(talk::claim);
-    if role == Role::Server {
+    let role = Role::Client;
+    if Role::of(state) != Some(role) {
         return;
     }
     let Some(claim) = &attached.claim else { return };
-    let named = key(role, &attached.owner, state, Some(&claim.host));
+    attached.group = choices.group(state, Some(&claim.host));
+    let named = key(role, &attached.owner, state, Some(&claim.host), &attached.group);
     let destination = series.destination(named, now_ns);
     if held {
         series.rename(attached.destination, destination);
@@ -297,7 +332,13 @@ fn ended(waited: Option<Phase>) -> Ended {
 
 /// A client's destination is the host that it asked for, else the address; a server's is the process that listens, and
 /// its port.
-pub(super) fn key(role: Role, owner: &Process, state: &ConnectionState, host: Option<&Arc<str>>) -> DestinationKey {
+pub(super) fn key(
+    role: Role,
+    owner: &Process,
+    state: &ConnectionState,
+    host: Option<&Arc<str>>,
+    group: &Group,
+) -> DestinationKey {
     let endpoints = Endpoints::of(state);
     let (name, port) = match role {
         Role::Client => {
@@ -311,6 +352,7 @@ pub(super) fn key(role: Role, owner: &Process, state: &ConnectionState, host: Op
         role,
         name,
         port,
+        group: Arc::clone(&group.name),
         source: None,
     }
 }
