@@ -156,6 +156,8 @@ fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {
         max_series: config.limits.series,
         stuck_after_ns: config.stuck_after.as_nanos() as u64,
         waiting_after_ns: config.waiting_after.as_nanos() as u64,
+        groups: config.groups(),
+        declared: config.declared.clone(),
         read_proc: true,
         cgroup_root: bpf::unified_mount(),
     }

@@ -189,6 +189,9 @@ pub struct ReplayArgs {
     /// Print each finished connection too
     #[arg(long)]
     pub connections: bool,
+    /// Take groups and declared destinations from this YAML file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 const DOCTOR_EXAMPLES: &str = "\
@@ -265,6 +268,7 @@ mod tests {
         check("hopline trace curl", false);
         check("hopline replay", false);
         check("hopline replay a b --json", true);
+        check("hopline replay a --config b.yaml", true);
         check("hopline doctor --json --log-format json", true);
         check("hopline doctor --log-level loud", false);
         check("hopline agent --ring-bytes 5000", false);

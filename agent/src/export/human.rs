@@ -5,13 +5,16 @@ use std::fmt::{self, Write as _};
 
 use crate::{
     aggregate::{Counters, DestinationSnapshot, NameSource, Snapshot, TlsFailure},
-    connection::{ConnectionRecord, Outcome, Phase, Role},
+    connection::{ConnectionRecord, Outcome, Phase, Role, record::ProcessRecord},
     pipeline::Output,
     selfmetrics::FeatureState,
 };
 
 /// Widest name in a table; longer ones lose their middle.
 const NAME_WIDTH: usize = 44;
+
+/// Ancestors of a process that are shown on one line.
+const MAX_DESCENT: usize = 3;
 
 /// The last column of the table: errors, which are text.
 const LAST: usize = 18;
@@ -56,12 +59,48 @@ pub fn line(output: &Output) -> String {
                 time(record.waiting_us.unwrap_or_default() as f64)
             )
         }
+        Output::Fallback(record) => format!(
+            "{:<12} FALLBACK {} {} → {} after {}, {}",
+            time_of_day(&record.time),
+            printable(&record.group),
+            printable(&record.from),
+            printable(&record.to),
+            record.reason.replace('_', " "),
+            descent(&record.process)
+        ),
+        Output::Undeclared(record) => {
+            let (word, what) = match record.reason {
+                "unverified" => ("UNVERIFIED", "only its own claim agrees with"),
+                _ => ("UNDECLARED", "outside"),
+            };
+            format!(
+                "{:<12} {word} {} {what} {}, {}",
+                time_of_day(&record.time),
+                endpoint(&record.destination.host, record.destination.port),
+                printable(&record.declaration),
+                descent(&record.process)
+            )
+        }
     }
 }
 
+/// RFC 3339: the time of day to the millisecond.
+fn time_of_day(time: &str) -> &str {
+    time.get(11..23).unwrap_or(time)
+}
+
+/// A process and who started it, the nearest last.
+fn descent(process: &ProcessRecord) -> String {
+    let ancestors = process.ancestry.iter().take(MAX_DESCENT).rev().map(String::as_str);
+    let names: Vec<String> = ancestors
+        .chain([process.comm.as_deref().unwrap_or("?")])
+        .map(printable)
+        .collect();
+    names.join(" → ")
+}
+
 fn line_start(record: &ConnectionRecord) -> String {
-    // RFC 3339: the time of day to the millisecond.
-    let time_of_day = record.start.get(11..23).unwrap_or(&record.start);
+    let time_of_day = time_of_day(&record.start);
     let process = &record.process;
     let name = process.comm.as_deref().map_or_else(|| "?".to_owned(), printable);
     let pid = process.pid.map_or_else(String::new, |pid| format!("[{pid}]"));
@@ -285,7 +324,10 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::connection::{ClosedBy, Phase, record as fields};
+    use crate::{
+        connection::{ClosedBy, Phase, record as fields},
+        pipeline::UndeclaredRecord,
+    };
 
     pub(crate) fn record() -> ConnectionRecord {
         let address = |address: &str, port| fields::AddressRecord {
@@ -311,10 +353,10 @@ pub(crate) mod tests {
                 group: String::new(),
             },
             backend: None,
-            process: fields::ProcessRecord {
+            process: ProcessRecord {
                 pid: Some(77),
                 comm: Some("curl".to_owned()),
-                ..fields::ProcessRecord::default()
+                ..ProcessRecord::default()
             },
             phases_us: fields::PhasesRecord {
                 tcp: Some(1234),
@@ -381,6 +423,42 @@ pub(crate) mod tests {
             },
             true,
             "01:33:20.123 curl[77] -> 10.0.0.2:443 STUCK in tcp for 5.25s, SYN sent again 2 times",
+        );
+    }
+
+    #[test]
+    fn lines_of_choices() {
+        let mut record = record();
+        let process = ProcessRecord {
+            comm: Some("a\x1bb".to_owned()),
+            ancestry: ["sh", "make", "runner", "systemd"].map(str::to_owned).into(),
+            ..record.process
+        };
+        record.destination.host = "fd00::2".to_owned();
+        let mut undeclared = UndeclaredRecord {
+            schema: fields::SCHEMA,
+            r#type: "undeclared",
+            id: record.id,
+            node: record.node,
+            time: record.start,
+            declaration: "builds".to_owned(),
+            reason: "outside",
+            destination: record.destination,
+            remote: record.remote,
+            process,
+        };
+        let check = |record: &UndeclaredRecord, expected: &str| {
+            assert_eq!(line(&Output::Undeclared(Box::new(record.clone()))), expected);
+        };
+        check(
+            &undeclared,
+            "01:33:20.123 UNDECLARED [fd00::2]:443 outside builds, runner → make → sh → a\u{fffd}b",
+        );
+        undeclared.reason = "unverified";
+        undeclared.process = ProcessRecord::default();
+        check(
+            &undeclared,
+            "01:33:20.123 UNVERIFIED [fd00::2]:443 only its own claim agrees with builds, ?",
         );
     }
 

@@ -13,14 +13,26 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("selfmetrics", &[]),
     ("privileges", &[]),
     ("connection", &["decode"]),
+    ("groups", &["protocol"]),
+    ("declared", &["groups"]),
+    ("fallbacks", &["attribution", "connection"]),
     ("attribution", &["connection", "decode"]),
     ("aggregate", &["attribution", "connection"]),
     (
         "pipeline",
-        &["aggregate", "attribution", "connection", "decode", "protocol"],
+        &[
+            "aggregate",
+            "attribution",
+            "connection",
+            "declared",
+            "decode",
+            "fallbacks",
+            "groups",
+            "protocol",
+        ],
     ),
     ("cli", &["connection"]),
-    ("config", &["cli"]),
+    ("config", &["cli", "declared", "groups"]),
     ("host", &["selfmetrics"]),
     ("bpf", &["config", "selfmetrics"]),
     ("reader", &["bpf", "owner"]),
@@ -45,7 +57,16 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Modules whose results depend on their arguments alone.
-const PURE: &[&str] = &["decode", "protocol", "connection", "aggregate", "pipeline"];
+const PURE: &[&str] = &[
+    "decode",
+    "protocol",
+    "connection",
+    "groups",
+    "declared",
+    "fallbacks",
+    "aggregate",
+    "pipeline",
+];
 /// What such a module must not name: the clock, files, the environment, the network, tasks.
 const IMPURE: &[&str] = &[
     "Instant::now",
