@@ -14,10 +14,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("privileges", &[]),
     ("connection", &["decode"]),
     ("attribution", &["connection", "decode"]),
+    ("dns", &["connection", "protocol"]),
     ("aggregate", &["attribution", "connection"]),
     (
         "pipeline",
-        &["aggregate", "attribution", "connection", "decode", "protocol"],
+        &["aggregate", "attribution", "connection", "decode", "dns", "protocol"],
     ),
     ("cli", &["connection"]),
     ("config", &["cli"]),
@@ -45,7 +46,7 @@ const CRATES: &[(&str, &[&str])] = &[
 ];
 
 /// Modules whose results depend on their arguments alone.
-const PURE: &[&str] = &["decode", "protocol", "connection", "aggregate", "pipeline"];
+const PURE: &[&str] = &["decode", "protocol", "connection", "dns", "aggregate", "pipeline"];
 /// What such a module must not name: the clock, files, the environment, the network, tasks.
 const IMPURE: &[&str] = &[
     "Instant::now",
