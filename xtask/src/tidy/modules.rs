@@ -17,6 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("declared", &["groups"]),
     ("fallbacks", &["attribution", "connection"]),
     ("attribution", &["connection", "decode"]),
+    ("dns", &["connection", "protocol"]),
     ("aggregate", &["attribution", "connection"]),
     (
         "pipeline",
@@ -26,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "connection",
             "declared",
             "decode",
+            "dns",
             "fallbacks",
             "groups",
             "protocol",
@@ -61,6 +63,7 @@ const PURE: &[&str] = &[
     "decode",
     "protocol",
     "connection",
+    "dns",
     "groups",
     "declared",
     "fallbacks",
