@@ -180,7 +180,8 @@ Examples:
       A gate in CI: exit code 1 when either holds.
 
 Times are the kernel's, as `hopline trace` has them; each request opens a connection of its own. Redirects are not
-followed. Quantiles are exact (nearest rank). A URL whose certificate has a fault is measured up to TLS.
+followed. Quantiles are exact (nearest rank). A URL whose certificate has a fault is measured up to TLS. With
+SSLKEYLOGFILE set, the keys of each handshake are written there.
 
 --fail-if takes dns, tcp, tls or ttfb with .p50 or .p95 and a time, `failures` and a number, or `expires` and a time; in
 between <, <=, > or >=. It holds when it does for any URL; what was not measured is told on stderr and does not hold.

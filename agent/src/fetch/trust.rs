@@ -8,7 +8,7 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, KeyLog, KeyLogFile, RootCertStore, SignatureScheme,
     client::{
         Resumption, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -49,6 +49,8 @@ pub struct Trust {
     provider: Arc<CryptoProvider>,
     judge: Arc<WebPkiServerVerifier>,
     roots: Roots,
+    /// To the file that `SSLKEYLOGFILE` names, as other programs do, for who decrypts a capture.
+    keys: Arc<dyn KeyLog>,
 }
 
 impl Trust {
@@ -74,7 +76,12 @@ impl Trust {
         }
         let provider = Arc::new(ring::default_provider());
         let judge = WebPkiServerVerifier::builder_with_provider(Arc::new(store), Arc::clone(&provider)).build()?;
-        Ok(Self { provider, judge, roots })
+        Ok(Self {
+            provider,
+            judge,
+            roots,
+            keys: Arc::new(KeyLogFile::new()),
+        })
     }
 
     /// A handshake to come. Sessions are not resumed: each one shows its certificates.
@@ -90,6 +97,7 @@ impl Trust {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         config.resumption = Resumption::disabled();
+        config.key_log = Arc::clone(&self.keys);
         Ok((onlooker, Arc::new(config)))
     }
 
