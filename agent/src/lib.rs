@@ -4,7 +4,8 @@
 //! `bpf` loads the kernel programs; `reader` takes their events out of the ring buffers in batches; `pipeline` decodes
 //! them (`decode`), keeps the table of connections (`connection`), adds owners and names (`attribution`) and counts
 //! (`aggregate`); `export` shows the snapshot. `agent` wires these stages and owns their life; `command` is one file
-//! per command on top of it; `recording` keeps and reads back the stream of inputs.
+//! per command on top of it; `recording` keeps and reads back the stream of inputs. `fetch` is a client of hopline's own,
+//! and `compare` what comes of it beside the records.
 pub mod agent;
 pub mod aggregate;
 pub mod attribution;

@@ -240,3 +240,84 @@ fn now_unix_s() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs().cast_signed())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        thread,
+    };
+
+    use super::*;
+
+    /// One request to a server on the loopback that answers with these bytes and closes, or never when there are none.
+    async fn check(answer: Option<&'static [u8]>, expected: Ending) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).expect("a request");
+            match answer {
+                // The client may have read enough.
+                Some(answer) => drop(stream.write_all(answer)),
+                None => drop(stream.read(&mut [0])),
+            }
+            String::from_utf8_lossy(&request[..length]).into_owned()
+        });
+        let limit = Duration::from_millis(if answer.is_some() { 10_000 } else { 50 });
+        let fetched = fetch(&format!("http://127.0.0.1:{port}/a?b"), limit).await;
+        assert_eq!(fetched.ending, expected);
+        assert!(fetched.cookie.is_some_and(|cookie| cookie != 0) && fetched.presented.is_none());
+        let request = server.join().expect("no panic");
+        assert!(request.starts_with("GET /a?b HTTP/1.1\r\n"), "{request}");
+        assert!(request.contains(&format!("host: 127.0.0.1:{port}\r\n")), "{request}");
+    }
+
+    async fn fetch(url: &str, limit: Duration) -> Fetched {
+        let client = Client {
+            trust: None,
+            is_insecure: false,
+            limit,
+        };
+        client.fetch(&Target::parse(url).expect("a URL")).await
+    }
+
+    #[tokio::test]
+    async fn endings() {
+        check(
+            Some(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"),
+            Ending::Answered(200),
+        )
+        .await;
+        check(Some(b"HTTP/1.0 200 OK\r\n\r\nuntil the end"), Ending::Answered(200)).await;
+        check(
+            Some(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"),
+            Ending::Answered(503),
+        )
+        .await;
+        check(
+            Some(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nok"),
+            Ending::Failed(Step::Body),
+        )
+        .await;
+        check(Some(b""), Ending::Failed(Step::Ttfb)).await;
+        check(Some(b"SSH-2.0-x\r\n"), Ending::Failed(Step::Ttfb)).await;
+        check(None, Ending::TimedOut(Step::Ttfb)).await;
+        // Longer than what is read of a body.
+        let long = "HTTP/1.1 200 OK\r\n\r\n".to_owned() + &" ".repeat(2 * BODY_BYTES);
+        check(Some(long.leak().as_bytes()), Ending::Answered(200)).await;
+    }
+
+    #[tokio::test]
+    async fn nobody_listens() {
+        let port = {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            listener.local_addr().expect("an address").port()
+        };
+        let fetched = fetch(&format!("http://127.0.0.1:{port}/"), Duration::from_secs(10)).await;
+        assert_eq!(fetched.ending, Ending::Failed(Step::Tcp));
+        assert!(fetched.cookie.is_some());
+    }
+}
