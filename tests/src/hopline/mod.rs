@@ -1,8 +1,9 @@
-//! hopline as a user runs it: the agent with its HTTP interface, `trace --json`, `replay --json`. Nothing is taken from its inside.
+//! hopline as a user runs it: the agent with its HTTP interface, `trace --json`, `replay --json`, `compare --json`. Nothing is taken from its inside.
 //!
 //! Everything that it says passes [`Sabotage`] on its way to a scenario, and nowhere else.
 
 mod agent;
+mod compare;
 mod http;
 mod metrics;
 mod record;
@@ -12,6 +13,7 @@ mod totals;
 mod trace;
 
 pub(crate) use agent::{Agent, AgentOptions};
+pub(crate) use compare::{Compare, Row};
 pub(crate) use metrics::Metrics;
 pub(crate) use record::{Record, Retransmits, Tls};
 pub(crate) use replay::Replay;
