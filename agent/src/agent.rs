@@ -103,6 +103,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         cgroups: config.cgroups.clone(),
         ring_bytes: config.limits.ring_bytes,
         share_per_second: config.share,
+        dns_ports: vec![53],
         fail_programs: fail_programs(),
     };
     let recorder = recorder(config, &host)?;

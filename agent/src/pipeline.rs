@@ -175,6 +175,7 @@ impl Pipeline {
         self.counts.events[event.header().kind as usize] += 1;
         match event {
             Event::Hello(header, bytes) => self.hellos.push(&header, bytes),
+            Event::Dns(header, bytes) => self.dns(&header, bytes),
             Event::Connection(event) => self.socket(&event),
             Event::Fork(event) => self.attribution.fork(&event),
             Event::Exec(event) => self.attribution.exec(&event),
@@ -240,6 +241,10 @@ impl Pipeline {
             counts,
             ..self.series.snapshot(&waiting, self.now_ns)
         }
+    }
+
+    fn dns(&mut self, header: &agent_ebpf::dns::DnsHeader, bytes: &[u8]) {
+        tracing::debug!(?header, "dns {}", bytes.len());
     }
 
     /// An event of a socket.

@@ -31,6 +31,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             cgroups: vec![cgroup.path().to_owned()],
             ring_bytes: RING_BYTES,
             share_per_second: Config::default().share,
+            dns_ports: vec![53],
             fail_programs: fail_programs(),
         };
         let probes = Probes::load(&options)?;
