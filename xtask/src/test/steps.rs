@@ -33,6 +33,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("compare", "swap"),
     ("budget", "drop"),
     ("timeline", "shift"),
+    ("names", "swap"),
 ];
 
 /// Kernels of the VM steps.
