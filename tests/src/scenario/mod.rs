@@ -10,6 +10,7 @@ mod existing;
 mod failures;
 mod flood;
 mod handshakes;
+mod hostile;
 mod names;
 mod overflow;
 mod replay;
@@ -86,6 +87,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "200 names on five addresses: each connection under its own, whatever others claim; the dns phase",
         tools: &["ip"],
         run: names::run,
+    },
+    Scenario {
+        name: "hostile",
+        about: "one cgroup floods with names, silence and malformed DNS; a quiet one beside it loses nothing",
+        tools: &["ip"],
+        run: hostile::run,
     },
     Scenario {
         name: "overflow",
