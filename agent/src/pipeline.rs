@@ -35,7 +35,7 @@ pub use choices::{FallbackRecord, UndeclaredRecord};
 use progress::Counted;
 use records::Surroundings;
 pub use resolution::LookupRecord;
-use resolution::{Resolution, Resolved};
+use resolution::{Resolution, Resolved, Waited};
 use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
@@ -125,6 +125,7 @@ struct Attached {
     claim: Option<Claim>,
     /// What DNS says of its address.
     resolved: Option<Box<Resolved>>,
+    waited: Option<Box<Waited>>,
     group: Group,
     /// It was compared with what is declared.
     judged: bool,

@@ -169,7 +169,7 @@ pub struct TurnsRecord {
 /// The lookup that gave the address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DnsRecord {
-    /// Name asked for.
+    /// The name that has the address, in full.
     pub name: String,
     /// Who answered.
     pub resolver: String,

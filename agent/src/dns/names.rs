@@ -29,9 +29,13 @@ const CGROUP_GRACE_NS: u64 = 60_000_000_000;
 const LINGER_NS: u64 = 10_000_000_000;
 /// How often what is over is looked for.
 const SWEEP_NS: u64 = 10_000_000_000;
-/// Answers with one address that one process may have in so short a time that its connections were not yet looked at; and
-/// names that are kept for an address in a wider scope.
-const UNITS_OF_ADDRESS: usize = 16;
+/// A process's earlier answers with the same name and address are kept for so long: until all connections that used them
+/// were looked at, which takes a second for those that stay open.
+const USED_WITHIN_NS: u64 = 3_000_000_000;
+/// Answers with one address that are kept of one process: more than 300 a second, or names that share the address.
+const ANSWERS_OF_ADDRESS: usize = 1_024;
+/// Names that are kept for an address in a wider scope.
+const NAMES_OF_ADDRESS: usize = 16;
 
 /// Units by default: a hundred pods that each use forty names with two addresses, in all three scopes.
 const UNITS: usize = 24_576;
@@ -94,6 +98,23 @@ impl Place {
         }
     }
 
+    /// Units of one address at most.
+    fn most(self) -> usize {
+        match self {
+            Self::Process(_) => ANSWERS_OF_ADDRESS,
+            Self::Cgroup(_) | Self::Namespace(_) => NAMES_OF_ADDRESS,
+        }
+    }
+
+    /// How long an answer is kept beside a newer one with the same name: for the connections that used it. Wider scopes
+    /// keep the name alone.
+    fn keeps_earlier_ns(self) -> u64 {
+        match self {
+            Self::Process(_) => USED_WITHIN_NS,
+            Self::Cgroup(_) | Self::Namespace(_) => 0,
+        }
+    }
+
     fn grace_ns(self) -> u64 {
         match self {
             Self::Process(_) => OWN_GRACE_NS,
@@ -137,6 +158,10 @@ struct Unit {
 impl Unit {
     fn is_valid(&self, at_ns: u64) -> bool {
         self.since_ns <= at_ns && at_ns <= self.expires_ns
+    }
+
+    fn is_for(&self, name: &str) -> bool {
+        *self.learned.name == *name || *self.learned.asked == *name
     }
 
     /// When the name was last resolved before a time, as far as it is known.
@@ -248,23 +273,32 @@ impl Names {
         })
     }
 
-    /// Whether a name, in lower case, had this address at a time, in any scope: in full, or as a program asked for it.
-    pub fn has_resolved(&self, pid: u32, cgroup_id: u64, netns: u32, name: &str, address: IpAddr, at_ns: u64) -> bool {
-        let address = address.to_canonical();
-        let units = places(pid, cgroup_id, netns).filter_map(|place| self.units.get(&(place, address)));
-        units
-            .flatten()
-            .any(|unit| unit.is_valid(at_ns) && (*unit.learned.name == *name || *unit.learned.asked == *name))
+    /// Whether a name, in lower case, had this address at a time as far as this process resolved it itself: in full, or as
+    /// it asked for it.
+    pub fn has_resolved(&self, pid: u32, name: &str, address: IpAddr, at_ns: u64) -> bool {
+        let units = self.units.get(&(Place::Process(pid), address.to_canonical()));
+        let mut units = units.into_iter().flatten();
+        units.any(|unit| unit.is_valid(at_ns) && unit.is_for(name))
     }
 
-    /// The lookup whose answer a connection used: the process's last one before. It belongs to the first connection to
-    /// each of its addresses; later ones have it from a cache, and no such phase.
-    pub fn take_lookup(&mut self, pid: u32, address: IpAddr, at_ns: u64) -> Option<LookupFacts> {
+    /// The lookup whose answer a connection used, with the name in full: the process's last one before, for the name that
+    /// the connection claims if it resolved that. It belongs to the first connection to each of its addresses; later ones
+    /// have it from a cache, and no such phase.
+    pub fn take_lookup(
+        &mut self,
+        pid: u32,
+        address: IpAddr,
+        claimed: Option<&str>,
+        at_ns: u64,
+    ) -> Option<(Arc<str>, LookupFacts)> {
         let units = self.units.get_mut(&(Place::Process(pid), address.to_canonical()))?;
         let answered = |unit: &&mut Unit| unit.learned.lookup.answered_ns <= at_ns && at_ns <= unit.expires_ns;
-        let last = units.iter_mut().filter(answered);
-        let last = last.max_by_key(|unit| (unit.learned.lookup.answered_ns, unit.serial))?;
-        (!std::mem::replace(&mut last.is_taken, true)).then_some(last.learned.lookup)
+        let used = units.iter_mut().filter(answered).max_by_key(|unit| {
+            let is_claimed = claimed.is_some_and(|claimed| unit.is_for(claimed));
+            (is_claimed, unit.learned.lookup.answered_ns, unit.serial)
+        })?;
+        let is_first = !std::mem::replace(&mut used.is_taken, true);
+        is_first.then(|| (Arc::clone(&used.learned.name), used.learned.lookup))
     }
 
     /// A process has ended: its own names end with it, those that its cgroup has from it do not.
@@ -331,24 +365,22 @@ impl Names {
             .units
             .entry((place, address))
             .or_insert_with(|| Vec::with_capacity(1));
-        let same = |other: &Unit| other.learned.name == unit.learned.name;
-        // A process keeps each of its answers for the connections that used them, wider scopes the name alone.
-        let replaced = match place {
-            Place::Process(_) => None,
-            Place::Cgroup(_) | Place::Namespace(_) => units.iter().position(same),
-        };
-        let replaced = replaced.or((units.len() == UNITS_OF_ADDRESS).then_some(0));
-        let gone = replaced.map(|at| units.remove(at));
-        if let Some(gone) = &gone {
-            let heir = units.iter_mut().find(|other| other.learned.name == gone.learned.name);
-            let heir = heir.or((gone.learned.name == unit.learned.name).then_some(&mut unit));
-            if let Some(heir) = heir.filter(|heir| heir.since_ns <= gone.expires_ns) {
-                heir.since_ns = gone.since_ns.min(heir.since_ns);
+        let before_ns = unit.learned.lookup.answered_ns.saturating_sub(place.keeps_earlier_ns());
+        let is_replaced =
+            |other: &mut Unit| other.learned.name == unit.learned.name && other.learned.lookup.answered_ns <= before_ns;
+        let mut gone: Vec<Unit> = units.extract_if(.., is_replaced).collect();
+        for replaced in &gone {
+            // The name has had the address all the time.
+            if unit.since_ns <= replaced.expires_ns {
+                unit.since_ns = unit.since_ns.min(replaced.since_ns);
             }
+        }
+        if units.len() == place.most() {
+            gone.push(units.remove(0));
         }
         self.by_age.insert((cgroup_id, unit.serial), (place, address));
         units.push(unit);
-        if let Some(gone) = gone {
+        for gone in gone {
             self.by_age.remove(&(gone.cgroup_id, gone.serial));
             self.give_back(gone.cgroup_id);
         }

@@ -12,6 +12,7 @@ use super::{
     progress,
     progress::Counted,
     records::Said,
+    resolution::Resolution,
     talk,
     talk::Claim,
 };
@@ -98,10 +99,15 @@ impl Pipeline {
         let kept = attached.facts.take();
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
         if !attached.named && is_named(role, state, facts, now_ns) {
-            let claim = self
-                .resolution
-                .claim_of(state, attached.owner.pid, facts, attached.resolved.as_deref());
-            name(&mut self.series, &self.choices, attached, state, claim, now_ns);
+            name(
+                &mut self.series,
+                &self.choices,
+                &mut self.resolution,
+                attached,
+                state,
+                facts,
+                now_ns,
+            );
         }
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         if attached.named {
@@ -151,14 +157,14 @@ impl Pipeline {
         now_ns: u64,
     ) -> Attached {
         let owner = self.attribution.owner(state);
-        let (resolved, claim) = match role {
-            Role::Client => {
-                let resolved = self.resolution.resolved(state, owner.pid);
-                let claim = self.resolution.claim(state, owner.pid, said, resolved.as_ref());
-                (resolved.map(Box::new), claim)
+        let (mut resolved, mut claim, mut waited) = (None, said, None);
+        if role == Role::Client {
+            resolved = self.resolution.resolved(state, owner.pid);
+            claim = self.resolution.claim(state, owner.pid, claim, resolved.as_ref());
+            if named {
+                waited = self.resolution.waited(state, owner.pid, claim.as_ref());
             }
-            Role::Server => (None, said),
-        };
+        }
         let host = claim.as_ref().map(|claim| &claim.host);
         let group = self.choices.group(state, host.map(|host| &**host));
         let destination = self.series.destination(key(role, &owner, state, host, &group), now_ns);
@@ -175,7 +181,8 @@ impl Pipeline {
             turns: Turns::default(),
             named,
             claim,
-            resolved,
+            resolved: resolved.map(Box::new),
+            waited,
             group,
             judged: false,
             facts: None,
@@ -204,9 +211,16 @@ impl Pipeline {
         let attached = &mut entry.attached;
         let facts = attached.facts.take().map_or(last, |facts| Some(*facts));
         if !attached.named {
-            let (pid, resolved) = (attached.owner.pid, attached.resolved.as_deref());
-            let claim = self.resolution.claim_of(state, pid, facts.as_ref(), resolved);
-            name(&mut self.series, &self.choices, attached, state, claim, now_ns);
+            let facts = facts.as_ref();
+            name(
+                &mut self.series,
+                &self.choices,
+                &mut self.resolution,
+                attached,
+                state,
+                facts,
+                now_ns,
+            );
         }
         let end = End {
             role,
@@ -268,7 +282,7 @@ impl Pipeline {
             let cgroup = self.attribution.cgroup(state.cgroup_id, owner.pid, now_ns);
             let said = Said {
                 claim: attached.claim.as_ref(),
-                resolved: attached.resolved.as_deref(),
+                waited: attached.waited.as_deref(),
                 group: &attached.group.name,
                 facts,
                 answer,
@@ -298,7 +312,7 @@ impl Pipeline {
                 .or_else(|| self.hellos.facts(stream_of(state)));
             let said = Said {
                 claim: attached.claim.as_ref(),
-                resolved: attached.resolved.as_deref(),
+                waited: attached.waited.as_deref(),
                 group: &attached.group.name,
                 facts,
                 answer: talk::first_byte(state, role, facts, &self.tickets),
@@ -355,17 +369,21 @@ fn is_named(role: Role, state: &ConnectionState, facts: Option<&Facts>, now_ns: 
 fn name(
     series: &mut Series,
     choices: &Choices,
+    resolution: &mut Resolution,
     attached: &mut Attached,
     state: &ConnectionState,
-    claim: Option<Claim>,
+    facts: Option<&Facts>,
     now_ns: u64,
 ) {
     attached.named = true;
-    attached.claim = claim;
     let role = Role::Client;
     if Role::of(state) != Some(role) {
+        attached.claim = facts.and_then(talk::claim);
         return;
     }
+    let pid = attached.owner.pid;
+    attached.claim = resolution.claim_of(state, pid, facts, attached.resolved.as_deref());
+    attached.waited = resolution.waited(state, pid, attached.claim.as_ref());
     let host = attached.claim.as_ref().map(|claim| &claim.host);
     let group = choices.group(state, host.map(|host| &**host));
     let destination = series.destination(key(role, &attached.owner, state, host, &group), now_ns);

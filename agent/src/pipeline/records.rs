@@ -7,7 +7,7 @@ use agent_ebpf::{
 };
 
 use super::{
-    resolution::Resolved,
+    resolution::Waited,
     talk::{self, Claim},
 };
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
 /// What both ends said, as far as it is known.
 pub(super) struct Said<'a> {
     pub(super) claim: Option<&'a Claim>,
-    pub(super) resolved: Option<&'a Resolved>,
+    pub(super) waited: Option<&'a Waited>,
     pub(super) group: &'a str,
     pub(super) facts: Option<&'a Facts>,
     pub(super) answer: Option<FirstByte>,
@@ -66,7 +66,7 @@ impl Surroundings<'_> {
         let start_ns = begun.into_iter().find(|mark| *mark != 0).unwrap_or(seen.start);
         let endpoints = Endpoints::of(state);
         let ended = waiting.is_none();
-        let lookup = said.resolved.and_then(|resolved| resolved.lookup.as_ref());
+        let lookup = said.waited.map(|waited| &waited.lookup);
         ConnectionRecord {
             schema: SCHEMA,
             id: self.id((state.cookie, state.attempt)),
@@ -90,7 +90,7 @@ impl Surroundings<'_> {
             ttfb_basis: said.answer.map(|answer| answer.basis.name()),
             late: state.flags & FLAG_LATE != 0,
             turns: turns(state, said.turns),
-            dns: said.resolved.and_then(dns),
+            dns: said.waited.map(dns),
             tls: tls(state, said, ended),
             http: http(said.facts),
             tcp: tcp(state),
@@ -200,14 +200,14 @@ fn marks(state: &ConnectionState, answer: Option<FirstByte>, lookup: Option<&Loo
 }
 
 /// The lookup that this connection waited for.
-fn dns(resolved: &Resolved) -> Option<DnsRecord> {
-    let lookup = resolved.lookup.as_ref()?;
-    Some(DnsRecord {
-        name: resolved.name.as_ref().into(),
+fn dns(waited: &Waited) -> DnsRecord {
+    let lookup = &waited.lookup;
+    DnsRecord {
+        name: waited.name.as_ref().into(),
         resolver: lookup.resolver.to_string(),
         rcode: lookup.ending.name().to_owned(),
         queries: lookup.queries,
-    })
+    }
 }
 
 fn turns(state: &ConnectionState, turns: &Turns) -> TurnsRecord {

@@ -24,8 +24,8 @@ use crate::{
         rfc3339,
     },
     dns::{
-        Answered, Ending, Ignored, Lookup, LookupFacts, Lookups, Names, Observed, Queries, QueryEvent, Transport,
-        WaitingLookup,
+        Answered, Ending, Ignored, Lookup, LookupFacts, Lookups, Names, Observed, Queries, QueryEvent, Scope,
+        Transport, WaitingLookup,
     },
     protocol::{
         Malformed,
@@ -81,12 +81,19 @@ pub struct LookupRecord {
     pub process: ProcessRecord,
 }
 
-/// The lookup whose answer a connection used.
+/// What DNS says of a connection's address.
 #[derive(Clone, Debug)]
 pub(super) struct Resolved {
     pub(super) name: Arc<str>,
-    /// `None` for another connection over the same answer: it waited for no lookup.
-    pub(super) lookup: Option<LookupFacts>,
+    /// The connection's own process resolved it.
+    pub(super) is_own: bool,
+}
+
+/// The lookup that a connection waited for.
+#[derive(Clone, Debug)]
+pub(super) struct Waited {
+    pub(super) name: Arc<str>,
+    pub(super) lookup: LookupFacts,
 }
 
 #[derive(Debug)]
@@ -135,7 +142,7 @@ impl Resolution {
     }
 
     /// The best name of a client connection: what it says itself, else what its process, cgroup or network namespace
-    /// resolved. A claim of its own is verified when one of these resolved that name to this address.
+    /// resolved. It is verified when the process itself resolved that name to this address.
     pub(super) fn claim(
         &self,
         state: &ConnectionState,
@@ -147,13 +154,11 @@ impl Resolution {
             return resolved.map(|resolved| Claim {
                 host: Arc::clone(&resolved.name),
                 source: "dns",
-                verified: true,
+                verified: resolved.is_own,
             });
         };
         let (address, at_ns) = (Endpoints::of(state).wanted().address, opened_ns(state));
-        let verified = self
-            .names
-            .has_resolved(pid, state.cgroup_id, state.netns, &said.host, address, at_ns);
+        let verified = self.names.has_resolved(pid, &said.host, address, at_ns);
         Some(Claim { verified, ..said })
     }
 
@@ -168,13 +173,21 @@ impl Resolution {
         self.claim(state, pid, facts.and_then(talk::claim), resolved)
     }
 
-    /// The name that the address of a new connection was resolved from, and the lookup if it is the first to use it.
-    pub(super) fn resolved(&mut self, state: &ConnectionState, pid: u32) -> Option<Resolved> {
+    /// The lookup that a connection of this name waited for; `None` for another connection over the same answer.
+    pub(super) fn waited(&mut self, state: &ConnectionState, pid: u32, claim: Option<&Claim>) -> Option<Box<Waited>> {
+        let (address, at_ns) = (Endpoints::of(state).wanted().address, opened_ns(state));
+        let claimed = claim.map(|claim| &*claim.host);
+        let (name, lookup) = self.names.take_lookup(pid, address, claimed, at_ns)?;
+        Some(Box::new(Waited { name, lookup }))
+    }
+
+    /// The name that the address of a new connection was resolved from.
+    pub(super) fn resolved(&self, state: &ConnectionState, pid: u32) -> Option<Resolved> {
         let (address, at_ns) = (Endpoints::of(state).wanted().address, opened_ns(state));
         let found = self.names.name_of(pid, state.cgroup_id, state.netns, address, at_ns)?;
         Some(Resolved {
             name: found.name,
-            lookup: self.names.take_lookup(pid, address, at_ns),
+            is_own: found.scope == Scope::Process,
         })
     }
 
@@ -274,6 +287,10 @@ impl Pipeline {
             match event {
                 Some(QueryEvent::Sent(query)) => {
                     self.attribution.seen(header.pid, time_ns, &header.comm);
+                    // Whose names a server is asked for is not its own search list's doing.
+                    if role == Role::Server {
+                        continue;
+                    }
                     let search = self.attribution.search_list(query.pid, query.cgroup_id, time_ns);
                     self.resolution.lookups.sent(&query, &search);
                 }

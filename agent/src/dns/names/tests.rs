@@ -142,7 +142,7 @@ fn a_process_s_names_end_with_it() {
     check(&names, CURL, 3 * S, Some(("a.example", Scope::Cgroup, false)));
     // Its successor under the same pid, in another cgroup, knows nothing of it.
     check(&names, (100, 9, 4), 3 * S, None);
-    assert_eq!(names.take_lookup(100, HOST, 3 * S), None);
+    assert_eq!(names.take_lookup(100, HOST, None, 3 * S), None);
     names.expire(65 * S);
     assert_eq!(names.len(), 2);
     names.expire(1_000 * S);
@@ -150,18 +150,18 @@ fn a_process_s_names_end_with_it() {
 }
 
 #[test]
-fn a_claim_is_verified_by_any_scope() {
+fn a_claim_is_verified_by_its_own_process() {
     let names = learned(&[
         (CURL, "a.example", S),
         (SIBLING, "b.example", S),
         (STRANGER, "x.example", S),
     ]);
-    let has = |who: Who, name, address| names.has_resolved(who.0, who.1, who.2, name, address, 2 * S);
+    let has = |who: Who, name, address| names.has_resolved(who.0, name, address, 2 * S);
     assert!(has(CURL, "a.example", HOST) && has(CURL, "a", HOST));
-    assert!(has(CURL, "b.example", HOST) && has(NEIGHBOUR, "b.example", HOST));
+    assert!(has(SIBLING, "b.example", HOST) && !has(CURL, "b.example", HOST));
     assert!(!has(CURL, "x.example", HOST) && !has(CURL, "A.example", HOST));
     assert!(!has(CURL, "a.example", IpAddr::from([192, 0, 2, 2])));
-    assert!(!names.has_resolved(100, 7, 3, "a.example", HOST, S - 1));
+    assert!(!names.has_resolved(100, "a.example", HOST, S - 1));
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn a_lookup_belongs_to_the_first_connection() {
     let mut names = names();
     names.learn(&lookup(CURL, "a.example", &[HOST, other], S), false);
     names.learn(&lookup(CURL, "a.example", &[HOST], 3 * S), false);
-    let mut take = |pid, address, at_ns| names.take_lookup(pid, address, at_ns).map(|facts| facts.answered_ns);
+    let mut take = |pid, address, at_ns| answered_ns(names.take_lookup(pid, address, None, at_ns));
     assert_eq!(take(100, HOST, S - 1), None);
     // Connections may be told of after the next lookup is.
     assert_eq!(take(100, HOST, 2 * S), Some(S));
@@ -188,20 +188,51 @@ fn a_lookup_belongs_to_the_first_connection() {
     assert_eq!(take(101, HOST, 4 * S), None, "it asked nothing");
 }
 
+fn answered_ns(taken: Option<(Arc<str>, LookupFacts)>) -> Option<u64> {
+    taken.map(|(_, facts)| facts.answered_ns)
+}
+
+#[test]
+fn a_lookup_belongs_to_the_connection_that_claims_its_name() {
+    let mut names = learned(&[(CURL, "a.example", S), (CURL, "b.example", 2 * S)]);
+    let mut take = |claimed| answered_ns(names.take_lookup(100, HOST, claimed, 3 * S));
+    assert_eq!(take(Some("a.example")), Some(S));
+    assert_eq!(take(Some("a.example")), None, "it came from a cache");
+    // Nobody resolved that: it can only have used the last answer.
+    assert_eq!(take(Some("x.example")), Some(2 * S));
+    assert_eq!(take(None), None);
+}
+
+#[test]
+fn answers_are_kept_until_their_connections_were_looked_at() {
+    let mut names = names();
+    for number in 0..200 {
+        let name = if number % 2 == 0 { "a.example" } else { "b.example" };
+        names.learn(&lookup(CURL, name, &[HOST], 10 * S + number * S / 100), false);
+    }
+    for number in 0..200 {
+        let at_ns = 10 * S + number * S / 100;
+        let name = if number % 2 == 0 { "a.example" } else { "b.example" };
+        check(&names, CURL, at_ns, Some((name, Scope::Process, number > 0)));
+        assert_eq!(answered_ns(names.take_lookup(100, HOST, None, at_ns)), Some(at_ns));
+    }
+}
+
 #[test]
 fn an_address_that_is_resolved_again_and_again() {
     let mut names = names();
     for second in 1..=100 {
         names.learn(&lookup(CURL, "a.example", &[HOST], second * S), false);
     }
-    assert_eq!((names.len(), names.evicted()), (UNITS_OF_ADDRESS + 2, 0));
+    // The last three seconds of the process, and the name in the wider scopes.
+    assert_eq!((names.len(), names.evicted()), (3 + 2, 0));
     // The name holds since the first answer, the lookups are the last ones.
     for at_ns in [S, 50 * S, 100 * S] {
         check(&names, CURL, at_ns, Some(("a.example", Scope::Process, false)));
         check(&names, NEIGHBOUR, at_ns, Some(("a.example", Scope::Namespace, false)));
     }
-    let mut take = |at_ns| names.take_lookup(100, HOST, at_ns).map(|facts| facts.answered_ns);
-    assert_eq!((take(90 * S), take(50 * S)), (Some(90 * S), None));
+    let mut take = |at_ns| answered_ns(names.take_lookup(100, HOST, None, at_ns));
+    assert_eq!((take(99 * S), take(50 * S)), (Some(99 * S), None));
     let first = &names.units[&(Place::Process(100), HOST)];
     assert!(
         first
