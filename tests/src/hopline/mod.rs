@@ -4,6 +4,7 @@
 
 mod agent;
 mod http;
+mod lookup;
 mod metrics;
 mod record;
 mod replay;
@@ -12,6 +13,7 @@ mod totals;
 mod trace;
 
 pub(crate) use agent::{Agent, AgentOptions};
+pub(crate) use lookup::Lookup;
 pub(crate) use metrics::Metrics;
 pub(crate) use record::{Record, Retransmits, Tls};
 pub(crate) use replay::Replay;

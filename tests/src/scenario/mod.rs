@@ -5,6 +5,7 @@ mod budget;
 mod churn;
 mod connect;
 mod degrade;
+mod dns;
 mod existing;
 mod failures;
 mod flood;
@@ -114,6 +115,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "tcp, tls, ttfb, turns of seven clients and five servers against the decrypted capture",
         tools: timeline::TOOLS,
         run: timeline::run,
+    },
+    Scenario {
+        name: "dns",
+        about: "queries and lookups of glibc, Go and c-ares against the server's log and a capture; and noise",
+        tools: dns::TOOLS,
+        run: dns::run,
     },
 ];
 

@@ -32,6 +32,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("alerts", "swap"),
     ("budget", "drop"),
     ("timeline", "shift"),
+    ("dns", "swap"),
 ];
 
 /// Kernels of the VM steps.
