@@ -101,6 +101,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         cgroups: config.cgroups.clone(),
         ring_bytes: config.limits.ring_bytes,
         share_per_second: config.share,
+        dns_ports: config.dns_ports.clone(),
         fail_programs: config.fail_programs.clone(),
     };
     let recorder = recorder(config, &host)?;
@@ -156,6 +157,8 @@ fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {
         max_series: config.limits.series,
         stuck_after_ns: config.stuck_after.as_nanos() as u64,
         waiting_after_ns: config.waiting_after.as_nanos() as u64,
+        groups: config.groups(),
+        declared: config.declared.clone(),
         read_proc: true,
         cgroup_root: bpf::unified_mount(),
     }

@@ -2,6 +2,8 @@
 //!
 //! Reads the one file it is given; flags are laid over it by the commands. A key that is unknown, a unit that is wrong
 //! or a value that cannot be is refused with file, line and key.
+mod destinations;
+
 use std::{
     fmt, fs,
     net::{Ipv4Addr, SocketAddr},
@@ -12,9 +14,13 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::cli::{
-    LogFormat, WatchArgs,
-    units::{Bytes, Level, Seconds, parse_bytes, parse_duration, parse_ring_bytes},
+use crate::{
+    cli::{
+        LogFormat, WatchArgs,
+        units::{Bytes, Level, Seconds, parse_bytes, parse_duration, parse_ring_bytes},
+    },
+    declared::Declaration,
+    groups,
 };
 
 /// Everything that can be set.
@@ -39,6 +45,17 @@ pub struct Config {
     /// A connection that waits longer is told as STUCK.
     #[serde(deserialize_with = "waiting_time")]
     pub stuck_after: Duration,
+    /// Groups of destinations, before the built-in ones.
+    #[serde(deserialize_with = "destinations::groups")]
+    pub groups: groups::Configured,
+    /// Package mirrors have their built-in groups.
+    pub builtin_groups: bool,
+    /// Who is asked at one of these ports is in the group `dns`.
+    #[serde(deserialize_with = "destinations::dns_ports")]
+    pub dns_ports: Vec<u16>,
+    /// Whom processes, workloads and cgroups may talk to.
+    #[serde(deserialize_with = "destinations::declared")]
+    pub declared: Vec<Declaration>,
     /// Recording of the event stream.
     pub record: RecordConfig,
     /// Programs to do without, as if the kernel had refused them: by flag alone, for the lab.
@@ -99,6 +116,10 @@ impl Default for Config {
             share: 20_000,
             waiting_after: Duration::from_secs(1),
             stuck_after: Duration::from_secs(5),
+            groups: groups::Configured::new(),
+            builtin_groups: true,
+            dns_ports: vec![53],
+            declared: Vec::new(),
             record: RecordConfig::default(),
             fail_programs: Vec::new(),
         }
@@ -156,16 +177,7 @@ pub enum ConfigError {
 impl Config {
     /// The file (or the defaults) with the flags laid over it.
     pub fn load(watch: &WatchArgs) -> Result<Self, ConfigError> {
-        let mut config = match &watch.config {
-            Some(file) => {
-                let text = fs::read_to_string(file).map_err(|source| ConfigError::Unreadable {
-                    file: file.clone(),
-                    source,
-                })?;
-                Self::parse(file, &text)?
-            }
-            None => Self::default(),
-        };
+        let mut config = Self::read(watch.config.as_deref())?;
         if !watch.cgroup.is_empty() {
             config.cgroups.clone_from(&watch.cgroup);
         }
@@ -179,6 +191,16 @@ impl Config {
         Ok(config)
     }
 
+    /// The file, or the defaults.
+    pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(file) = file else { return Ok(Self::default()) };
+        let text = fs::read_to_string(file).map_err(|source| ConfigError::Unreadable {
+            file: file.to_owned(),
+            source,
+        })?;
+        Self::parse(file, &text)
+    }
+
     /// Parses the text of `file`. An empty file is all defaults.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
         if text
@@ -187,16 +209,23 @@ impl Config {
         {
             return Ok(Self::default());
         }
-        serde_saphyr::from_str(text).map_err(|error| {
+        let invalid = |line, message| ConfigError::Invalid {
+            file: file.to_owned(),
+            line,
+            key: key_at(text, line).map_or_else(String::new, |key| format!("{key}: ")),
+            message,
+        };
+        let config: Self = serde_saphyr::from_str(text).map_err(|error| {
             let line = error.location().map_or(0, |location| location.line());
-            let key = key_at(text, line).map_or_else(String::new, |key| format!("{key}: "));
-            ConfigError::Invalid {
-                file: file.to_owned(),
-                line,
-                key,
-                message: one_line(&error),
-            }
-        })
+            invalid(line, one_line(&error))
+        })?;
+        match config.unknown_group() {
+            Some(group) => Err(invalid(
+                destinations::line_of_group(text, group),
+                format!("`group:{group}` is no group: neither built in nor in `groups`"),
+            )),
+            None => Ok(config),
+        }
     }
 
     /// The whole configuration as a file with comments that [`Config::parse`] reads back.
@@ -237,6 +266,27 @@ waiting_after: {waiting_after}
 # A connection that waits longer is told as STUCK.
 stuck_after: {stuck_after}
 
+# Groups of destinations, each with names, *.example.com for all names below one, addresses and networks, with :port
+# behind them if only one is meant:
+#   mirrors-internal: [\"*.mirror.corp.example\", \"10.1.2.0/24\", \"artifacts.corp.example:8443\"]
+# They come before the built-in ones; a built-in name (go, npm, …) adds to that group.
+groups: {groups}
+
+# Groups for package mirrors: go, crates, npm, pypi, maven, debian, ubuntu, alpine, containers.
+builtin_groups: {builtin_groups}
+
+# Who is asked at one of these ports is in the group dns.
+dns_ports: {dns_ports}
+
+# Whom somebody may talk to; a client connection elsewhere is told as UNDECLARED. Who it is: `process` (its name or its
+# program's file name), `cgroup` (path below the cgroup2 mount) and `workload` (of Kubernetes, not known yet), with * for any
+# text; all that are given must fit. Declarations about the same one add up. A name counts when something beside the
+# connection's own SNI or Host agrees with it, else it is told as UNVERIFIED.
+#   - name: builds
+#     process: \"go\"
+#     destinations: [\"proxy.golang.org\", \"10.0.0.0/8\", \"group:go\"]
+declared: {declared}
+
 # Recording of the event stream, for `hopline replay`.
 record:
   # Where to; null: no recording.
@@ -260,6 +310,10 @@ record:
             share = self.share,
             waiting_after = Seconds(self.waiting_after),
             stuck_after = Seconds(self.stuck_after),
+            groups = destinations::groups_to_yaml(&self.groups),
+            builtin_groups = self.builtin_groups,
+            dns_ports = destinations::list(&self.dns_ports),
+            declared = destinations::declared_to_yaml(&self.declared),
             record_file = self
                 .record
                 .file
@@ -385,88 +439,4 @@ fn quoted_list(paths: &[PathBuf]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(Path::new("hopline.yaml"), text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn printed_defaults_read_back() {
-        let config = Config::default();
-        assert_eq!(parse(&config.to_yaml()), Ok(config));
-        assert_eq!(parse(""), Ok(Config::default()));
-        assert_eq!(parse("# nothing\n"), Ok(Config::default()));
-    }
-
-    #[test]
-    fn printed_values_read_back() {
-        let mut config = Config {
-            share: 7,
-            stuck_after: Duration::from_millis(2500),
-            ..Config::default()
-        };
-        config.cgroups = vec!["/sys/fs/cgroup/a: \"b\"".into(), "/c".into()];
-        config.record = RecordConfig {
-            file: Some("/tmp/#x".into()),
-            rotate_bytes: (1 << 20) + 1,
-            keep: 1,
-        };
-        config.log = LogConfig {
-            level: Level(tracing::Level::WARN),
-            format: LogFormat::Json,
-        };
-        assert_eq!(parse(&config.to_yaml()), Ok(config));
-    }
-
-    #[test]
-    fn refusals_name_file_line_and_key() {
-        let check = |text: &str, start: &str, part: &str| {
-            let error = parse(text).expect_err(text);
-            assert!(error.starts_with(start), "{error}");
-            assert!(error.contains(part), "{error}");
-            assert_eq!(error.lines().count(), 1, "{error}");
-        };
-        check("lissten: 1\n", "hopline.yaml:1: lissten: ", "unknown field");
-        check(
-            "log:\n  level: loud\n",
-            "hopline.yaml:2: log.level: ",
-            "`loud` is no level",
-        );
-        check("log:\n  format: xml\n", "hopline.yaml:2: log.format: ", "xml");
-        check("share: 0\n", "hopline.yaml:1: share: ", "out of range");
-        check("share: many\n", "hopline.yaml:1: share: ", "");
-        check(
-            "# c\n\nstuck_after: 5\n",
-            "hopline.yaml:3: stuck_after: ",
-            "such as 500ms",
-        );
-        check("stuck_after: 1ms\n", "hopline.yaml:1: stuck_after: ", "out of range");
-        check(
-            "limits:\n  connections: 1\n  series: 0\n",
-            "hopline.yaml:2: limits.connections: ",
-            "out of range",
-        );
-        check("limits:\n  series: 999\n", "hopline.yaml:2: limits.series: ", "1000 to");
-        check(
-            "limits:\n  ring_bytes: 5000\n",
-            "hopline.yaml:2: limits.ring_bytes: ",
-            "power of two",
-        );
-        check(
-            "limits:\n  rings: 1\n",
-            "hopline.yaml:2: limits.rings: ",
-            "unknown field",
-        );
-        check(
-            "record:\n  rotate_bytes: 8MB\n",
-            "hopline.yaml:2: record.rotate_bytes: ",
-            "KiB",
-        );
-        check("cgroups: [a]\n", "hopline.yaml:1: cgroups: ", "absolute");
-        check("listen: 9737\n", "hopline.yaml:1: listen: ", "");
-        check("listen: [\n", "hopline.yaml:", "");
-        check("- a\n", "hopline.yaml:1: ", "");
-    }
-}
+mod tests;

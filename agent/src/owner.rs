@@ -144,6 +144,7 @@ impl Owner {
             self.hand_out(&mut outputs).await;
         }
         self.tick();
+        self.pipeline.settle();
         self.hand_out(&mut outputs).await;
         self.scrape()
     }

@@ -2,6 +2,7 @@
 //!
 //! Reads no clock: time comes in with events and ticks, so that a replay gives what live gave. I/O happens in
 //! `attribution` alone, and not at all without `read_proc`. One task owns a [`Pipeline`]; nothing in it locks.
+mod choices;
 mod follow;
 mod progress;
 mod records;
@@ -18,7 +19,9 @@ use crate::{
     aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot},
     attribution::{Attribution, Cgroup, Process},
     connection::{ConnectionRecord, Role, Table, TcpState, Turns, WaitingList},
+    declared::Declaration,
     decode::{DecodeError, Event, decode},
+    groups::{Group, Groups},
     protocol::{
         assembler::{Assembler, AssemblerLimits},
         facts::Facts,
@@ -26,6 +29,8 @@ use crate::{
         ticket_lengths::TicketLengths,
     },
 };
+use choices::Choices;
+pub use choices::{FallbackRecord, UndeclaredRecord};
 use progress::Counted;
 use records::Surroundings;
 use talk::Claim;
@@ -56,6 +61,10 @@ pub struct PipelineSettings {
     pub stuck_after_ns: u64,
     /// A connect that has waited for this long counts as waiting, nanoseconds.
     pub waiting_after_ns: u64,
+    /// Groups of destinations.
+    pub groups: Groups,
+    /// Whom processes, workloads and cgroups may talk to.
+    pub declared: Vec<Declaration>,
     /// Ask `/proc` and the cgroup tree for what no event told; off on replay.
     pub read_proc: bool,
     /// Where cgroup2 is mounted; `None`: cgroup paths come from events alone.
@@ -72,6 +81,8 @@ impl Default for PipelineSettings {
             max_series: 20_000,
             stuck_after_ns: 5_000_000_000,
             waiting_after_ns: 1_000_000_000,
+            groups: Groups::default(),
+            declared: Vec::new(),
             read_proc: false,
             cgroup_root: None,
         }
@@ -85,6 +96,10 @@ pub enum Output {
     Finished(Box<ConnectionRecord>),
     /// A connect has waited for [`PipelineSettings::stuck_after_ns`]; told once per connect.
     Stuck(Box<ConnectionRecord>),
+    /// A process went on to another host of a group.
+    Fallback(Box<FallbackRecord>),
+    /// A client connection does not keep to a declaration; told once for each.
+    Undeclared(Box<UndeclaredRecord>),
 }
 
 /// What the pipeline attaches to an open connection.
@@ -99,6 +114,9 @@ struct Attached {
     /// Its name is as good as it will get; nothing is counted before.
     named: bool,
     claim: Option<Claim>,
+    group: Group,
+    /// It was compared with what is declared.
+    judged: bool,
     /// What was read of its hello bytes, once all was said.
     facts: Option<Box<Facts>>,
 }
@@ -114,6 +132,7 @@ pub struct Pipeline {
     waiting: WaitingList,
     hellos: Assembler,
     tickets: TicketLengths,
+    choices: Choices,
     series: Series,
     counts: PipelineCounts,
     outputs: Vec<Output>,
@@ -137,6 +156,7 @@ impl Pipeline {
             waiting: WaitingList::default(),
             hellos: Assembler::new(AssemblerLimits::default()),
             tickets: TicketLengths::new(MAX_TICKET_LENGTHS),
+            choices: Choices::new(&settings),
             series: Series::new(settings.max_series),
             counts: PipelineCounts::default(),
             outputs: Vec::new(),
@@ -176,10 +196,17 @@ impl Pipeline {
         self.counts.events[event.header().kind as usize] += 1;
         match event {
             Event::Hello(header, bytes) => self.hellos.push(&header, bytes),
+            Event::Dns(header, bytes) => self.dns(&header, bytes),
             Event::Connection(event) => self.socket(&event),
-            Event::Fork(event) => self.attribution.fork(&event),
+            Event::Fork(event) => {
+                self.choices.began(event.pid);
+                self.attribution.fork(&event);
+            }
             Event::Exec(event) => self.attribution.exec(&event),
-            Event::Exit(event) => self.attribution.exit(&event),
+            Event::Exit(event) => {
+                self.choices.ended(event.pid, event.header.time_ns);
+                self.attribution.exit(&event);
+            }
             Event::Cgroup(event) => self.attribution.cgroup_made(&event),
         }
     }
@@ -195,6 +222,7 @@ impl Pipeline {
         if self.collect {
             self.tell_stuck();
         }
+        self.look_for_fallbacks(now_ns);
         self.attribution.tick(now_ns);
         self.hellos.expire(now_ns);
         if now_ns.saturating_sub(self.expired_ns) >= EXPIRE_EVERY_NS {
@@ -228,10 +256,10 @@ impl Pipeline {
                 Some((entry.attached.destination, waiting.phase, waiting.since_ns))
             })
             .collect();
-        Snapshot {
+        self.choices.complete(Snapshot {
             counts: self.counts(),
             ..self.series.snapshot(&waiting, self.now_ns)
-        }
+        })
     }
 
     /// The pipeline's own counts and those of its parts.
@@ -243,6 +271,7 @@ impl Pipeline {
             processes,
             processes_evicted,
             cgroups_evicted: self.attribution.cgroups_evicted(),
+            fallbacks_evicted: self.choices.evicted(),
             connections: self.connections.len() as u64,
             hellos_malformed: Malformed::ALL.map(malformed).to_vec(),
             hellos_evicted: hellos.evicted,
@@ -250,6 +279,10 @@ impl Pipeline {
             tickets_forgotten: self.tickets.forgotten(),
             ..self.counts.clone()
         }
+    }
+
+    fn dns(&mut self, header: &agent_ebpf::dns::DnsHeader, bytes: &[u8]) {
+        tracing::debug!(?header, "dns {}", bytes.len());
     }
 
     /// An event of a socket.
@@ -263,6 +296,7 @@ impl Pipeline {
             (_, None) if state.role == ROLE_LISTENER => {}
             (_, None) => self.counts.malformed += 1,
         }
+        self.tell_undeclared();
     }
 
     /// A socket listens, or was found listening.
@@ -272,9 +306,10 @@ impl Pipeline {
             return;
         }
         let owner = self.attribution.owner(state);
-        let destination = self
-            .series
-            .destination(follow::key(Role::Server, &owner, state, None), now_ns);
+        let destination = self.series.destination(
+            follow::key(Role::Server, &owner, state, None, &Group::default()),
+            now_ns,
+        );
         let shown = self.series.enter(destination, TcpState::Listen);
         self.listeners.insert(state.cookie, shown);
     }
@@ -289,9 +324,10 @@ impl Pipeline {
     /// One event per SYN-ACK that was sent again: the only source of this count, since most have no socket yet.
     fn synack_retransmitted(&mut self, state: &ConnectionState, now_ns: u64) {
         let owner = self.attribution.owner(state);
-        let destination = self
-            .series
-            .destination(follow::key(Role::Server, &owner, state, None), now_ns);
+        let destination = self.series.destination(
+            follow::key(Role::Server, &owner, state, None, &Group::default()),
+            now_ns,
+        );
         self.series.retransmitted(destination, Retransmit::Synack, 1, now_ns);
     }
 

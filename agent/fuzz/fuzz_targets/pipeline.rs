@@ -4,6 +4,7 @@
 #![no_main]
 
 use hopline::{
+    declared::Declaration,
     export::prometheus::encode,
     pipeline::{Pipeline, PipelineSettings},
 };
@@ -14,6 +15,13 @@ fuzz_target!(|bytes: &[u8]| {
         max_connections: 4,
         max_processes: 4,
         max_series: 400,
+        declared: vec![Declaration {
+            name: "all".to_owned(),
+            process: Some("*".to_owned()),
+            workload: None,
+            cgroup: None,
+            destinations: vec!["group:go".parse().expect("a destination")],
+        }],
         ..PipelineSettings::default()
     };
     let mut pipeline = Pipeline::new(settings);
@@ -29,12 +37,14 @@ fuzz_target!(|bytes: &[u8]| {
             pipeline.apply(sample);
         }
     }
+    pipeline.settle();
     let snapshot = pipeline.snapshot();
     for totals in &snapshot.totals {
         let mut sum = totals.series.clone();
         sum.add(&totals.expired);
         assert_eq!(sum, totals.truth);
     }
+    assert!(snapshot.fallbacks.len() <= 220 && snapshot.undeclared.len() <= 202);
     assert!(snapshot.counts.connections <= 4 && snapshot.counts.processes <= 4);
     assert!(encode(&snapshot, &Default::default()).ends_with("# EOF\n"));
 });

@@ -52,6 +52,8 @@ pub struct DestinationKey {
     pub name: Name,
     /// The remote port; for a server the listening port.
     pub port: u16,
+    /// Its group, empty for none.
+    pub group: Arc<str>,
     /// The workload of this side; `None` outside Kubernetes.
     pub source: Option<Arc<Workload>>,
 }
@@ -165,7 +167,10 @@ impl Entry {
         let labels = Labels {
             destination,
             port: self.key.as_ref().map(|key| key.port),
-            group: Arc::default(),
+            group: self
+                .key
+                .as_ref()
+                .map_or_else(Arc::default, |key| Arc::clone(&key.group)),
             source_namespace: workload(|workload| &workload.namespace),
             source_workload: workload(|workload| &workload.name),
         };

@@ -9,6 +9,7 @@ mod histogram;
 mod series;
 mod sketch;
 mod snapshot;
+mod tally;
 mod tls;
 
 /// The closed sets that are label values.
@@ -23,4 +24,5 @@ pub use snapshot::{
     DestinationSnapshot, FamilyCounts, FamilyTotals, Labels, NameSource, PipelineCounts, RoleLess, Snapshot, Totals,
     without_role,
 };
+pub use tally::{FallbackLabels, Tally, UndeclaredLabels};
 pub use tls::{TlsFailure, TlsVersion};

@@ -10,6 +10,7 @@ use super::{
     child::{Child, Family},
     counters::{Counters, HttpClass},
     sketch::Quantiles,
+    tally::{FallbackLabels, UndeclaredLabels},
 };
 use crate::connection::{Phase, Role, TcpState};
 
@@ -22,6 +23,10 @@ pub struct Snapshot {
     pub totals: [Totals; Role::ALL.len()],
     /// Time series and folded observations by family, in the order of [`Family::ALL`].
     pub families: [FamilyCounts; Family::ALL.len()],
+    /// Processes that went on to another host of a group.
+    pub fallbacks: Arc<[(FallbackLabels, u64)]>,
+    /// Client connections that did not keep to a declaration.
+    pub undeclared: Arc<[(UndeclaredLabels, u64)]>,
     /// What the pipeline did and could not do.
     pub counts: PipelineCounts,
 }
@@ -239,6 +244,8 @@ pub struct PipelineCounts {
     pub processes_evicted: u64,
     /// Cgroups that the full cache forgot.
     pub cgroups_evicted: u64,
+    /// Processes that were forgotten while they might still fall back to another host.
+    pub fallbacks_evicted: u64,
     /// Records that nobody fetched in time.
     pub outputs_dropped: u64,
     /// What hellos and HTTP heads held that could not be read: every kind of it, with its count.

@@ -1,7 +1,8 @@
 //! Which connections `trace` shows. Pure.
 use crate::{
     cli::{SlowerThan, TraceArgs},
-    connection::{ConnectionRecord, Outcome, Phase},
+    connection::{ConnectionRecord, Outcome, Phase, record::ProcessRecord},
+    groups::wildcard::matches,
     pipeline::Output,
 };
 
@@ -36,21 +37,34 @@ impl Filter {
         let (record, is_stuck) = match output {
             Output::Finished(record) => (record, false),
             Output::Stuck(record) => (record, true),
+            Output::Fallback(fallback) => {
+                // A failure is what led to it.
+                let is_wanted = self.slower_than.is_empty() && (self.failed || !self.stuck);
+                let hosts = [Some(fallback.from.as_str()), Some(fallback.to.as_str())];
+                return is_wanted && self.is_about(&hosts, &fallback.group, &fallback.process);
+            }
+            Output::Undeclared(undeclared) => {
+                let is_wanted = self.slower_than.is_empty() && !self.failed && !self.stuck;
+                let destination = &undeclared.destination;
+                let hosts = [
+                    Some(destination.host.as_str()),
+                    Some(undeclared.remote.address.as_str()),
+                ];
+                return is_wanted && self.is_about(&hosts, &destination.group, &undeclared.process);
+            }
         };
         let has_failed = !is_stuck && record.outcome != Some(Outcome::Ok);
-        let process = &record.process;
         let state = !(self.failed || self.stuck) || (self.failed && has_failed) || (self.stuck && is_stuck);
         let slow = self.slower_than.is_empty() || self.slower_than.iter().any(|bound| is_slower(record, *bound));
-        state
-            && slow
-            && any(
-                &self.hosts,
-                &[
-                    Some(record.destination.host.as_str()),
-                    Some(record.remote.address.as_str()),
-                ],
-            )
-            && any(&self.groups, &[Some(record.destination.group.as_str())])
+        let destination = &record.destination;
+        let hosts = [Some(destination.host.as_str()), Some(record.remote.address.as_str())];
+        state && slow && self.is_about(&hosts, &destination.group, &record.process)
+    }
+
+    /// Whether the conditions on who and whom hold.
+    fn is_about(&self, hosts: &[Option<&str>], group: &str, process: &ProcessRecord) -> bool {
+        any(&self.hosts, hosts)
+            && any(&self.groups, &[Some(group)])
             && any(&self.pods, &[process.pod.as_deref()])
             && any(&self.workloads, &[process.workload.as_deref()])
     }
@@ -80,25 +94,6 @@ fn any(patterns: &[String], values: &[Option<&str>]) -> bool {
     patterns.is_empty() || patterns.iter().any(fits)
 }
 
-/// Whether `text` fits `pattern`, where `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else {
-        return false;
-    };
-    let mut parts: Vec<&str> = parts.collect();
-    let Some(last) = parts.pop() else {
-        return rest.is_empty();
-    };
-    for part in parts {
-        // The earliest place leaves the most for what follows.
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
@@ -107,26 +102,41 @@ mod tests {
     use crate::{
         cli::{Cli, Command},
         export::human::tests::record,
+        pipeline::FallbackRecord,
     };
 
     #[test]
-    fn patterns() {
-        for (pattern, text, fits) in [
-            ("a.example", "a.example", true),
-            ("a.example", "ba.example", false),
-            ("a.example", "a.example.org", false),
-            ("*.example", "a.example", true),
-            ("*.example", "a.example.org", false),
-            ("a*e", "a.example", true),
-            ("a*x*le", "a.example", true),
-            ("a*x*x*le", "a.example", false),
-            ("*", "", true),
-            ("", "", true),
-            ("", "a", false),
-            ("ab*ba", "aba", false),
-            ("**a**", "xay", true),
+    fn conditions_on_fallbacks() {
+        let fallback = Output::Fallback(Box::new(FallbackRecord {
+            schema: 1,
+            r#type: "fallback",
+            node: String::new(),
+            time: String::new(),
+            group: "go".to_owned(),
+            from: "a.example".to_owned(),
+            to: "b.example".to_owned(),
+            reason: "refused",
+            after_us: 0,
+            process: record().process,
+        }));
+        for (flags, expected) in [
+            ("", true),
+            ("--failed", true),
+            ("--stuck", false),
+            ("--slower-than tcp=0s", false),
+            ("--group go", true),
+            ("--group npm", false),
+            ("--host a.*", true),
+            ("--host b.*", true),
+            ("--host c.*", false),
+            ("--pod x", false),
         ] {
-            assert_eq!(matches(pattern, text), fits, "{pattern} {text}");
+            let line = format!("hopline trace {flags}");
+            let cli = Cli::try_parse_from(line.split_whitespace()).expect("valid flags");
+            let Command::Trace(args) = cli.command else {
+                panic!("trace was typed")
+            };
+            assert_eq!(Filter::new(&args).accepts(&fallback), expected, "{flags}");
         }
     }
 

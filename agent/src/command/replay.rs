@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{CommandError, Logging, print, printer};
 use crate::{
     cli::ReplayArgs,
+    config::Config,
     export::{human, json},
     pipeline::{Output, Pipeline, PipelineSettings},
     recording::{Damage, Frame, Header, Reader, VERSION},
@@ -39,6 +40,7 @@ struct Replay {
     connections: Option<BufWriter<File>>,
     outputs: Vec<Output>,
     json: bool,
+    config: Config,
 }
 
 impl Replay {
@@ -56,6 +58,7 @@ impl Replay {
             connections,
             outputs,
             json: args.json,
+            config: Config::read(args.config.as_deref())?,
         })
     }
 
@@ -90,14 +93,19 @@ impl Replay {
         }
         let pipeline = self
             .pipeline
-            .get_or_insert_with(|| pipeline(&self.header, self.connections.is_some()));
+            .get_or_insert_with(|| pipeline(&self.header, &self.config, self.connections.is_some()));
         match frame {
             Frame::Sample(sample) => pipeline.apply(sample),
             Frame::Tick(now_ns) => pipeline.tick(now_ns),
             Frame::ClockOffset(offset_ns) => pipeline.set_clock_offset(offset_ns),
             Frame::Header(_) => {}
         }
-        if let Some(output) = &mut self.connections {
+        self.print_outputs()
+    }
+
+    /// Prints what has come out of the pipeline, when single connections are wanted.
+    fn print_outputs(&mut self) -> Result<(), anyhow::Error> {
+        if let (Some(pipeline), Some(output)) = (&mut self.pipeline, &mut self.connections) {
             pipeline.take_outputs(&mut self.outputs);
             let mut line = Vec::new();
             for record in self.outputs.drain(..) {
@@ -120,7 +128,7 @@ impl Replay {
             ));
         }
         if self.pipeline.is_none() {
-            self.pipeline = Some(pipeline(&header, self.connections.is_some()));
+            self.pipeline = Some(pipeline(&header, &self.config, self.connections.is_some()));
             self.header = header;
         } else if header.boot_id != self.header.boot_id {
             return Err(anyhow!(
@@ -131,6 +139,8 @@ impl Replay {
     }
 
     fn finish(mut self, args: &ReplayArgs) -> Result<(), CommandError> {
+        self.pipeline.iter_mut().for_each(Pipeline::settle);
+        self.print_outputs()?;
         match self.connections.take().map_or(Ok(()), |mut output| output.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             result => result?,
@@ -159,7 +169,7 @@ impl Replay {
 }
 
 /// A pipeline as the recording agent had it, but for what only its machine could tell.
-fn pipeline(header: &Header, collect: bool) -> Pipeline {
+fn pipeline(header: &Header, config: &Config, collect: bool) -> Pipeline {
     let defaults = PipelineSettings::default();
     let or = |recorded: u64, default: usize| if recorded == 0 { default } else { recorded as usize };
     let mut pipeline = Pipeline::new(PipelineSettings {
@@ -178,6 +188,8 @@ fn pipeline(header: &Header, collect: bool) -> Pipeline {
         } else {
             header.stuck_after_ns
         },
+        groups: config.groups(),
+        declared: config.declared.clone(),
         read_proc: false,
         cgroup_root: None,
     });

@@ -5,13 +5,16 @@ use std::fmt::{self, Write as _};
 
 use crate::{
     aggregate::{Counters, DestinationSnapshot, NameSource, Snapshot, TlsFailure},
-    connection::{ConnectionRecord, Outcome, Phase, Role},
+    connection::{ConnectionRecord, Outcome, Phase, Role, record::ProcessRecord},
     pipeline::Output,
     selfmetrics::FeatureState,
 };
 
 /// Widest name in a table; longer ones lose their middle.
 const NAME_WIDTH: usize = 44;
+
+/// Ancestors of a process that are shown on one line.
+const MAX_DESCENT: usize = 3;
 
 /// The last column of the table: errors, which are text.
 const LAST: usize = 18;
@@ -56,12 +59,48 @@ pub fn line(output: &Output) -> String {
                 time(record.waiting_us.unwrap_or_default() as f64)
             )
         }
+        Output::Fallback(record) => format!(
+            "{:<12} FALLBACK {} {} → {} after {}, {}",
+            time_of_day(&record.time),
+            printable(&record.group),
+            printable(&record.from),
+            printable(&record.to),
+            record.reason.replace('_', " "),
+            descent(&record.process)
+        ),
+        Output::Undeclared(record) => {
+            let (word, what) = match record.reason {
+                "unverified" => ("UNVERIFIED", "only its own claim agrees with"),
+                _ => ("UNDECLARED", "outside"),
+            };
+            format!(
+                "{:<12} {word} {} {what} {}, {}",
+                time_of_day(&record.time),
+                endpoint(&record.destination.host, record.destination.port),
+                printable(&record.declaration),
+                descent(&record.process)
+            )
+        }
     }
 }
 
+/// RFC 3339: the time of day to the millisecond.
+fn time_of_day(time: &str) -> &str {
+    time.get(11..23).unwrap_or(time)
+}
+
+/// A process and who started it, the nearest last.
+fn descent(process: &ProcessRecord) -> String {
+    let ancestors = process.ancestry.iter().take(MAX_DESCENT).rev().map(String::as_str);
+    let names: Vec<String> = ancestors
+        .chain([process.comm.as_deref().unwrap_or("?")])
+        .map(printable)
+        .collect();
+    names.join(" → ")
+}
+
 fn line_start(record: &ConnectionRecord) -> String {
-    // RFC 3339: the time of day to the millisecond.
-    let time_of_day = record.start.get(11..23).unwrap_or(&record.start);
+    let time_of_day = time_of_day(&record.start);
     let process = &record.process;
     let name = process.comm.as_deref().map_or_else(|| "?".to_owned(), printable);
     let pid = process.pid.map_or_else(String::new, |pid| format!("[{pid}]"));
@@ -130,17 +169,24 @@ pub fn table(snapshot: &Snapshot) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(snapshot.destinations.iter().map(row));
-    let widths: Vec<usize> = (0..head.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
+    // Names, roles and errors to the left.
+    columns(&rows, &[0, 1, LAST])
+}
+
+/// Rows as aligned lines: the columns `left` to the left, all others, which are numbers, to the right.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]], left: &[usize]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or(0)
+    });
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            // Numbers to the right; names, roles and errors to the left.
-            let written = match column {
-                0 | 1 | LAST => write!(line, "{cell:<width$}  "),
-                _ => write!(line, "{cell:>width$}  "),
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let written = if left.contains(&column) {
+                write!(line, "{cell:<width$}  ")
+            } else {
+                write!(line, "{cell:>width$}  ")
             };
             written.expect("writing to memory");
         }
@@ -226,14 +272,14 @@ fn endpoint(host: &str, port: u16) -> String {
 }
 
 /// Without control characters, which could steer the terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
 }
 
 /// At most `width` characters, the middle left out.
-fn shortened(text: &str, width: usize) -> String {
+pub(super) fn shortened(text: &str, width: usize) -> String {
     let length = text.chars().count();
     if length <= width {
         return text.to_owned();
@@ -247,12 +293,12 @@ fn shortened(text: &str, width: usize) -> String {
         .collect()
 }
 
-fn time_or_dash(us: Option<u64>) -> String {
+pub(super) fn time_or_dash(us: Option<u64>) -> String {
     us.map_or_else(|| "-".to_owned(), |us| time(us as f64))
 }
 
 /// Microseconds in the unit that suits, three significant digits.
-fn time(us: f64) -> String {
+pub(super) fn time(us: f64) -> String {
     struct Digits(f64);
     impl fmt::Display for Digits {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -285,7 +331,10 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::connection::{ClosedBy, Phase, record as fields};
+    use crate::{
+        connection::{ClosedBy, Phase, record as fields},
+        pipeline::UndeclaredRecord,
+    };
 
     pub(crate) fn record() -> ConnectionRecord {
         let address = |address: &str, port| fields::AddressRecord {
@@ -311,10 +360,10 @@ pub(crate) mod tests {
                 group: String::new(),
             },
             backend: None,
-            process: fields::ProcessRecord {
+            process: ProcessRecord {
                 pid: Some(77),
                 comm: Some("curl".to_owned()),
-                ..fields::ProcessRecord::default()
+                ..ProcessRecord::default()
             },
             phases_us: fields::PhasesRecord {
                 tcp: Some(1234),
@@ -381,6 +430,42 @@ pub(crate) mod tests {
             },
             true,
             "01:33:20.123 curl[77] -> 10.0.0.2:443 STUCK in tcp for 5.25s, SYN sent again 2 times",
+        );
+    }
+
+    #[test]
+    fn lines_of_choices() {
+        let mut record = record();
+        let process = ProcessRecord {
+            comm: Some("a\x1bb".to_owned()),
+            ancestry: ["sh", "make", "runner", "systemd"].map(str::to_owned).into(),
+            ..record.process
+        };
+        record.destination.host = "fd00::2".to_owned();
+        let mut undeclared = UndeclaredRecord {
+            schema: fields::SCHEMA,
+            r#type: "undeclared",
+            id: record.id,
+            node: record.node,
+            time: record.start,
+            declaration: "builds".to_owned(),
+            reason: "outside",
+            destination: record.destination,
+            remote: record.remote,
+            process,
+        };
+        let check = |record: &UndeclaredRecord, expected: &str| {
+            assert_eq!(line(&Output::Undeclared(Box::new(record.clone()))), expected);
+        };
+        check(
+            &undeclared,
+            "01:33:20.123 UNDECLARED [fd00::2]:443 outside builds, runner → make → sh → a\u{fffd}b",
+        );
+        undeclared.reason = "unverified";
+        undeclared.process = ProcessRecord::default();
+        check(
+            &undeclared,
+            "01:33:20.123 UNVERIFIED [fd00::2]:443 only its own claim agrees with builds, ?",
         );
     }
 

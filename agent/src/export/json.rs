@@ -1,4 +1,5 @@
 //! JSON of records, destinations and totals: what `--json` and `/api/v1` give. Pure.
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -10,12 +11,18 @@ use crate::{
     pipeline::Output,
 };
 
-/// Appends one record with its line break: the contract's keys behind a first key `event`, `finished` or `stuck`.
+/// Appends one record with its line break: the contract's keys behind a first key `event`, `finished`, `stuck`,
+/// `fallback` or `undeclared`.
 pub fn record_line(output: &Output, line: &mut Vec<u8>) {
-    let (event, record) = match output {
-        Output::Finished(record) => ("finished", record),
-        Output::Stuck(record) => ("stuck", record),
-    };
+    match output {
+        Output::Finished(record) => event_line("finished", record, line),
+        Output::Stuck(record) => event_line("stuck", record, line),
+        Output::Fallback(record) => event_line("fallback", record, line),
+        Output::Undeclared(record) => event_line("undeclared", record, line),
+    }
+}
+
+fn event_line(event: &str, record: &impl Serialize, line: &mut Vec<u8>) {
     line.extend_from_slice(format!("{{\"event\":\"{event}\",").as_bytes());
     let brace = line.len();
     serde_json::to_writer(&mut *line, record).expect("a record has string keys and goes to memory");

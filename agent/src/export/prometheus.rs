@@ -1,6 +1,7 @@
 //! OpenMetrics text of a snapshot and of the agent's own numbers, by prometheus-client's `Collector`.
 //!
 //! Sees the snapshot and [`SelfMetrics`] alone, and keeps nothing. Families without data are left out.
+mod choices;
 mod family;
 mod own;
 
@@ -80,6 +81,7 @@ impl Collector for Scrape {
                 encode_family(&mut encoder, family, &self.snapshot.destinations)?;
             }
         }
+        choices::encode(&mut encoder, &self.snapshot)?;
         own::encode(&mut encoder, &self.snapshot, &self.own)
     }
 }

@@ -6,11 +6,20 @@ use agent_ebpf::{
     event::HEARTBEAT_NS,
 };
 
-use super::{Attached, Output, Pipeline, progress, progress::Counted, records::Said, talk, talk::Claim};
+use super::{
+    Attached, Output, Pipeline,
+    choices::{Choices, Heard},
+    progress,
+    progress::Counted,
+    records::Said,
+    talk,
+    talk::Claim,
+};
 use crate::{
     aggregate::{DestinationKey, Ended, Name, Series},
     attribution::Process,
     connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, TcpState, Turns, last_phase, outcome, phase},
+    groups::Group,
     protocol::{assembler::Assembler, facts::Facts},
 };
 
@@ -89,7 +98,7 @@ impl Pipeline {
         let kept = attached.facts.take();
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
         if !attached.named && is_named(role, state, facts, now_ns) {
-            name(&mut self.series, attached, role, state, facts, now_ns);
+            name(&mut self.series, &self.choices, attached, state, facts, now_ns);
         }
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         if attached.named {
@@ -99,6 +108,16 @@ impl Pipeline {
             {
                 progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
             }
+            let heard = Heard {
+                state,
+                facts,
+                answer,
+                failure: None,
+                first_seen_ns: entry.first_seen_ns,
+                ended_ns: None,
+                now_ns,
+            };
+            self.choices.heard(&mut self.attribution, attached, &heard);
         }
         attached.facts = kept;
         enter(&mut self.series, attached, state);
@@ -129,7 +148,8 @@ impl Pipeline {
     ) -> Attached {
         let owner = self.attribution.owner(state);
         let host = claim.as_ref().map(|claim| &claim.host);
-        let destination = self.series.destination(key(role, &owner, state, host), now_ns);
+        let group = self.choices.group(state, host.map(|host| &**host));
+        let destination = self.series.destination(key(role, &owner, state, host, &group), now_ns);
         let counted = if late(state) {
             Counted::before(state)
         } else {
@@ -143,6 +163,8 @@ impl Pipeline {
             turns: Turns::default(),
             named,
             claim,
+            group,
+            judged: false,
             facts: None,
         }
     }
@@ -168,7 +190,7 @@ impl Pipeline {
         let attached = &mut entry.attached;
         let facts = attached.facts.take().map_or(last, |facts| Some(*facts));
         if !attached.named {
-            name(&mut self.series, attached, role, state, facts.as_ref(), now_ns);
+            name(&mut self.series, &self.choices, attached, state, facts.as_ref(), now_ns);
         }
         let end = End {
             role,
@@ -213,12 +235,23 @@ impl Pipeline {
         let waited = last_phase(state, answer.is_some(), first_seen_ns).map(|(phase, _)| phase);
         let ended = if opened { ended(waited) } else { Ended::Tcp };
         self.series.ended(destination, ended, ClosedBy::of(state), now_ns);
+        let end_ns = if state.closed_ns == 0 { now_ns } else { state.closed_ns };
+        let heard = Heard {
+            state,
+            facts,
+            answer,
+            failure,
+            first_seen_ns,
+            ended_ns: Some(end_ns),
+            now_ns,
+        };
+        self.choices.heard(&mut self.attribution, attached, &heard);
         if self.collect {
-            let end_ns = if state.closed_ns == 0 { now_ns } else { state.closed_ns };
             let owner = Arc::clone(&attached.owner);
             let cgroup = self.attribution.cgroup(state.cgroup_id, owner.pid, now_ns);
             let said = Said {
                 claim: attached.claim.as_ref(),
+                group: &attached.group.name,
                 facts,
                 answer,
                 failure,
@@ -247,6 +280,7 @@ impl Pipeline {
                 .or_else(|| self.hellos.facts(stream_of(state)));
             let said = Said {
                 claim: attached.claim.as_ref(),
+                group: &attached.group.name,
                 facts,
                 answer: talk::first_byte(state, role, facts, &self.tickets),
                 failure: None,
@@ -283,8 +317,10 @@ fn stream_of(state: &ConnectionState) -> u64 {
 
 /// Once all was said, what was read moves to the connection: the assembler keeps nothing for long.
 fn keep_facts(hellos: &mut Assembler, attached: &mut Attached, state: &ConnectionState) {
-    if attached.facts.is_none() && state.timeline.tls_done_ns != 0 {
-        attached.facts = hellos.take(stream_of(state)).map(Box::new);
+    let stream = stream_of(state);
+    let is_all = || state.timeline.tls_done_ns != 0 || hellos.facts(stream).is_some_and(talk::is_answered_in_clear);
+    if attached.facts.is_none() && is_all() {
+        attached.facts = hellos.take(stream).map(Box::new);
     }
 }
 
@@ -299,19 +335,21 @@ fn is_named(role: Role, state: &ConnectionState, facts: Option<&Facts>, now_ns: 
 /// The connection moves to the destination of its name, if it has one: nothing better will come.
 fn name(
     series: &mut Series,
+    choices: &Choices,
     attached: &mut Attached,
-    role: Role,
     state: &ConnectionState,
     facts: Option<&Facts>,
     now_ns: u64,
 ) {
     attached.named = true;
     attached.claim = facts.and_then(talk::claim);
-    if role == Role::Server {
+    let role = Role::Client;
+    if Role::of(state) != Some(role) {
         return;
     }
     let Some(claim) = &attached.claim else { return };
-    let named = key(role, &attached.owner, state, Some(&claim.host));
+    attached.group = choices.group(state, Some(&claim.host));
+    let named = key(role, &attached.owner, state, Some(&claim.host), &attached.group);
     let destination = series.destination(named, now_ns);
     series.rename(attached.destination, destination);
     if let Some((raised, state)) = attached.gauge.take() {
@@ -360,7 +398,13 @@ fn ended(waited: Option<Phase>) -> Ended {
 
 /// A client's destination is the host that it asked for, else the address; a server's is the process that listens, and
 /// its port.
-pub(super) fn key(role: Role, owner: &Process, state: &ConnectionState, host: Option<&Arc<str>>) -> DestinationKey {
+pub(super) fn key(
+    role: Role,
+    owner: &Process,
+    state: &ConnectionState,
+    host: Option<&Arc<str>>,
+    group: &Group,
+) -> DestinationKey {
     let endpoints = Endpoints::of(state);
     let (name, port) = match role {
         Role::Client => {
@@ -374,6 +418,7 @@ pub(super) fn key(role: Role, owner: &Process, state: &ConnectionState, host: Op
         role,
         name,
         port,
+        group: Arc::clone(&group.name),
         source: None,
     }
 }

@@ -29,6 +29,7 @@ use crate::{
 /// What both ends said, as far as it is known.
 pub(super) struct Said<'a> {
     pub(super) claim: Option<&'a Claim>,
+    pub(super) group: &'a str,
     pub(super) facts: Option<&'a Facts>,
     pub(super) answer: Option<FirstByte>,
     pub(super) failure: Option<TlsFailure>,
@@ -59,15 +60,10 @@ impl Surroundings<'_> {
         let begun = [state.intent_ns, state.syn_ns, state.established_ns];
         let start_ns = begun.into_iter().find(|mark| *mark != 0).unwrap_or(seen.start);
         let endpoints = Endpoints::of(state);
-        let attempt = if state.attempt > 1 {
-            format!(".{}", state.attempt)
-        } else {
-            String::new()
-        };
         let ended = waiting.is_none();
         ConnectionRecord {
             schema: SCHEMA,
-            id: format!("{}-{}{attempt}", self.boot_id, state.cookie),
+            id: self.id((state.cookie, state.attempt)),
             node: self.node.to_owned(),
             netns: state.netns,
             start: rfc3339(start_ns.saturating_add_signed(self.clock_offset_ns)),
@@ -80,7 +76,7 @@ impl Surroundings<'_> {
             },
             local: address(endpoints.local),
             remote: address(endpoints.remote),
-            destination: destination(role, owner, &endpoints, said.claim),
+            destination: destination(role, owner, &endpoints, said),
             backend: endpoints.asked.map(|_| backend(endpoints.remote)),
             process: self.process(owner),
             phases_us: phases(state, said.answer),
@@ -101,7 +97,16 @@ impl Surroundings<'_> {
         }
     }
 
-    fn process(&self, owner: &Process) -> ProcessRecord {
+    /// The record's id, of the socket's cookie and the number of its attempt.
+    pub(super) fn id(&self, (cookie, attempt): (u64, u32)) -> String {
+        let boot_id = self.boot_id;
+        match attempt {
+            ..=1 => format!("{boot_id}-{cookie}"),
+            _ => format!("{boot_id}-{cookie}.{attempt}"),
+        }
+    }
+
+    pub(super) fn process(&self, owner: &Process) -> ProcessRecord {
         ProcessRecord {
             pid: (owner.pid != 0).then_some(owner.pid),
             comm: (!owner.comm.is_empty()).then(|| owner.comm.as_ref().into()),
@@ -118,24 +123,29 @@ impl Surroundings<'_> {
     }
 }
 
-fn destination(role: Role, owner: &Process, endpoints: &Endpoints, claim: Option<&Claim>) -> DestinationRecord {
+/// Whether something other than the connection's own claim agrees with its name. An address is what the process asked
+/// the kernel for; a name is a claim, and nothing has agreed with it yet.
+pub(super) fn is_verified(claim: Option<&Claim>) -> bool {
+    claim.is_none()
+}
+
+fn destination(role: Role, owner: &Process, endpoints: &Endpoints, said: &Said<'_>) -> DestinationRecord {
     let (host, port, source) = match role {
         Role::Client => {
             let wanted = endpoints.wanted();
-            match claim {
+            match said.claim {
                 Some(claim) => (claim.host.as_ref().into(), wanted.port, claim.source),
                 None => (wanted.address.to_string(), wanted.port, "ip"),
             }
         }
         Role::Server => (owner.name().as_ref().into(), endpoints.local.port, "process"),
     };
-    // An address is what the process asked the kernel for. A name is a claim: nothing has agreed with it yet.
     DestinationRecord {
         host,
         port,
         source,
-        verified: source == "ip",
-        group: String::new(),
+        verified: role == Role::Client && is_verified(said.claim),
+        group: said.group.to_owned(),
     }
 }
 
@@ -147,7 +157,7 @@ fn backend(remote: Endpoint) -> BackendRecord {
     }
 }
 
-fn address(endpoint: Endpoint) -> AddressRecord {
+pub(super) fn address(endpoint: Endpoint) -> AddressRecord {
     AddressRecord {
         address: endpoint.address.to_string(),
         port: endpoint.port,

@@ -55,6 +55,12 @@ pub(super) fn claim(facts: &Facts) -> Option<Claim> {
     })
 }
 
+/// The first request and its answer were read, and no TLS is to follow: nothing more will come.
+pub(super) fn is_answered_in_clear(facts: &Facts) -> bool {
+    let http = facts.http.as_ref();
+    http.is_some_and(|http| http.status.is_some() && http.connect_target().is_none())
+}
+
 /// Nothing more will be said about the name: what is counted from now on stands under it.
 pub(super) fn is_named(state: &ConnectionState, facts: Option<&Facts>) -> bool {
     match state.timeline.protocol {

@@ -18,11 +18,7 @@ impl HostName {
     /// `None` for what is no host name.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let bytes = bytes.strip_suffix(b".").unwrap_or(bytes);
-        if bytes.is_empty() || bytes.len() > NAME_LIMIT || !bytes.split(|byte| *byte == b'.').all(is_label) {
-            return None;
-        }
-        let last = bytes.rsplit(|byte| *byte == b'.').next()?;
-        if last.iter().all(u8::is_ascii_digit) {
+        if !is_host_name(bytes) {
             return None;
         }
         let lower = bytes.to_ascii_lowercase();
@@ -33,6 +29,12 @@ impl HostName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether this is a host name, in either case, without the final dot.
+pub(super) fn is_host_name(bytes: &[u8]) -> bool {
+    let last = bytes.rsplit(|byte| *byte == b'.').next().unwrap_or_default();
+    bytes.len() <= NAME_LIMIT && bytes.split(|byte| *byte == b'.').all(is_label) && !last.iter().all(u8::is_ascii_digit)
 }
 
 fn is_label(label: &[u8]) -> bool {

@@ -25,11 +25,23 @@ pub enum Malformed {
     Chunk,
     /// Bytes never came, so a message was not read to its end.
     Incomplete,
+    /// Shorter than a header of DNS.
+    DnsHeader,
+    /// A DNS message with another number of questions than one.
+    DnsQuestions,
+    /// A name in a DNS message that is too long, or whose labels or pointers lie.
+    DnsName,
+    /// A name in a question that is no host name.
+    DnsQuestionName,
+    /// A DNS record that is not there, or longer than its message.
+    DnsRecord,
+    /// A DNS message over TCP that is longer than what is kept.
+    DnsLength,
 }
 
 impl Malformed {
     /// Every kind, in the order of `self as usize`.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::Record,
         Self::Handshake,
         Self::ClientHello,
@@ -41,6 +53,12 @@ impl Malformed {
         Self::HttpHost,
         Self::Chunk,
         Self::Incomplete,
+        Self::DnsHeader,
+        Self::DnsQuestions,
+        Self::DnsName,
+        Self::DnsQuestionName,
+        Self::DnsRecord,
+        Self::DnsLength,
     ];
 
     /// The name under which it is counted.
@@ -57,6 +75,12 @@ impl Malformed {
             Self::HttpHost => "http_host",
             Self::Chunk => "chunk",
             Self::Incomplete => "incomplete",
+            Self::DnsHeader => "dns_header",
+            Self::DnsQuestions => "dns_questions",
+            Self::DnsName => "dns_name",
+            Self::DnsQuestionName => "dns_question_name",
+            Self::DnsRecord => "dns_record",
+            Self::DnsLength => "dns_length",
         }
     }
 }

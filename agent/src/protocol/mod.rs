@@ -1,4 +1,5 @@
-//! What peers say in clear: TLS hellos, alerts and certificates, heads of HTTP/1, and which record is the first answer.
+//! What peers say in clear: TLS hellos, alerts and certificates, heads of HTTP/1, DNS messages, and which record is the
+//! first answer.
 //!
 //! Everything here is a total function of its arguments: hostile bytes give a value or a counted [`Malformed`], never
 //! a panic, and each list has a bound. No clock, no file, no other module of the agent. The pipeline calls it: chunks
@@ -7,6 +8,7 @@
 pub mod assembler;
 mod bytes;
 pub mod certificate;
+pub mod dns;
 pub mod facts;
 pub mod first_byte;
 pub mod host_name;

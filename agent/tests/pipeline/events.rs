@@ -116,6 +116,11 @@ pub(crate) fn cgroup(time_ns: u64, cgroup_id: u64, path: &str) -> Vec<u8> {
 
 /// The first bytes that a client sends, all in one chunk: TLS, or what is said to be.
 pub(crate) fn hello(time_ns: u64, stream: u64, said: &[u8]) -> Vec<u8> {
+    first_bytes(time_ns, stream, (PROTOCOL_TLS, FORWARD), said)
+}
+
+/// The first bytes of one direction, all in one chunk.
+pub(crate) fn first_bytes(time_ns: u64, stream: u64, (protocol, direction): (u8, u8), said: &[u8]) -> Vec<u8> {
     let header = HelloHeader {
         header: EventHeader {
             kind: HELLO_BYTES,
@@ -126,8 +131,8 @@ pub(crate) fn hello(time_ns: u64, stream: u64, said: &[u8]) -> Vec<u8> {
         cgroup_id: 1,
         offset: 0,
         length: said.len() as u16,
-        direction: FORWARD,
-        protocol: PROTOCOL_TLS,
+        direction,
+        protocol,
     };
     [bytes(&header), said.to_vec()].concat()
 }

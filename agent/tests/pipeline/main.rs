@@ -1,8 +1,9 @@
 //! Userspace from the bytes of a ring buffer to records and scrapes, through the public face of the crate alone.
 //!
 //! `decode`: bytes to events. `life`: connections, with events lost and out of order. `names`: under which name they are
-//! counted. `owners`: processes by time, listeners, late sockets. `sums`: nothing is lost or counted twice, whatever
-//! comes. `scrape`: what exporters show.
+//! counted. `owners`: processes by time, listeners, late sockets. `choices`: groups, fallbacks, declared destinations.
+//! `sums`: nothing is lost or counted twice, whatever comes. `scrape`: what exporters show.
+mod choices;
 mod decode;
 mod events;
 mod life;
@@ -44,7 +45,7 @@ fn records(pipeline: &mut Pipeline) -> Vec<ConnectionRecord> {
     pipeline.take_outputs(&mut outputs);
     let finished = |output| match output {
         Output::Finished(record) => *record,
-        Output::Stuck(record) => panic!("nothing is stuck: {record:?}"),
+        other => panic!("no end of a connection: {other:?}"),
     };
     outputs.into_iter().map(finished).collect()
 }

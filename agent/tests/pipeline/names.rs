@@ -1,11 +1,15 @@
 //! Under which name a connection is counted: what it said of itself comes before its only event.
 use agent_ebpf::{
     connection::ConnectionState,
-    timeline::{PROTOCOL_TLS, Timeline},
+    event::CONNECTION_OPEN,
+    hello::{BACKWARD, FORWARD},
+    timeline::{PROTOCOL_HTTP1, PROTOCOL_TLS, Timeline},
 };
-use hopline::pipeline::{Pipeline, PipelineSettings};
+use hopline::pipeline::{Output, Pipeline, PipelineSettings};
 
-use super::events::{MILLISECOND, SECOND, client_hello, close, closed_locally, hello, ipv4};
+use super::events::{
+    MILLISECOND, SECOND, client_hello, close, closed_locally, connection, established, first_bytes, hello, ipv4,
+};
 
 /// A connection that ended in its TLS handshake.
 fn shook_hands(cookie: u64, remote_address: [u8; 16]) -> ConnectionState {
@@ -18,6 +22,38 @@ fn shook_hands(cookie: u64, remote_address: [u8; 16]) -> ConnectionState {
         },
         ..closed_locally(cookie)
     }
+}
+
+/// What was read of a head is kept for as long as the connection, however long that is silent afterwards.
+#[test]
+fn a_kept_alive_connection_does_not_forget_what_it_asked() {
+    let mut pipeline = Pipeline::new(PipelineSettings::default());
+    pipeline.set_collect(true);
+    let asked = first_bytes(SECOND, 1, (PROTOCOL_HTTP1, FORWARD), b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    pipeline.apply(&asked);
+    let answered = first_bytes(SECOND, 1, (PROTOCOL_HTTP1, BACKWARD), b"HTTP/1.1 503 Busy\r\n");
+    pipeline.apply(&answered);
+    let open = ConnectionState {
+        timeline: Timeline {
+            protocol: PROTOCOL_HTTP1,
+            request_ns: SECOND,
+            first_byte_ns: SECOND + MILLISECOND,
+            ..Timeline::default()
+        },
+        ..established(1)
+    };
+    pipeline.apply(&connection(CONNECTION_OPEN, 2 * SECOND, open));
+    for second in 2..400 {
+        pipeline.tick(second * SECOND);
+    }
+    pipeline.apply(&close(400 * SECOND, open));
+    let mut outputs = Vec::new();
+    pipeline.take_outputs(&mut outputs);
+    let [Output::Finished(record)] = &outputs[..] else {
+        panic!("one record, not {outputs:?}")
+    };
+    let http = record.http.as_ref().expect("what the head said");
+    assert_eq!((http.status, http.host.as_deref()), (Some(503), Some("a.example")));
 }
 
 /// Addresses of a name that is known are no destinations, so they use up nothing of the budget.

@@ -27,6 +27,7 @@ fn address(number: u32) -> DestinationKey {
         role: Role::Client,
         name: Name::Address(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number))),
         port: 443,
+        group: "".into(),
         source: None,
     }
 }

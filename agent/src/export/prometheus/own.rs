@@ -69,6 +69,7 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         ("connection_evicted", counts.evicted),
         ("process_evicted", counts.processes_evicted),
         ("cgroup_evicted", counts.cgroups_evicted),
+        ("fallback_evicted", counts.fallbacks_evicted),
         ("record_dropped", counts.outputs_dropped),
         ("stream_dropped", own.stream_dropped),
         ("recording_dropped", own.recording_dropped),
@@ -183,7 +184,7 @@ fn process(encoder: &mut DescriptorEncoder<'_>, own: &SelfMetrics) -> fmt::Resul
 }
 
 /// A family of counters; nothing at all when it has no member.
-fn counters<S: EncodeLabelSet, V: EncodeCounterValue>(
+pub(super) fn counters<S: EncodeLabelSet, V: EncodeCounterValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

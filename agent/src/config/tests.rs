@@ -1,0 +1,155 @@
+//! The printed configuration reads back, and every refusal names file, line and key.
+use super::*;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("hopline.yaml"), text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn printed_defaults_read_back() {
+    let config = Config::default();
+    assert_eq!(parse(&config.to_yaml()), Ok(config));
+    assert_eq!(parse(""), Ok(Config::default()));
+    assert_eq!(parse("# nothing\n"), Ok(Config::default()));
+}
+
+#[test]
+fn printed_values_read_back() {
+    let mut config = Config {
+        share: 7,
+        stuck_after: Duration::from_millis(2500),
+        ..Config::default()
+    };
+    config.groups = [
+        ("a".to_owned(), vec![]),
+        (
+            "go".to_owned(),
+            vec![
+                "*.b.example:1".parse().expect("a pattern"),
+                "fd00::/8".parse().expect("a pattern"),
+            ],
+        ),
+    ]
+    .into();
+    config.builtin_groups = false;
+    config.dns_ports = vec![53, 5353];
+    config.declared = vec![
+        Declaration {
+            name: "a: \"b\"".to_owned(),
+            process: Some("go*".to_owned()),
+            workload: None,
+            cgroup: None,
+            destinations: vec!["group:go".parse().expect("a destination")],
+        },
+        Declaration {
+            name: "c".to_owned(),
+            process: None,
+            workload: Some("*".to_owned()),
+            cgroup: Some("/x/*".to_owned()),
+            destinations: vec![],
+        },
+    ];
+    config.cgroups = vec!["/sys/fs/cgroup/a: \"b\"".into(), "/c".into()];
+    config.record = RecordConfig {
+        file: Some("/tmp/#x".into()),
+        rotate_bytes: (1 << 20) + 1,
+        keep: 1,
+    };
+    config.log = LogConfig {
+        level: Level(tracing::Level::WARN),
+        format: LogFormat::Json,
+    };
+    assert_eq!(parse(&config.to_yaml()), Ok(config));
+}
+
+#[test]
+fn refusals_name_file_line_and_key() {
+    let check = |text: &str, start: &str, part: &str| {
+        let error = parse(text).expect_err(text);
+        assert!(error.starts_with(start), "{error}");
+        assert!(error.contains(part), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    };
+    check("lissten: 1\n", "hopline.yaml:1: lissten: ", "unknown field");
+    check(
+        "log:\n  level: loud\n",
+        "hopline.yaml:2: log.level: ",
+        "`loud` is no level",
+    );
+    check("log:\n  format: xml\n", "hopline.yaml:2: log.format: ", "xml");
+    check("share: 0\n", "hopline.yaml:1: share: ", "out of range");
+    check("share: many\n", "hopline.yaml:1: share: ", "");
+    check(
+        "# c\n\nstuck_after: 5\n",
+        "hopline.yaml:3: stuck_after: ",
+        "such as 500ms",
+    );
+    check("stuck_after: 1ms\n", "hopline.yaml:1: stuck_after: ", "out of range");
+    check(
+        "limits:\n  connections: 1\n  series: 0\n",
+        "hopline.yaml:2: limits.connections: ",
+        "out of range",
+    );
+    check("limits:\n  series: 999\n", "hopline.yaml:2: limits.series: ", "1000 to");
+    check(
+        "limits:\n  ring_bytes: 5000\n",
+        "hopline.yaml:2: limits.ring_bytes: ",
+        "power of two",
+    );
+    check(
+        "limits:\n  rings: 1\n",
+        "hopline.yaml:2: limits.rings: ",
+        "unknown field",
+    );
+    check(
+        "record:\n  rotate_bytes: 8MB\n",
+        "hopline.yaml:2: record.rotate_bytes: ",
+        "KiB",
+    );
+    check("cgroups: [a]\n", "hopline.yaml:1: cgroups: ", "absolute");
+    check(
+        "groups:\n  a: [b.example]\n  c:\n    - 10.0.0.1/8\n",
+        "hopline.yaml:4: groups.c: ",
+        "write 10.0.0.0/8",
+    );
+    check("groups:\n  A b: []\n", "hopline.yaml:", "`A b` is no name");
+    check("groups: [a]\n", "hopline.yaml:1: groups: ", "");
+    check("builtin_groups: some\n", "hopline.yaml:1: builtin_groups: ", "");
+    check("dns_ports: [0]\n", "hopline.yaml:1: dns_ports: ", "out of range");
+    check("dns_ports: [65536]\n", "hopline.yaml:1: dns_ports: ", "");
+    let declared = "declared:\n  - name: a\n    process: x\n";
+    check(
+        &format!("{declared}    destinations: [a.example, \"*\"]\n"),
+        "hopline.yaml:4: declared.destinations: ",
+        "`*` is no destination",
+    );
+    check(
+        &format!("{declared}    destinations:\n      - group:corp\n"),
+        "hopline.yaml:5: declared.destinations: ",
+        "`group:corp` is no group",
+    );
+    check(
+        &format!("builtin_groups: false\n{declared}    destinations: [\"group:dns\", \"group:go\"]\n"),
+        "hopline.yaml:5: declared.destinations: ",
+        "`group:go` is no group",
+    );
+    check(
+        &format!("{declared}    program: y\n    destinations: []\n"),
+        "hopline.yaml:4: declared.program: ",
+        "unknown field",
+    );
+    check(declared, "hopline.yaml:", "destinations");
+    check(
+        "declared:\n  - name: a\n    destinations: []\n",
+        "hopline.yaml:",
+        "process, workload or cgroup",
+    );
+    check(
+        &format!("{declared}    destinations: []\n  - name: a\n    process: y\n    destinations: []\n"),
+        "hopline.yaml:",
+        "`a` twice",
+    );
+    check("listen: 9737\n", "hopline.yaml:1: listen: ", "");
+    check("listen: [\n", "hopline.yaml:", "");
+    check("- a\n", "hopline.yaml:1: ", "");
+}
