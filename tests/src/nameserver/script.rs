@@ -11,6 +11,8 @@ pub(crate) const SEARCH: [&str; 3] = ["a.lab.test", "b.lab.test", "lab.test"];
 /// A zone that is not in it.
 pub(crate) const OUTSIDE: &str = "ext.test";
 
+/// Label of names whose queries all arrive.
+pub(crate) const SURE: &str = "sure";
 /// Label of names whose queries are lost at random, and how many of a hundred.
 pub(crate) const LOSSY: &str = "lossy";
 const LOST_PERCENT: u8 = 30;

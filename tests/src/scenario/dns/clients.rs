@@ -10,13 +10,11 @@ use anyhow::{Context as _, Result};
 
 use super::Site;
 use crate::lab::Tolerance;
-use crate::nameserver::script::{LOSSY, OUTSIDE, SEARCH};
+use crate::nameserver::script::{OUTSIDE, SEARCH};
 use crate::process::Process;
 
 /// How many names at a time.
 const PARALLEL: &str = "15";
-/// Of the first names none of the queries is lost.
-const SURE: usize = KINDS.len();
 
 /// Kind and zone of names, in turn.
 const KINDS: [(&str, &str); 10] = [
@@ -65,12 +63,12 @@ impl Client {
         }
     }
 
-    /// First labels of `count` names that are looked up at a place, each with the name.
-    pub(super) fn names(self, delay_ms: u64, count: usize) -> Vec<(String, String)> {
+    /// First labels of `count` names that are looked up at a place, each with the name; some of the queries are lost when
+    /// `loss` says so.
+    pub(super) fn names(self, delay_ms: u64, loss: &str, count: usize) -> Vec<(String, String)> {
         let all = KINDS.iter().cycle().enumerate().take(count);
         all.map(|(number, (kind, zone))| {
             let zone = if self == Self::Ares { "e" } else { zone };
-            let loss = if number < SURE { "sure" } else { LOSSY };
             let token = format!("{kind}-{zone}-{loss}-{number}-{}{delay_ms}", self.name());
             let name = if zone == "e" {
                 format!("{token}.{OUTSIDE}")

@@ -1,15 +1,14 @@
 //! What hopline said of lookups beside the capture, the server's log and the clients' own word.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::clients::{Client, Owners};
-use super::truth::{self, Lookups, token};
+use super::truth::{self, Names, token};
 use crate::hopline::{Lookup, Metrics};
 use crate::lab::Lab;
 use crate::nameserver::Logged;
 use crate::nameserver::message::{A, AAAA};
-use crate::nameserver::script::{addresses, type_name};
+use crate::nameserver::script::{LOSSY, SURE, addresses, type_name};
 use crate::verdict::{Verdict, percentile};
 
 const QUERIES: &str = "hopline_dns_queries_total";
@@ -56,9 +55,12 @@ pub(super) fn queries(verdict: &mut Verdict, metrics: &Metrics, log: &[Logged], 
     }
 }
 
-/// Lookups by rcode and type, and what each took in queries.
-pub(super) fn lookups(verdict: &mut Verdict, metrics: &Metrics, truth: &[Lookups], log: &[Logged]) {
-    let all = || truth.iter().flat_map(HashMap::values).flatten();
+/// Lookups of names whose queries all arrived, by rcode and type, and what each took in queries.
+pub(super) fn lookups(verdict: &mut Verdict, metrics: &Metrics, truth: &[Names], log: &[Logged]) {
+    let of_all = || truth.iter().flatten().filter(|((first, _), _)| is_sure(first));
+    let all = || of_all().flat_map(|(_, name)| &name.lookups);
+    let unclear = of_all().filter(|(_, name)| name.is_unclear).count();
+    verdict.count("lookups with a pause, though nothing was lost", unclear as u64, 0);
     for (rcode, qtype) in RCODES.iter().flat_map(|rcode| TYPES.map(|qtype| (*rcode, qtype))) {
         let labels = [("role", "client"), ("rcode", rcode), ("qtype", qtype)];
         let truth = all().filter(|lookup| lookup.rcode() == rcode && type_name(lookup.kind) == qtype);
@@ -88,6 +90,10 @@ pub(super) fn lookups(verdict: &mut Verdict, metrics: &Metrics, truth: &[Lookups
     );
 }
 
+fn is_sure(first: &str) -> bool {
+    first.split('-').nth(2) == Some(SURE)
+}
+
 /// The lines of one client at one place.
 pub(super) struct Compared<'a> {
     pub(super) lab: &'a Lab,
@@ -95,7 +101,7 @@ pub(super) struct Compared<'a> {
     pub(super) delay_ms: u64,
     pub(super) names: usize,
     pub(super) resolver: SocketAddr,
-    pub(super) truth: &'a Lookups,
+    pub(super) truth: &'a Names,
     pub(super) owners: &'a Owners,
 }
 
@@ -105,20 +111,33 @@ type Right = Vec<(&'static str, u64)>;
 impl Compared<'_> {
     /// Rows of this client.
     pub(super) fn judge(&self, verdict: &mut Verdict, said: &[Lookup]) {
-        let what = format!("{} ms {}", self.delay_ms, self.client.name());
+        for loss in [SURE, LOSSY] {
+            self.judge_names(verdict, said, loss);
+        }
+    }
+
+    fn judge_names(&self, verdict: &mut Verdict, said: &[Lookup], loss: &str) {
+        let what = format!("{} ms {} {loss}", self.delay_ms, self.client.name());
         let (mut measured, mut truths) = (Vec::new(), Vec::new());
-        let (mut truth_count, mut said_count) = (0, 0);
+        let (mut truth_count, mut said_count, mut unclear) = (0, 0, 0);
         let mut right: Right = Vec::new();
-        for (first, name) in self.client.names(self.delay_ms, self.names) {
+        for (first, name) in self.client.names(self.delay_ms, loss, self.names) {
             for kind in [A, AAAA] {
                 let is_of_name = |lookup: &&Lookup| {
                     lookup.role == "client" && token(&lookup.asked) == first && lookup.qtype == type_name(kind)
                 };
                 let said: Vec<&Lookup> = said.iter().filter(is_of_name).collect();
-                let truth = self.truth.get(&(first.clone(), kind)).map_or(&[][..], Vec::as_slice);
-                truth_count += truth.len() as u64;
+                let Some(truth) = self.truth.get(&(first.clone(), kind)) else {
+                    said_count += said.len() as u64;
+                    continue;
+                };
+                if truth.is_unclear {
+                    unclear += 1;
+                    continue;
+                }
+                truth_count += truth.lookups.len() as u64;
                 said_count += said.len() as u64;
-                for (said, truth) in said.iter().zip(truth) {
+                for (said, truth) in said.iter().zip(&truth.lookups) {
                     self.compare(said, truth, &name, &mut right);
                     if let (Some(said), Some(truth)) = (said.duration_us, truth.duration_us()) {
                         measured.push(said as f64);
@@ -133,6 +152,9 @@ impl Compared<'_> {
                 verdict.count(format!("{what}: lookups with the right {respect}"), count, truth_count);
             }
         });
+        if unclear > 0 {
+            verdict.note(format!("{what}: not judged, with a pause"), f64::from(unclear), "");
+        }
         for percent in [50, 95] {
             let truth = percentile(&mut truths, percent);
             verdict.time_us(
@@ -154,8 +176,7 @@ impl Compared<'_> {
         let is_over_time = said.duration_us.is_none();
         let respects = [
             ("name", said.name == truth.name),
-            // What goes on a second after an answer has only the rest of the search to tell its name from.
-            ("asked name", said.asked == asked || !truth.is_first),
+            ("asked name", said.asked == asked),
             ("rcode", said.rcode == truth.rcode()),
             ("number of queries", said.queries == truth.queries),
             ("transport", (said.transport == "tcp") == truth.tcp),

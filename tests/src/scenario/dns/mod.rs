@@ -20,6 +20,7 @@ use clients::{Client, Owners, Run};
 use crate::capture::{self, Capture};
 use crate::hopline::{Agent, AgentOptions, Metrics, Trace};
 use crate::lab::Lab;
+use crate::nameserver::script::{LOSSY, OUTSIDE, SURE};
 use crate::nameserver::{self, Logged};
 use crate::process::Process;
 use crate::router::{DEVICE, RouterSettings};
@@ -34,7 +35,7 @@ pub(super) const TOOLS: &[&str] = &[
 const DELAYS_MS: [u64; 2] = [0, 20];
 /// A query has no answer after five seconds, and a lookup is over a second later; the agent's clock ticks once a second.
 const SETTLED: Duration = Duration::from_secs(9);
-/// Names that each client looks up at each place.
+/// Names that each client looks up at each place, with loss and without.
 const NAMES: usize = 30;
 const SHORT_NAMES: usize = 20;
 const OTHER_SERVER: Ipv4Addr = Ipv4Addr::new(10, 99, 2, 3);
@@ -101,25 +102,11 @@ fn resolvers(lab: &Lab, verdict: &mut Verdict, sites: &[Site<'_>]) -> Result<()>
     let trace = Trace::start_dns(lab, "dns", lab.traffic.path())?;
 
     let count = if lab.short { SHORT_NAMES } else { NAMES };
-    let begin = Instant::now();
-    let mut runs: Vec<Run> = Vec::new();
-    for site in sites {
-        for client in Client::ALL {
-            let resolver = clients::resolver(site, client).ip();
-            runs.push(clients::start(
-                site,
-                client,
-                resolver,
-                client.names(site.delay_ms, count),
-            )?);
-        }
-    }
-    let mut owners = Owners::new();
-    for run in runs {
-        owners.extend(run.finish()?);
-    }
-    verdict.note("resolvers at work", begin.elapsed().as_secs_f64(), "s");
+    let mut owners = wave(verdict, sites, SURE, count)?;
+    let sure_log = logged(sites)?;
+    let sure_metrics = settled(&agent, &sure_log)?;
     silent(verdict, &agent, &sites[0])?;
+    owners.extend(wave(verdict, sites, LOSSY, count)?);
 
     let log = logged(sites)?;
     let metrics = settled(&agent, &log)?;
@@ -133,10 +120,10 @@ fn resolvers(lab: &Lab, verdict: &mut Verdict, sites: &[Site<'_>]) -> Result<()>
             queries == at_server,
             "the path lost queries: {queries}, but {at_server} came"
         );
-        truths.push(truth::lookups(&messages));
+        truths.push(truth::names(&messages));
     }
     compare::queries(verdict, &metrics, &log, &sites[0].addresses.map(|address| address.ip()));
-    compare::lookups(verdict, &metrics, &truths, &log);
+    compare::lookups(verdict, &sure_metrics, &truths, &sure_log);
     for (site, truth) in sites.iter().zip(&truths) {
         for client in Client::ALL {
             let compared = compare::Compared {
@@ -153,6 +140,29 @@ fn resolvers(lab: &Lab, verdict: &mut Verdict, sites: &[Site<'_>]) -> Result<()>
     }
     super::compare_losses(verdict, &metrics);
     agent.stop()
+}
+
+/// All clients look names up; gives who looked up what.
+fn wave(verdict: &mut Verdict, sites: &[Site<'_>], loss: &str, count: usize) -> Result<Owners> {
+    let begin = Instant::now();
+    let mut runs: Vec<Run> = Vec::new();
+    for site in sites {
+        for client in Client::ALL {
+            let resolver = clients::resolver(site, client).ip();
+            runs.push(clients::start(
+                site,
+                client,
+                resolver,
+                client.names(site.delay_ms, loss, count),
+            )?);
+        }
+    }
+    let mut owners = Owners::new();
+    for run in runs {
+        owners.extend(run.finish()?);
+    }
+    verdict.note(format!("{loss} lookups took"), begin.elapsed().as_secs_f64(), "s");
+    Ok(owners)
 }
 
 fn logged(sites: &[Site<'_>]) -> Result<Vec<Logged>> {
@@ -187,8 +197,8 @@ fn silent(verdict: &mut Verdict, agent: &Agent, site: &Site<'_>) -> Result<()> {
     // What waited before is over by then.
     let (metrics, _) = agent.scrape_until(SETTLED, |metrics| waiting(metrics) == 0)?;
     verdict.count("waiting in dns before", waiting(&metrics), 0);
-    let token = "silent-e-sure-0-getent";
-    let names = vec![(token.to_owned(), format!("{token}.{}", nameserver::script::OUTSIDE))];
+    let token = "silent-e-lossy-0-getent";
+    let names = vec![(token.to_owned(), format!("{token}.{}", OUTSIDE))];
     let begin = Instant::now();
     let run = clients::start(site, Client::Getent, resolver, names)?;
     let (metrics, _) = agent.scrape_until(Duration::from_secs(4), |metrics| waiting(metrics) > 0)?;

@@ -1,15 +1,15 @@
 //! Lookups as the client's capture shows them. Every name is asked for once, so its first label tells its queries from all
-//! others; what belongs together in time is the contract's rule. Pure.
+//! others. A lookup is over with the answer that it asked for, or when its program asks nothing more. Pure.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use crate::capture::dns::Message;
 
-/// A lookup is over when nothing is asked for this long after an answer.
-const QUIET_NS: u64 = 1_000_000_000;
-/// A query has no answer after this long.
-const TIMEOUT_NS: u64 = 5_000_000_000;
+/// A program that goes on after an answer does so within this time, unless it waits for the other type of address.
+const PROMPT_NS: u64 = 500_000_000;
+/// Who has no answer by then may ask again. The resolvers of the lab wait for a second, and timers are late.
+const PATIENT_NS: u64 = 1_005_000_000;
 
 /// One lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +25,22 @@ pub(super) struct Lookup {
     pub(super) answer: Option<(u64, u8)>,
     /// It has what was asked for.
     pub(super) is_found: bool,
-    /// It is the first of its name: what the program asked for is known from its search list.
-    pub(super) is_first: bool,
     last_ns: u64,
+    last_source: SocketAddr,
+}
+
+/// All lookups of one type that begin with one label.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Name {
+    /// In order of time. There is more than one where a program asks again for what it was told.
+    pub(super) lookups: Vec<Lookup>,
+    /// The program paused within a lookup: A waited for AAAA or the reverse, or it asked elsewhere before its time. Where
+    /// hopline ends a lookup there is a matter of milliseconds.
+    pub(super) is_unclear: bool,
 }
 
 impl Lookup {
-    fn begin(query: &Message, is_first: bool) -> Self {
+    fn begin(query: &Message) -> Self {
         Self {
             kind: query.kind,
             name: query.name.clone(),
@@ -41,15 +50,17 @@ impl Lookup {
             started_ns: query.time_ns,
             answer: None,
             is_found: false,
-            is_first,
             last_ns: query.time_ns,
+            last_source: query.source,
         }
     }
 
-    /// Whether a query at this time is of another lookup.
-    fn is_over(&self, now_ns: u64) -> bool {
-        let ended_ns = self.answer.map_or(self.last_ns + TIMEOUT_NS, |(time_ns, _)| time_ns);
-        self.is_found || now_ns >= ended_ns + QUIET_NS
+    /// Whether it goes on with this query at a time that leaves no doubt.
+    fn goes_on_with(&self, query: &Message) -> bool {
+        match self.answer {
+            Some((time_ns, _)) => query.time_ns.saturating_sub(time_ns) < PROMPT_NS,
+            None => query.source == self.last_source || query.time_ns.saturating_sub(self.last_ns) > PATIENT_NS,
+        }
     }
 
     pub(super) fn duration_us(&self) -> Option<f64> {
@@ -69,28 +80,32 @@ pub(super) fn token(name: &str) -> &str {
     name.split('.').next().unwrap_or_default()
 }
 
-/// The lookups of each first label and type, in order of time.
-pub(super) type Lookups = HashMap<(String, u16), Vec<Lookup>>;
+/// By first label and type.
+pub(super) type Names = HashMap<(String, u16), Name>;
 
 /// All lookups.
-pub(super) fn lookups(messages: &[Message]) -> Lookups {
-    let mut all = Lookups::new();
+pub(super) fn names(messages: &[Message]) -> Names {
+    let mut all = Names::new();
     for message in messages {
         let of_name = all.entry((token(&message.name).to_owned(), message.kind)).or_default();
+        let last = of_name.lookups.last_mut();
         if message.is_response {
-            if let Some(lookup) = of_name.last_mut() {
+            if let Some(lookup) = last {
                 answer(lookup, message);
             }
             continue;
         }
-        if of_name.last().is_none_or(|lookup| lookup.is_over(message.time_ns)) {
-            of_name.push(Lookup::begin(message, of_name.is_empty()));
+        match last.filter(|lookup| !lookup.is_found) {
+            Some(lookup) => of_name.is_unclear |= !lookup.goes_on_with(message),
+            None => of_name.lookups.push(Lookup::begin(message)),
         }
-        let lookup = of_name.last_mut().expect("there is one by now");
+        let lookup = of_name.lookups.last_mut().expect("there is one by now");
         lookup.name.clone_from(&message.name);
+        lookup.resolver = message.destination;
         lookup.queries += 1;
         lookup.tcp |= !message.is_udp;
         lookup.last_ns = message.time_ns;
+        lookup.last_source = message.source;
         lookup.answer = None;
     }
     all
@@ -115,7 +130,7 @@ mod tests {
     const FOUND: u8 = 2;
 
     /// Messages as milliseconds, name and what it is; lookups as queries, name and milliseconds.
-    fn check(messages: &[(u64, &str, u8)], expected: &[(u64, &str, Option<u64>)]) {
+    fn check(messages: &[(u64, &str, u8)], expected: &[(u64, &str, Option<u64>)]) -> bool {
         let messages: Vec<Message> = messages
             .iter()
             .map(|(time_ms, name, what)| Message {
@@ -132,42 +147,38 @@ mod tests {
                 answers: if *what == FOUND { 2 } else { 0 },
             })
             .collect();
-        let found = lookups(&messages);
-        let found: Vec<(u64, &str, Option<u64>)> = found
+        let names = names(&messages);
+        let found: Vec<(u64, &str, Option<u64>)> = names
             .values()
-            .flatten()
+            .flat_map(|name| &name.lookups)
             .map(|lookup| {
                 let duration_ms = lookup.duration_us().map(|time_us| time_us as u64 / 1_000);
                 (lookup.queries, lookup.name.as_str(), duration_ms)
             })
             .collect();
         assert_eq!(found, expected);
+        names.values().any(|name| name.is_unclear)
     }
 
     #[test]
     fn what_belongs_together() {
-        check(
-            &[
-                (0, "x.a", ASKED),
-                (1, "x.a", DENIED),
-                (2, "x.b", ASKED),
-                (9, "x.b", FOUND),
-            ],
-            &[(2, "x.b", Some(9))],
-        );
-        check(&[(0, "x.a", ASKED), (1_000, "x.a", ASKED)], &[(2, "x.a", None)]);
-        check(
-            &[(0, "x.a", ASKED), (1, "x.a", DENIED), (1_002, "x.b", ASKED)],
-            &[(1, "x.a", Some(1)), (1, "x.b", None)],
-        );
-        check(
-            &[
-                (0, "x.a", ASKED),
-                (1, "x.a", FOUND),
-                (2, "x.a", ASKED),
-                (3, "x.a", FOUND),
-            ],
-            &[(1, "x.a", Some(1)), (1, "x.a", Some(1))],
-        );
+        let search = [
+            (0, "x.a", ASKED),
+            (1, "x.a", DENIED),
+            (2, "x.b", ASKED),
+            (9, "x.b", FOUND),
+        ];
+        assert!(!check(&search, &[(2, "x.b", Some(9))]));
+        let retry = [(0, "x.a", ASKED), (1_000, "x.a", ASKED)];
+        assert!(!check(&retry, &[(2, "x.a", None)]));
+        let twice = [
+            (0, "x.a", ASKED),
+            (1, "x.a", FOUND),
+            (2, "x.a", ASKED),
+            (3, "x.a", FOUND),
+        ];
+        assert!(!check(&twice, &[(1, "x.a", Some(1)), (1, "x.a", Some(1))]));
+        let pause = [(0, "x.a", ASKED), (1, "x.a", DENIED), (1_002, "x.b", ASKED)];
+        assert!(check(&pause, &[(2, "x.b", None)]));
     }
 }
