@@ -100,7 +100,9 @@ pub(super) struct Run {
 
 /// Starts a client that looks `names` up by the server at `resolver`.
 pub(super) fn start(site: &Site<'_>, client: Client, resolver: IpAddr, names: Vec<(String, String)>) -> Result<Run> {
-    let configuration = site.lab.file(format!("resolv-{resolver}.conf"));
+    // Files of its own: others may be reading theirs.
+    let file = |name: &str| site.lab.file(format!("{name}-{}-{}", site.delay_ms, names[0].0));
+    let configuration = file("resolv");
     // An emulated machine may take a second for an answer.
     let timeout_s = match site.lab.tolerance {
         Tolerance::Host => 1,
@@ -111,7 +113,7 @@ pub(super) fn start(site: &Site<'_>, client: Client, resolver: IpAddr, names: Ve
         SEARCH.join(" ")
     );
     fs::write(&configuration, text)?;
-    let switch = site.lab.file("nsswitch.conf");
+    let switch = file("nsswitch");
     fs::write(&switch, "hosts: files dns\n")?;
     let mut command = Command::new("unshare");
     command
@@ -120,11 +122,11 @@ pub(super) fn start(site: &Site<'_>, client: Client, resolver: IpAddr, names: Ve
         .env("UV_THREADPOOL_SIZE", PARALLEL)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
+    let list = file("names");
     let (tokens, names): (Vec<String>, Vec<String>) = names.into_iter().unzip();
     let program = |file: &str| site.programs.join(file);
     let started = match client {
         Client::Getent => {
-            let list = site.lab.file(format!("names-{}-{}", site.delay_ms, tokens[0]));
             fs::write(&list, names.join("\n") + "\n")?;
             command.args(["sh", "-c", GETENT, "sh"]).arg(list).arg(PARALLEL)
         }
@@ -141,6 +143,12 @@ pub(super) fn start(site: &Site<'_>, client: Client, resolver: IpAddr, names: Ve
         tokens,
         process: Process::spawn(command, Some(&site.pair.client), &site.lab.traffic)?,
     })
+}
+
+/// Starts a client that looks one name up, outside the search list and by IPv4.
+pub(super) fn one(site: &Site<'_>, client: Client, token: &str) -> Result<Run> {
+    let names = vec![(token.to_owned(), format!("{token}.{OUTSIDE}"))];
+    start(site, client, site.addresses[0].ip(), names)
 }
 
 impl Run {

@@ -119,7 +119,9 @@ impl Compared<'_> {
     fn judge_names(&self, verdict: &mut Verdict, said: &[Lookup], loss: &str) {
         let what = format!("{} ms {} {loss}", self.delay_ms, self.client.name());
         let (mut measured, mut truths) = (Vec::new(), Vec::new());
-        let (mut truth_count, mut said_count, mut unclear) = (0, 0, 0);
+        let (mut truth_count, mut said_count) = (0, 0);
+        // Made, and told of.
+        let mut unclear = (0, 0);
         let mut right: Right = Vec::new();
         for (first, name) in self.client.names(self.delay_ms, loss, self.names) {
             for kind in [A, AAAA] {
@@ -132,13 +134,16 @@ impl Compared<'_> {
                     continue;
                 };
                 if truth.is_unclear {
-                    unclear += 1;
+                    unclear.0 += truth.lookups.len() as u32;
+                    unclear.1 += said.len() as u32;
                     continue;
                 }
                 truth_count += truth.lookups.len() as u64;
                 said_count += said.len() as u64;
-                for (said, truth) in said.iter().zip(&truth.lookups) {
-                    self.compare(said, truth, &name, &mut right);
+                for (place, (said, truth)) in said.iter().zip(&truth.lookups).enumerate() {
+                    // Who asks again asks for the full name alone: nobody can tell what from.
+                    let asked = if place == 0 { &name } else { &said.asked };
+                    self.compare(said, truth, asked, &mut right);
                     if let (Some(said), Some(truth)) = (said.duration_us, truth.duration_us()) {
                         measured.push(said as f64);
                         truths.push(truth);
@@ -152,8 +157,9 @@ impl Compared<'_> {
                 verdict.count(format!("{what}: lookups with the right {respect}"), count, truth_count);
             }
         });
-        if unclear > 0 {
-            verdict.note(format!("{what}: not judged, with a pause"), f64::from(unclear), "");
+        if unclear.0 > 0 {
+            verdict.note(format!("{what}: not judged, with a pause"), f64::from(unclear.0), "");
+            verdict.note(format!("{what}: what hopline made of them"), f64::from(unclear.1), "");
         }
         for percent in [50, 95] {
             let truth = percentile(&mut truths, percent);

@@ -9,7 +9,7 @@ mod clients;
 mod compare;
 mod truth;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -18,9 +18,10 @@ use anyhow::{Result, ensure};
 use clients::{Client, Owners, Run};
 
 use crate::capture::{self, Capture};
+use crate::cgroup::Cgroup;
 use crate::hopline::{Agent, AgentOptions, Metrics, Trace};
 use crate::lab::Lab;
-use crate::nameserver::script::{LOSSY, OUTSIDE, SURE};
+use crate::nameserver::script::{LOSSY, SURE};
 use crate::nameserver::{self, Logged};
 use crate::process::Process;
 use crate::router::{DEVICE, RouterSettings};
@@ -52,6 +53,7 @@ pub(super) struct Site<'a> {
     log: PathBuf,
     /// Ends with this.
     _server: Process,
+    _cgroup: Cgroup,
 }
 
 impl<'a> Site<'a> {
@@ -68,7 +70,9 @@ impl<'a> Site<'a> {
         let other = format!("--other={OTHER_SERVER}:53");
         let log_option = format!("--log={}", log.display());
         let words = ["dns", &listen[0], &listen[1], &other, &log_option];
-        let mut server = lab.helper(&words, &pair.server, &lab.traffic)?;
+        // Its own, as a container has one: its resolver is not configured as the clients' are.
+        let cgroup = lab.traffic.child(&format!("server-{delay_ms}"))?;
+        let mut server = lab.helper(&words, &pair.server, &cgroup)?;
         server.wait_for("ready")?;
         Ok(Self {
             lab,
@@ -78,6 +82,7 @@ impl<'a> Site<'a> {
             addresses,
             log,
             _server: server,
+            _cgroup: cgroup,
         })
     }
 }
@@ -102,6 +107,9 @@ fn resolvers(lab: &Lab, verdict: &mut Verdict, sites: &[Site<'_>]) -> Result<()>
     let trace = Trace::start_dns(lab, "dns", lab.traffic.path())?;
 
     let count = if lab.short { SHORT_NAMES } else { NAMES };
+    // A process that is gone before anybody can look is known by those of its cgroup: one that stays for a while is the first.
+    let first = clients::one(&sites[0], Client::Python, "slow-e-sure-99-first")?;
+    first.finish()?;
     let mut owners = wave(verdict, sites, SURE, count)?;
     let sure_log = logged(sites)?;
     let sure_metrics = settled(&agent, &sure_log)?;
@@ -188,8 +196,7 @@ fn settled(agent: &Agent, log: &[Logged]) -> Result<Metrics> {
 
 /// A resolver that does not answer is waited for, and no longer once its client gave up.
 fn silent(verdict: &mut Verdict, agent: &Agent, site: &Site<'_>) -> Result<()> {
-    let resolver: IpAddr = site.addresses[0].ip();
-    let destination = resolver.to_string();
+    let destination = site.addresses[0].ip().to_string();
     let waiting = |metrics: &Metrics| {
         let labels = [("phase", "dns"), ("destination", destination.as_str())];
         metrics.sum("hopline_connections_waiting", &labels)
@@ -197,10 +204,8 @@ fn silent(verdict: &mut Verdict, agent: &Agent, site: &Site<'_>) -> Result<()> {
     // What waited before is over by then.
     let (metrics, _) = agent.scrape_until(SETTLED, |metrics| waiting(metrics) == 0)?;
     verdict.count("waiting in dns before", waiting(&metrics), 0);
-    let token = "silent-e-lossy-0-getent";
-    let names = vec![(token.to_owned(), format!("{token}.{}", OUTSIDE))];
     let begin = Instant::now();
-    let run = clients::start(site, Client::Getent, resolver, names)?;
+    let run = clients::one(site, Client::Getent, "silent-e-lossy-0-getent")?;
     let (metrics, _) = agent.scrape_until(Duration::from_secs(4), |metrics| waiting(metrics) > 0)?;
     // A and AAAA.
     verdict.count("waiting in dns for a silent resolver", waiting(&metrics), 2);
