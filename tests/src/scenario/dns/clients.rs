@@ -5,6 +5,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -103,11 +104,7 @@ pub(super) fn start(site: &Site<'_>, client: Client, resolver: IpAddr, names: Ve
     // Files of its own: others may be reading theirs.
     let file = |name: &str| site.lab.file(format!("{name}-{}-{}", site.delay_ms, names[0].0));
     let configuration = file("resolv");
-    // An emulated machine may take a second for an answer.
-    let timeout_s = match site.lab.tolerance {
-        Tolerance::Host => 1,
-        Tolerance::Vm => 4,
-    };
+    let timeout_s = timeout(site.lab.tolerance).as_secs();
     let text = format!(
         "search {}\noptions ndots:5 timeout:{timeout_s} attempts:2\nnameserver {resolver}\n",
         SEARCH.join(" ")
@@ -174,7 +171,15 @@ impl Run {
     }
 }
 
-/// The server's addresses, one for each version of IP.
+/// For how long a resolver waits: an emulated machine may take a second for an answer.
+pub(super) fn timeout(tolerance: Tolerance) -> Duration {
+    match tolerance {
+        Tolerance::Host => Duration::from_secs(1),
+        Tolerance::Vm => Duration::from_secs(4),
+    }
+}
+
+/// The address that a client asks at a site.
 pub(super) fn resolver(site: &Site<'_>, client: Client) -> SocketAddr {
     let place = Client::ALL
         .iter()

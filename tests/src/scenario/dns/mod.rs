@@ -128,6 +128,11 @@ fn resolvers(lab: &Lab, verdict: &mut Verdict, sites: &[Site<'_>]) -> Result<()>
             queries == at_server,
             "the path lost queries: {queries}, but {at_server} came"
         );
+        let late = truth::late_answers(&messages, clients::timeout(lab.tolerance));
+        ensure!(
+            late == 0,
+            "{late} answers came as late as clients give up: the machine is too busy"
+        );
         truths.push(truth::names(&messages));
     }
     compare::queries(verdict, &metrics, &log, &sites[0].addresses.map(|address| address.ip()));

@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use crate::capture::dns::Message;
 
 /// A program that goes on after an answer does so within this time, unless it waits for the other type of address.
 const PROMPT_NS: u64 = 500_000_000;
-/// Who has no answer by then may ask again. The resolvers of the lab wait for a second, and timers are late.
+/// Who has no answer by then may ask again: timers are late.
 const PATIENT_NS: u64 = 1_005_000_000;
 
 /// One lookup.
@@ -73,6 +74,22 @@ impl Lookup {
         self.answer
             .map_or("TIMEOUT", |(_, rcode)| crate::nameserver::script::rcode_name(rcode))
     }
+}
+
+/// Answers that came when their client, which waits so long, had perhaps turned away: what it heard nobody knows.
+pub(super) fn late_answers(messages: &[Message], timeout: Duration) -> usize {
+    let in_time_ns = timeout.as_nanos() as u64 * 9 / 10;
+    let mut asked = HashMap::new();
+    let mut late = 0;
+    for message in messages {
+        let key = |client| (client, message.id, message.kind, message.name.clone());
+        if !message.is_response {
+            asked.insert(key(message.source), message.time_ns);
+        } else if let Some(asked_ns) = asked.get(&key(message.destination)) {
+            late += usize::from(message.time_ns.saturating_sub(*asked_ns) > in_time_ns);
+        }
+    }
+    late
 }
 
 /// The first label of a name.
