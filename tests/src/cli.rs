@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::hopline::Sabotage;
 use crate::lab::{Lab, Tolerance};
 use crate::verdict::Verdict;
-use crate::{demo, empty, router, scenario, signals, tools, traffic};
+use crate::{demo, empty, nameserver, router, scenario, signals, tools, traffic};
 
 /// Compare what hopline says with the truth, in network namespaces of the lab's own (run as root).
 #[derive(Debug, Parser)]
@@ -34,7 +34,7 @@ pub(crate) struct Cli {
     /// Length of a scenario that can be long or short: flood, replay, budget and hostile.
     #[arg(long)]
     seconds: Option<u64>,
-    /// Fewer cells and connections in a scenario that takes long: timeline and names.
+    /// Fewer cells and connections in a scenario that has a short form: timeline, names and dns.
     #[arg(long)]
     short: bool,
     #[command(subcommand)]
@@ -66,6 +66,8 @@ enum Internal {
     Noise(traffic::names::noise::NoiseArguments),
     Mutual(traffic::mutual::MutualArguments),
     Empty(empty::EmptyArguments),
+    Dns(nameserver::DnsArguments),
+    DnsAstray(nameserver::astray::AstrayArguments),
     /// Build the programs of other languages beside this one.
     Programs,
 }
@@ -107,6 +109,8 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Noise(arguments) => traffic::names::noise::run(arguments),
         Internal::Mutual(arguments) => traffic::mutual::run(arguments),
         Internal::Empty(arguments) => empty::run(arguments),
+        Internal::Dns(arguments) => nameserver::run(arguments),
+        Internal::DnsAstray(arguments) => nameserver::astray::run(arguments),
         Internal::Programs => scenario::build_programs(),
     }
 }

@@ -20,6 +20,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("python3", "python3"),
     ("tshark", "tshark"),
+    ("getent", "libc-bin"),
+    ("unshare", "util-linux"),
+    ("mount", "mount"),
+    ("xargs", "findutils"),
 ];
 
 /// Fails with the names and packages of all missing tools, or when the caller is not root.

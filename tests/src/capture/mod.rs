@@ -1,6 +1,7 @@
 //! The truth about times: tcpdump beside the traffic, read back per connection.
 
 pub(crate) mod decrypted;
+pub(crate) mod dns;
 mod handshake;
 mod pcap;
 
@@ -20,6 +21,9 @@ use crate::lab::Lab;
 use crate::netns::NetNs;
 use crate::process::Process;
 
+/// Packets longer than 64 KiB have a hop-by-hop header before TCP's.
+const TCP: &str = "tcp or ip6 proto 6 or ip6 proto 0";
+
 /// A running tcpdump on one device of one namespace.
 #[derive(Debug)]
 pub(crate) struct Capture {
@@ -32,15 +36,20 @@ pub(crate) struct Capture {
 impl Capture {
     /// Captures headers of TCP on `device` from now on; `name` tells captures of one lab apart.
     pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
-        Self::start_cut(lab, name, netns, device, "160")
+        Self::start_cut(lab, name, netns, device, "160", TCP)
     }
 
     /// Captures what hellos and certificates are in, too: packets of a path whole, of bulk data the beginning.
     pub(crate) fn start_long(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
-        Self::start_cut(lab, name, netns, device, "4096")
+        Self::start_cut(lab, name, netns, device, "4096", TCP)
     }
 
-    fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str) -> Result<Self> {
+    /// Captures DNS by its port, whole.
+    pub(crate) fn start_dns(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_cut(lab, name, netns, device, "4096", "port 53")
+    }
+
+    fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str, filter: &str) -> Result<Self> {
         let file = lab.file(format!("{name}.pcap"));
         let stderr = lab.file(format!("{name}.tcpdump"));
         let mut command = Command::new("tcpdump");
@@ -58,8 +67,7 @@ impl Capture {
             // Packets must reach the file at once, and root may write to the lab's directory.
             .args(["-U", "-Z", "root", "-n", "-w"])
             .arg(&file)
-            // Packets longer than 64 KiB have a hop-by-hop header before TCP's.
-            .arg("tcp or ip6 proto 6 or ip6 proto 0")
+            .arg(filter)
             .stdout(Stdio::null())
             .stderr(File::create(&stderr)?);
         let tcpdump = Process::spawn(command, Some(netns), &lab.tools)?;

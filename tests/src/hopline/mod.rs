@@ -5,6 +5,7 @@
 mod agent;
 mod compare;
 mod http;
+mod lookup;
 mod metrics;
 mod record;
 mod replay;
@@ -14,6 +15,7 @@ mod trace;
 
 pub(crate) use agent::{Agent, AgentOptions};
 pub(crate) use compare::{Compare, Row};
+pub(crate) use lookup::Lookup;
 pub(crate) use metrics::Metrics;
 pub(crate) use record::{Record, Retransmits, Tls};
 pub(crate) use replay::Replay;

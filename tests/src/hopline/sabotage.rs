@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 
 use super::compare::Row;
+use super::lookup::Lookup;
 use super::metrics::Metrics;
 use super::record::Record;
 
@@ -47,13 +48,7 @@ pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
                 record.duration_us = shift(record.duration_us);
             }
         }
-        Some(Sabotage::Drop) => {
-            let mut number = 0;
-            records.retain(|_| {
-                number += 1;
-                number % 50 != 1
-            });
-        }
+        Some(Sabotage::Drop) => drop_some(&mut records),
         Some(Sabotage::Swap) => {
             for pair in records.chunks_exact_mut(2) {
                 let [first, second] = pair else { continue };
@@ -70,6 +65,39 @@ pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
         }
     }
     records
+}
+
+/// Falsifies lookups in the order in which hopline gave them.
+pub(super) fn falsify_lookups(sabotage: Option<Sabotage>, mut lookups: Vec<Lookup>) -> Vec<Lookup> {
+    match sabotage {
+        None => {}
+        Some(Sabotage::Shift) => {
+            for lookup in &mut lookups {
+                lookup.duration_us = lookup.duration_us.map(shift);
+            }
+        }
+        Some(Sabotage::Drop) => drop_some(&mut lookups),
+        // Neighbours may be of one program: A and AAAA.
+        Some(Sabotage::Swap) => {
+            for four in lookups.chunks_exact_mut(4) {
+                let (former, latter) = four.split_at_mut(2);
+                for (first, second) in former.iter_mut().zip(latter) {
+                    std::mem::swap(&mut first.process, &mut second.process);
+                    std::mem::swap(&mut first.name, &mut second.name);
+                }
+            }
+        }
+    }
+    lookups
+}
+
+/// Every 50th, and the first for a start.
+fn drop_some<T>(all: &mut Vec<T>) {
+    let mut number = 0;
+    all.retain(|_| {
+        number += 1;
+        number % 50 != 1
+    });
 }
 
 /// Exchanges the names that the clients gave.
@@ -131,6 +159,7 @@ pub(super) fn falsify_counts<'a>(sabotage: Option<Sabotage>, counts: impl Iterat
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hopline::lookup::tests::lookup;
     use crate::hopline::record::tests::record;
 
     #[test]
@@ -148,6 +177,20 @@ mod tests {
         let turns = &shifted[0].turns;
         let times = [phases.tcp, phases.tls, phases.ttfb, turns.p50_us, turns.p95_us];
         assert_eq!(times, [Some(3_200); 5]);
+    }
+
+    #[test]
+    fn lookups_are_falsified_too() {
+        let lookups = || ["a", "a", "b", "b"].map(lookup).to_vec();
+        let shifted = falsify_lookups(Some(Sabotage::Shift), lookups());
+        assert_eq!(shifted[0].duration_us, Some(3_200));
+        assert_eq!(falsify_lookups(Some(Sabotage::Drop), lookups()).len(), 3);
+        let swapped = falsify_lookups(Some(Sabotage::Swap), lookups());
+        assert!(
+            swapped[..2]
+                .iter()
+                .all(|lookup| lookup.name == "b" && lookup.asked == "a")
+        );
     }
 
     #[test]

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::agent::tail;
 use super::record::Record;
-use super::{Sabotage, sabotage};
+use super::{Lookup, Sabotage, lookup, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -26,10 +26,21 @@ pub(crate) struct Trace {
 impl Trace {
     /// Starts a trace of `cgroup` and waits until it is attached; `name` tells traces of one lab apart.
     pub(crate) fn start(lab: &Lab, name: &str, cgroup: &Path) -> Result<Self> {
+        Self::start_with(lab, name, cgroup, &[])
+    }
+
+    /// The same, which tells of lookups too: for [`Self::finish_lookups`].
+    pub(crate) fn start_dns(lab: &Lab, name: &str, cgroup: &Path) -> Result<Self> {
+        Self::start_with(lab, name, cgroup, &["--dns"])
+    }
+
+    fn start_with(lab: &Lab, name: &str, cgroup: &Path, options: &[&str]) -> Result<Self> {
         let output = lab.file(format!("{name}.jsonl"));
         let log = lab.file(format!("{name}.log"));
-        let mut command = lab.hopline(&["trace", "--json", "--cgroup"]);
+        let mut command = lab.hopline(&["trace", "--json"]);
         command
+            .args(options)
+            .arg("--cgroup")
             .arg(cgroup)
             .stdin(Stdio::null())
             .stdout(File::create(&output)?)
@@ -79,6 +90,18 @@ impl Trace {
 
     /// Ends the trace as Ctrl-C would and gives all its records.
     pub(crate) fn finish(mut self) -> Result<Vec<Record>> {
+        self.end()?;
+        read_records(&self.output, self.sabotage)
+    }
+
+    /// The same for its lookups.
+    pub(crate) fn finish_lookups(mut self) -> Result<Vec<Lookup>> {
+        self.end()?;
+        let lookups = lookup::parse(&fs::read_to_string(&self.output)?)?;
+        Ok(sabotage::falsify_lookups(self.sabotage, lookups))
+    }
+
+    fn end(&mut self) -> Result<()> {
         self.process.signal(Signal::SIGINT)?;
         let status = self.process.wait(Duration::from_secs(10) * self.patience)?;
         ensure!(
@@ -86,7 +109,7 @@ impl Trace {
             "hopline trace ended with {status}: {}",
             tail(&self.log)
         );
-        read_records(&self.output, self.sabotage)
+        Ok(())
     }
 
     /// Resident memory now and its peak, in MiB.

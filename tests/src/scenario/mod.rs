@@ -6,6 +6,7 @@ mod churn;
 mod compare;
 mod connect;
 mod degrade;
+mod dns;
 mod existing;
 mod failures;
 mod flood;
@@ -135,6 +136,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "tcp, tls, ttfb, turns of seven clients and five servers against the decrypted capture",
         tools: timeline::TOOLS,
         run: timeline::run,
+    },
+    Scenario {
+        name: "dns",
+        about: "queries and lookups of glibc, Go and c-ares against the server's log and a capture; and noise",
+        tools: dns::TOOLS,
+        run: dns::run,
     },
 ];
 

@@ -38,6 +38,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("timeline", "shift"),
     ("names", "swap"),
     ("hostile", "drop"),
+    ("dns", "swap"),
 ];
 
 /// Kernels of the VM steps.

@@ -57,6 +57,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("budget", &["--seconds", "20"]),
     ("timeline", &["--short"]),
     ("names", &["--short"]),
+    ("dns", &["--short"]),
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

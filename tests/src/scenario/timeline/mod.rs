@@ -12,7 +12,7 @@
 mod cells;
 mod clients;
 mod compare;
-mod programs;
+pub(super) mod programs;
 mod servers;
 
 use std::collections::HashMap;

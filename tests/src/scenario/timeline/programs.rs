@@ -1,4 +1,5 @@
-//! Builds the Go and Java programs and puts those that need no building beside them. What is built is kept.
+//! Builds the Go and Java programs of this scenario and of `dns`, and puts those that need no building beside them. What is
+//! built is kept.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ enum Kind {
     Go(&'static str),
 }
 
-const PROGRAMS: [(&str, &str, Kind); 8] = [
+const PROGRAMS: [(&str, &str, Kind); 11] = [
     (
         "client.go",
         include_str!("../../../programs/client/client.go"),
@@ -58,10 +59,25 @@ const PROGRAMS: [(&str, &str, Kind); 8] = [
         include_str!("../../../programs/server/server.js"),
         Kind::Script,
     ),
+    (
+        "lookup.go",
+        include_str!("../../../programs/lookup/lookup.go"),
+        Kind::Go("go-lookup"),
+    ),
+    (
+        "lookup.py",
+        include_str!("../../../programs/lookup/lookup.py"),
+        Kind::Script,
+    ),
+    (
+        "lookup.js",
+        include_str!("../../../programs/lookup/lookup.js"),
+        Kind::Script,
+    ),
 ];
 
 /// The directory with all programs: beside `executable`, so that a machine without compilers finds what another built.
-pub(super) fn build(executable: &Path) -> Result<PathBuf> {
+pub(in crate::scenario) fn build(executable: &Path) -> Result<PathBuf> {
     let directory = executable.with_file_name("programs");
     fs::create_dir_all(&directory).with_context(|| format!("making {}", directory.display()))?;
     for (file, source, kind) in PROGRAMS {
@@ -87,7 +103,11 @@ fn compile(directory: &Path, file: &str, source: &str, kind: Kind) -> Result<()>
             // A module of the compiler's own version: without one, Go behaves as its versions of years ago did.
             run(Command::new("go").args(["mod", "init", "timeline"]), workshop)?;
             run(
-                Command::new("go").args(["build", "-o"]).arg(directory.join(name)),
+                // Without the C library Go resolves names itself.
+                Command::new("go")
+                    .env("CGO_ENABLED", "0")
+                    .args(["build", "-o"])
+                    .arg(directory.join(name)),
                 workshop,
             )
         }
