@@ -15,6 +15,7 @@ mod empty;
 mod hello;
 mod hopline;
 mod lab;
+mod names;
 mod netns;
 mod nginx;
 mod openssl;

@@ -20,6 +20,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("node", "nodejs"),
     ("python3", "python3"),
     ("tshark", "tshark"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("unshare", "util-linux"),
+    ("go", "golang-go"),
 ];
 
 /// Fails with the names and packages of all missing tools, or when the caller is not root.

@@ -29,7 +29,12 @@ fn shook_hands(cookie: u64, remote_address: [u8; 16]) -> ConnectionState {
 fn a_kept_alive_connection_does_not_forget_what_it_asked() {
     let mut pipeline = Pipeline::new(PipelineSettings::default());
     pipeline.set_collect(true);
-    let asked = first_bytes(SECOND, 1, (PROTOCOL_HTTP1, FORWARD), b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n");
+    let asked = first_bytes(
+        SECOND,
+        1,
+        (PROTOCOL_HTTP1, FORWARD),
+        b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n",
+    );
     pipeline.apply(&asked);
     let answered = first_bytes(SECOND, 1, (PROTOCOL_HTTP1, BACKWARD), b"HTTP/1.1 503 Busy\r\n");
     pipeline.apply(&answered);

@@ -3,6 +3,7 @@
 //! Everything that it says passes [`Sabotage`] on its way to a scenario, and nowhere else.
 
 mod agent;
+mod fallback;
 mod http;
 mod metrics;
 mod record;
@@ -12,8 +13,9 @@ mod totals;
 mod trace;
 
 pub(crate) use agent::{Agent, AgentOptions};
+pub(crate) use fallback::Fallback;
 pub(crate) use metrics::Metrics;
-pub(crate) use record::{Record, Retransmits, Tls};
+pub(crate) use record::{Owner, Record, Retransmits, Tls};
 pub(crate) use replay::Replay;
 pub(crate) use sabotage::Sabotage;
 pub(crate) use totals::Totals;

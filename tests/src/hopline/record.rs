@@ -35,6 +35,8 @@ pub(crate) struct Endpoint {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Destination {
+    pub(crate) host: String,
+    pub(crate) group: String,
     pub(crate) port: u16,
 }
 
@@ -80,6 +82,7 @@ pub(crate) struct Tls {
 /// The first exchange, when it was cleartext.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Http {
+    pub(crate) status: Option<u16>,
     pub(crate) host: Option<String>,
 }
 
@@ -136,7 +139,7 @@ pub(crate) mod tests {
         let text = serde_json::json!({
             "event": "finished", "role": role, "family": "ipv4", "late": false, "duration_us": 10,
             "local": {"address": "10.0.0.1", "port": 1000}, "remote": {"address": "10.0.0.2", "port": 443},
-            "destination": {"port": 443}, "process": {"pid": 1, "comm": "c", "ancestry": []},
+            "destination": {"host": name, "port": 443, "group": ""}, "process": {"pid": 1, "comm": "c", "ancestry": []},
             "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
             "ttfb_basis": "exact", "turns": {"count": 1, "p50_us": 1_000, "p95_us": 1_000, "overlapping": 0},
             "tls": {"version": "1.3", "cipher": "TLS_AES_256_GCM_SHA384", "sni": name, "resumed": false, "outcome": "ok"},

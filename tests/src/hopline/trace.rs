@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::agent::tail;
 use super::record::Record;
-use super::{Sabotage, sabotage};
+use super::{Fallback, Sabotage, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -26,11 +26,19 @@ pub(crate) struct Trace {
 impl Trace {
     /// Starts a trace of `cgroup` and waits until it is attached; `name` tells traces of one lab apart.
     pub(crate) fn start(lab: &Lab, name: &str, cgroup: &Path) -> Result<Self> {
+        Self::start_configured(lab, name, cgroup, None)
+    }
+
+    /// The same with a configuration file.
+    pub(crate) fn start_configured(lab: &Lab, name: &str, cgroup: &Path, config: Option<&Path>) -> Result<Self> {
         let output = lab.file(format!("{name}.jsonl"));
         let log = lab.file(format!("{name}.log"));
         let mut command = lab.hopline(&["trace", "--json", "--cgroup"]);
+        command.arg(cgroup);
+        if let Some(config) = config {
+            command.arg("--config").arg(config);
+        }
         command
-            .arg(cgroup)
             .stdin(Stdio::null())
             .stdout(File::create(&output)?)
             .stderr(File::create(&log)?);
@@ -78,7 +86,12 @@ impl Trace {
     }
 
     /// Ends the trace as Ctrl-C would and gives all its records.
-    pub(crate) fn finish(mut self) -> Result<Vec<Record>> {
+    pub(crate) fn finish(self) -> Result<Vec<Record>> {
+        Ok(self.finish_with_fallbacks()?.0)
+    }
+
+    /// The same, and the fallbacks that it told.
+    pub(crate) fn finish_with_fallbacks(mut self) -> Result<(Vec<Record>, Vec<Fallback>)> {
         self.process.signal(Signal::SIGINT)?;
         let status = self.process.wait(Duration::from_secs(10) * self.patience)?;
         ensure!(
@@ -86,7 +99,8 @@ impl Trace {
             "hopline trace ended with {status}: {}",
             tail(&self.log)
         );
-        read_records(&self.output, self.sabotage)
+        let fallbacks = Fallback::read_all(&fs::read_to_string(&self.output)?, self.sabotage)?;
+        Ok((read_records(&self.output, self.sabotage)?, fallbacks))
     }
 
     /// Resident memory now and its peak, in MiB.
@@ -101,9 +115,17 @@ pub(crate) fn read_records(path: &Path, sabotage: Option<Sabotage>) -> Result<Ve
     parse(&fs::read_to_string(path)?, sabotage)
 }
 
+/// What tells of more than one connection is no record of one.
+fn is_choice(line: &str) -> bool {
+    ["fallback", "undeclared"]
+        .iter()
+        .any(|event| line.starts_with(&format!("{{\"event\":\"{event}\",")))
+}
+
 fn parse(text: &str, sabotage: Option<Sabotage>) -> Result<Vec<Record>> {
     let records = text
         .lines()
+        .filter(|line| !is_choice(line))
         .map(|line| serde_json::from_str(line).with_context(|| format!("record `{line}`")));
     Ok(sabotage::falsify_records(sabotage, records.collect::<Result<_>>()?))
 }

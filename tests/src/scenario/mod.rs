@@ -7,6 +7,7 @@ mod connect;
 mod degrade;
 mod existing;
 mod failures;
+mod fallback;
 mod flood;
 mod handshakes;
 mod overflow;
@@ -102,6 +103,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "trace -- curl: exactly its connections, and its exit code",
         tools: &["ip", "nginx", "curl", "nsenter"],
         run: trace::run,
+    },
+    Scenario {
+        name: "fallback",
+        about: "go mod download over mirrors that lack, refuse or hang: each attempt, each fallback once",
+        tools: fallback::TOOLS,
+        run: fallback::run,
     },
     Scenario {
         name: "replay",

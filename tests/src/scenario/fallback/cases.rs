@@ -1,0 +1,119 @@
+//! What mirror `a` does to a client that knows mirror `b` as well, and what must be told of it.
+
+/// Who serves at a's port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Server {
+    /// The module, like b.
+    Module,
+    /// Every page is missing.
+    Missing,
+    /// Nobody.
+    Nobody,
+    /// Accepts and never says a word.
+    Silent,
+}
+
+/// How the client calls a and b.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    /// `go mod download` with GOPROXY's two separators: `,` goes on after 404 and 410 only, `|` after any error.
+    Go(char),
+    /// One `curl` that asks both at the same time.
+    Parallel,
+}
+
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    pub(super) scheme: &'static str,
+    pub(super) call: Call,
+    pub(super) a: Server,
+    /// Mirrors are called by their addresses.
+    pub(super) by_address: bool,
+    /// Why the client went on to b, as it may be told; empty where that is no fallback, or nobody outside can know.
+    pub(super) reasons: &'static [&'static str],
+    /// Only DNS tells the name of a: it is never said on the wire.
+    pub(super) needs_dns: bool,
+    /// `outcome` of the connections to a, and whether they have the phases tls and ttfb.
+    pub(super) outcome: &'static str,
+    pub(super) has_tls: bool,
+    pub(super) has_ttfb: bool,
+    /// A `STUCK` record in phase tls comes first.
+    pub(super) is_stuck: bool,
+    /// The client goes on to b.
+    pub(super) reaches_b: bool,
+}
+
+const PLAIN: Case = Case {
+    name: "",
+    scheme: "http",
+    call: Call::Go(','),
+    a: Server::Missing,
+    by_address: false,
+    reasons: &[],
+    needs_dns: false,
+    outcome: "ok",
+    has_tls: false,
+    has_ttfb: true,
+    is_stuck: false,
+    reaches_b: true,
+};
+
+pub(super) const CASES: [Case; 7] = [
+    Case {
+        name: "404, comma",
+        reasons: &["http_4xx"],
+        ..PLAIN
+    },
+    // An answer under TLS is no failure: nobody outside can read its status.
+    Case {
+        name: "404 under TLS, comma",
+        scheme: "https",
+        has_tls: true,
+        ..PLAIN
+    },
+    Case {
+        name: "refused, pipe",
+        needs_dns: true,
+        call: Call::Go('|'),
+        a: Server::Nobody,
+        reasons: &["refused"],
+        outcome: "refused",
+        has_ttfb: false,
+        ..PLAIN
+    },
+    Case {
+        name: "refused, pipe, by address",
+        call: Call::Go('|'),
+        a: Server::Nobody,
+        by_address: true,
+        reasons: &["refused"],
+        outcome: "refused",
+        has_ttfb: false,
+        ..PLAIN
+    },
+    // Go waits for a handshake for 10 s.
+    Case {
+        name: "silent, pipe",
+        scheme: "https",
+        call: Call::Go('|'),
+        a: Server::Silent,
+        // Whether the end of the silent connection comes before the next one is opened is a race.
+        reasons: &["tls", "stuck"],
+        outcome: "tls",
+        has_ttfb: false,
+        is_stuck: true,
+        ..PLAIN
+    },
+    Case {
+        name: "healthy, pipe",
+        call: Call::Go('|'),
+        a: Server::Module,
+        reaches_b: false,
+        ..PLAIN
+    },
+    Case {
+        name: "both at once",
+        call: Call::Parallel,
+        ..PLAIN
+    },
+];
