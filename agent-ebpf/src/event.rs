@@ -14,6 +14,8 @@ pub const SYNACK_RETRANSMIT: u32 = 5;
 pub const LISTENER_OPEN: u32 = 6;
 /// First bytes of a conversation: [`crate::hello::HelloHeader`] and the bytes.
 pub const HELLO_BYTES: u32 = 7;
+/// A DNS message or a piece of a stream of them: [`crate::dns::DnsHeader`] and the bytes.
+pub const DNS_MESSAGE: u32 = 8;
 /// A process was forked: [`crate::process::ForkEvent`].
 pub const PROCESS_FORK: u32 = 16;
 /// A process executed a program: [`crate::process::ExecEvent`].
@@ -43,6 +45,7 @@ pub const fn kind_name(kind: u32) -> Option<&'static str> {
         SYNACK_RETRANSMIT => "synack_retransmit",
         LISTENER_OPEN => "listener_open",
         HELLO_BYTES => "hello_bytes",
+        DNS_MESSAGE => "dns_message",
         PROCESS_FORK => "process_fork",
         PROCESS_EXEC => "process_exec",
         PROCESS_EXIT => "process_exit",

@@ -90,6 +90,8 @@ pub const FIELDS: &[KernelField] = &[
     required("TASK_REAL_PARENT", "task_struct", "real_parent", 8),
     required("TASK_SIGNAL", "task_struct", "signal", 8),
     required("TASK_CGROUPS", "task_struct", "cgroups", 8),
+    required("TASK_NSPROXY", "task_struct", "nsproxy", 8),
+    required("NSPROXY_NET", "nsproxy", "net_ns", 8),
     required("CSS_SET_UNIFIED", "css_set", "dfl_cgrp", 8),
     required("SIGNAL_LIVE", "signal_struct", "live", 4),
     required("BINPRM_FILENAME", "linux_binprm", "filename", 8),

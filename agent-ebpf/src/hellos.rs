@@ -67,8 +67,9 @@ fn offers_http2(skb: *const __sk_buff, body: u32, here: u32) -> Option<bool> {
     Some(false)
 }
 
+/// Bytes of the packet; `None` beyond its end.
 #[inline(always)]
-fn load<const N: usize>(skb: *const __sk_buff, at: u32) -> Option<[u8; N]> {
+pub fn load<const N: usize>(skb: *const __sk_buff, at: u32) -> Option<[u8; N]> {
     let mut bytes = [0; N];
     // SAFETY: as long as said.
     let result = unsafe { bpf_skb_load_bytes(skb.cast(), at, bytes.as_mut_ptr().cast(), N as u32) };

@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod connection;
+pub mod dns;
 pub mod event;
 pub mod fields;
 pub mod hello;

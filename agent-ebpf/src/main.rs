@@ -16,6 +16,8 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 
 mod chunks;
+mod datagram;
+mod dns_stream;
 mod early;
 mod hellos;
 mod inside;

@@ -11,7 +11,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::{early::EarlyKey, owner::Owner};
+use crate::{datagram::DnsOwner, early::EarlyKey, owner::Owner};
 
 /// Placeholder: the agent sets the size of each ring at load.
 const RING_BYTES: usize = 4096;
@@ -20,7 +20,7 @@ const RING_BYTES: usize = 4096;
 ///
 /// Written by the programs under the socket's lock; freed with the socket.
 #[btf_map]
-pub static SOCKETS: ClonedSkStorage<ConnectionEvent> = ClonedSkStorage::new();
+pub static SOCKETS: SocketStorage<ConnectionEvent, { NO_PREALLOC | CLONE }> = SocketStorage::new();
 
 /// Connection events to the agent's reader.
 #[btf_map]
@@ -29,6 +29,14 @@ pub static CONNECTIONS: RingBuf<(), RING_BYTES> = RingBuf::new();
 /// First bytes of conversations to the agent's reader.
 #[btf_map]
 pub static HELLOS: RingBuf<(), RING_BYTES> = RingBuf::new();
+
+/// DNS messages to the agent's reader.
+#[btf_map]
+pub static DNS: RingBuf<(), RING_BYTES> = RingBuf::new();
+
+/// Who sends DNS messages from a datagram socket; written in process context, freed with the socket.
+#[btf_map]
+pub static DNS_OWNERS: SocketStorage<DnsOwner, NO_PREALLOC> = SocketStorage::new();
 
 /// Process and cgroup events to the agent's reader.
 #[btf_map]
@@ -82,20 +90,23 @@ pub static EMPTY: Array<ConnectionEvent, 1> = Array::new();
 #[btf_map]
 pub static LISTENING: LruHashMap<u64, u32, 16384> = LruHashMap::new();
 
-/// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_CLONE`, which aya-ebpf's own type cannot ask for.
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+const CLONE: usize = BPF_F_CLONE as usize;
+
+/// `BPF_MAP_TYPE_SK_STORAGE`: aya-ebpf's own type cannot ask for `BPF_F_CLONE`, and knows one kind of context.
 #[repr(C)]
-pub struct ClonedSkStorage<T> {
+pub struct SocketStorage<T, const FLAGS: usize> {
     r#type: *const [i32; aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE as usize],
     key: *const i32,
     value: *const T,
     max_entries: *const [i32; 0],
-    map_flags: *const [i32; (BPF_F_NO_PREALLOC | BPF_F_CLONE) as usize],
+    map_flags: *const [i32; FLAGS],
 }
 
 // SAFETY: the fields are placeholders for the loader's BTF and are never dereferenced.
-unsafe impl<T> Sync for ClonedSkStorage<T> {}
+unsafe impl<T, const FLAGS: usize> Sync for SocketStorage<T, FLAGS> {}
 
-impl<T> ClonedSkStorage<T> {
+impl<T, const FLAGS: usize> SocketStorage<T, FLAGS> {
     const fn new() -> Self {
         Self {
             r#type: core::ptr::null(),

@@ -4,7 +4,7 @@ use core::{ffi::c_void, mem::size_of};
 
 use agent_ebpf::{
     connection::TcpCounters,
-    event::{ConnectionEvent, EventHeader, HELLO_BYTES},
+    event::{ConnectionEvent, DNS_MESSAGE, EventHeader, HELLO_BYTES},
     loss::{EventCounts, Share, ShareKey},
 };
 use aya_ebpf::{
@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{CONNECTIONS, COUNTS, FAILURES, HELLOS, PROCESSES, SHARES},
+    maps::{CONNECTIONS, COUNTS, DNS, FAILURES, HELLOS, PROCESSES, SHARES},
     settings,
 };
 
@@ -159,19 +159,28 @@ unsafe fn copy(to: *mut ConnectionEvent, from: *const ConnectionEvent) {
 /// Sends what `fill` puts into the room of one hello chunk; nothing when it says `false`.
 #[inline(always)]
 pub fn fill_hello<T>(cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
-    let Some(counts) = COUNTS.get_ptr_mut(HELLO_BYTES) else {
-        return;
-    };
-    let bytes = size_of::<T>() as u64;
-    let ring = ring(&HELLOS);
-    let Some(flags) = admit(
-        ring,
+    self::fill(
+        ring(&HELLOS),
         settings::hello_ring_bytes(),
         HELLO_BYTES,
         cgroup_id,
-        bytes,
-        counts,
-    ) else {
+        fill,
+    );
+}
+
+/// Sends what `fill` puts into the room of one DNS message; nothing when it says `false`.
+#[inline(always)]
+pub fn fill_dns<T>(cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
+    self::fill(ring(&DNS), settings::dns_ring_bytes(), DNS_MESSAGE, cgroup_id, fill);
+}
+
+#[inline(always)]
+fn fill<T>(ring: *mut c_void, ring_bytes: u64, kind: u32, cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
+    let Some(counts) = COUNTS.get_ptr_mut(kind) else {
+        return;
+    };
+    let bytes = size_of::<T>() as u64;
+    let Some(flags) = admit(ring, ring_bytes, kind, cgroup_id, bytes, counts) else {
         return;
     };
     // SAFETY: a ring's address is its map; what is reserved is submitted or discarded once.

@@ -4,22 +4,23 @@
 //! then the log of answers and turns. What cannot be told here (tickets from answers) userspace decides from the log.
 
 use agent_ebpf::{
-    connection::ConnectionState,
+    connection::{ConnectionState, ROLE_CLIENT},
     event::{CONNECTION_UPDATE, ConnectionEvent},
     hello::{BACKWARD, FORWARD, HELLO_LIMIT, HTTP_LIMIT},
     timeline::{
-        PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS, RECENT_TURNS, TIMELINE_EARLY_DATA, TIMELINE_TLS13,
-        Timeline,
+        PROTOCOL_DNS, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS, RECENT_TURNS, TIMELINE_EARLY_DATA,
+        TIMELINE_TLS13, Timeline,
     },
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 
 use crate::{
     chunks::{self, Place},
+    dns_stream,
     kernel::{from_one_to, index},
     output, records,
     segment::Segment,
-    socket,
+    settings, socket,
 };
 
 /// [`Timeline::stage`]: no forward payload yet.
@@ -73,7 +74,7 @@ impl Payload {
 /// Nothing can come of more payload in this direction: the way out for bulk data, before any header is read.
 #[inline(always)]
 pub fn is_settled(timeline: &Timeline, forward: bool) -> bool {
-    if timeline.stage != STAGE_ASKED {
+    if timeline.stage != STAGE_ASKED || timeline.protocol == PROTOCOL_DNS {
         return false;
     }
     if forward {
@@ -107,9 +108,11 @@ pub fn pass(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &mut Pa
         } else if begins_hello(&first, payload.length) {
             begin_tls(timeline, payload, now);
         } else if timeline.stage == STAGE_FIRST {
-            begin_cleartext(timeline, payload, &first, now);
+            let dns = is_dns(&event.state);
+            begin_cleartext(&mut event.state.timeline, payload, &first, dns, now);
         }
     }
+    let timeline = &mut event.state.timeline;
     if timeline.protocol == PROTOCOL_TLS {
         let in_clear = timeline.stage == STAGE_HANDSHAKE;
         let clear_to = records::walk(skb, timeline, payload);
@@ -118,8 +121,12 @@ pub fn pass(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &mut Pa
         }
     } else if timeline.stage == STAGE_ASKED {
         application(timeline, payload, payload.seq, now);
-        if timeline.protocol == PROTOCOL_HTTP1 {
-            send_head(skb, event, payload);
+        match timeline.protocol {
+            PROTOCOL_HTTP1 => send_head(skb, event, payload),
+            PROTOCOL_DNS => {
+                dns_stream::dns_stream(skb.cast_mut(), event, payload);
+            }
+            _ => {}
         }
     }
     if event.state.timeline.turns_full != 0 {
@@ -215,10 +222,23 @@ pub fn saturated(us: u64) -> u32 {
     if us > u64::from(u32::MAX) { u32::MAX } else { us as u32 }
 }
 
+/// The port that was connected to is one of DNS.
 #[inline(always)]
-fn begin_cleartext(timeline: &mut Timeline, payload: &Payload, first: &[u8; 8], now: u64) {
+fn is_dns(state: &ConnectionState) -> bool {
+    let port = if state.role == ROLE_CLIENT {
+        state.remote_port
+    } else {
+        state.local_port
+    };
+    settings::is_dns_port(u16::from_be_bytes(port))
+}
+
+#[inline(always)]
+fn begin_cleartext(timeline: &mut Timeline, payload: &Payload, first: &[u8; 8], dns: bool, now: u64) {
     timeline.stage = STAGE_ASKED;
-    timeline.protocol = if is_http_method(first) {
+    timeline.protocol = if dns {
+        PROTOCOL_DNS
+    } else if is_http_method(first) {
         PROTOCOL_HTTP1
     } else {
         PROTOCOL_OTHER

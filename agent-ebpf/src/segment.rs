@@ -1,10 +1,11 @@
-//! Headers of one IP packet: where the TCP payload is and what it acknowledges.
+//! Headers of one IP packet: where the TCP payload is and what it acknowledges, or which ports a datagram has.
 
 use aya_ebpf::bindings::__sk_buff;
 
 const IPV4_MINIMUM: usize = 20;
 const IPV6_HEADER: usize = 40;
 const TCP_MINIMUM: usize = 20;
+const UDP_HEADER: usize = 8;
 const IPPROTO_TCP: u8 = 6;
 /// Extension headers that are stepped over (RFC 8200 section 4): hop-by-hop (BIG TCP has one), routing, destination options.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
@@ -40,14 +41,7 @@ impl Segment {
         }
         let first: u8 = byte(data);
         let ipv4 = first >> 4 == 4;
-        let at = if ipv4 {
-            if byte(data + 9) != IPPROTO_TCP {
-                return None;
-            }
-            usize::from(first & 0xf) * 4
-        } else {
-            after_extensions(data, end)?
-        };
+        let at = transport_header(data, end, IPPROTO_TCP)?;
         let tcp = data + at;
         if tcp + TCP_MINIMUM > end {
             return None;
@@ -73,12 +67,52 @@ impl Segment {
     }
 }
 
+/// Ports of a datagram, in host byte order.
+pub struct Datagram {
+    /// Offset of its header in the packet.
+    pub at: u32,
+    pub source: u16,
+    pub destination: u16,
+}
+
+/// `None` for anything but this protocol.
 #[inline(always)]
-fn after_extensions(data: usize, end: usize) -> Option<usize> {
+pub fn datagram(skb: *const __sk_buff, protocol: u8) -> Option<Datagram> {
+    // SAFETY: the context is valid for the program's run.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    if data + IPV4_MINIMUM + UDP_HEADER > end {
+        return None;
+    }
+    let at = transport_header(data, end, protocol)?;
+    let header = data + at;
+    if header + UDP_HEADER > end {
+        return None;
+    }
+    let ports = word(header);
+    Some(Datagram {
+        at: at as u32,
+        source: (ports >> 16) as u16,
+        destination: ports as u16,
+    })
+}
+
+/// Offset of the transport's header; `None` when it is of another protocol. 20 bytes of the packet are there.
+#[inline(always)]
+fn transport_header(data: usize, end: usize, protocol: u8) -> Option<usize> {
+    let first = byte(data);
+    if first >> 4 == 4 {
+        (byte(data + 9) == protocol).then_some(usize::from(first & 0xf) * 4)
+    } else {
+        after_extensions(data, end, protocol)
+    }
+}
+
+#[inline(always)]
+fn after_extensions(data: usize, end: usize, protocol: u8) -> Option<usize> {
     let mut next = byte(data + 6);
     let mut at = IPV6_HEADER;
     for _ in 0..MOST_EXTENSIONS {
-        if next == IPPROTO_TCP {
+        if next == protocol {
             break;
         }
         if !EXTENSIONS.contains(&next) || data + at + 2 > end {
@@ -90,7 +124,7 @@ fn after_extensions(data: usize, end: usize) -> Option<usize> {
             return None;
         }
     }
-    (next == IPPROTO_TCP).then_some(at)
+    (next == protocol).then_some(at)
 }
 
 /// A byte of the packet that the caller has found to be there.

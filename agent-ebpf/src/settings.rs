@@ -34,6 +34,18 @@ static PROCESS_RING_BYTES: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static HELLO_RING_BYTES: Global<u32> = Global::new(0);
 
+/// Bytes of the ring of DNS messages; a power of two.
+#[unsafe(no_mangle)]
+static DNS_RING_BYTES: Global<u32> = Global::new(0);
+
+/// Two ports of DNS in host byte order, 0 for none.
+#[unsafe(no_mangle)]
+static DNS_PORTS_A: Global<u32> = Global::new(0);
+
+/// Two more.
+#[unsafe(no_mangle)]
+static DNS_PORTS_B: Global<u32> = Global::new(0);
+
 /// Events per second that one cgroup may make of one kind while a ring is more than half full.
 #[unsafe(no_mangle)]
 static SHARE_PER_SECOND: Global<u32> = Global::new(0);
@@ -76,6 +88,19 @@ pub fn process_ring_bytes() -> u64 {
 #[inline(always)]
 pub fn hello_ring_bytes() -> u64 {
     u64::from(HELLO_RING_BYTES.load())
+}
+
+#[inline(always)]
+pub fn dns_ring_bytes() -> u64 {
+    u64::from(DNS_RING_BYTES.load())
+}
+
+/// Whether a port, in host byte order, is one of DNS.
+#[inline(always)]
+pub fn is_dns_port(port: u16) -> bool {
+    let (a, b) = (DNS_PORTS_A.load(), DNS_PORTS_B.load());
+    let port = u32::from(port);
+    port != 0 && (port == a & 0xffff || port == a >> 16 || port == b & 0xffff || port == b >> 16)
 }
 
 #[inline(always)]

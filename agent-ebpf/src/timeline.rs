@@ -14,6 +14,9 @@ pub const PROTOCOL_HTTP1: u8 = 2;
 /// [`Timeline::protocol`]: a `ClientHello` was seen, first or after cleartext (CONNECT, STARTTLS).
 pub const PROTOCOL_TLS: u8 = 3;
 
+/// [`Timeline::protocol`]: DNS over TCP, by its port.
+pub const PROTOCOL_DNS: u8 = 4;
+
 /// [`Timeline::flags`]: the agreed cipher suite is one of TLS 1.3.
 pub const TIMELINE_TLS13: u8 = 1;
 /// [`Timeline::flags`]: the client's `ChangeCipherSpec` of TLS 1.2 passed.

@@ -101,6 +101,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         cgroups: config.cgroups.clone(),
         ring_bytes: config.limits.ring_bytes,
         share_per_second: config.share,
+        dns_ports: config.dns_ports.clone(),
         fail_programs: config.fail_programs.clone(),
     };
     let recorder = recorder(config, &host)?;

@@ -5,9 +5,13 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use self::units::{Level, parse_duration, parse_level, parse_ring_bytes};
+use self::{
+    fail_if::FailIf,
+    units::{Level, parse_duration, parse_level, parse_ring_bytes},
+};
 use crate::connection::Phase;
 
+pub mod fail_if;
 pub mod units;
 
 /// Tells which destination is slow or failing, in which phase, for which workload, without changing any program.
@@ -43,6 +47,8 @@ pub enum Command {
     Agent(AgentArgs),
     /// Print one line per finished connection, and STUCK lines for those that hang
     Trace(Box<TraceArgs>),
+    /// Fetch URLs several times and tell which is the best, phase by phase
+    Compare(CompareArgs),
     /// Run the pipeline over a recording and print its totals
     Replay(ReplayArgs),
     /// Tell what this kernel offers and which hook serves each feature
@@ -167,6 +173,54 @@ pub struct SlowerThan {
     pub bound_us: u64,
 }
 
+const COMPARE_EXAMPLES: &str = "\
+Examples:
+  hopline compare https://mirror-a.example/ https://mirror-b.example/pool
+      Which mirror is the best, and in which phase the others lose.
+  hopline compare https://proxy.internal/healthz --cacert ca.pem --json | jq '.rows[].tls.chain'
+      The certificates of a private authority.
+  hopline compare https://mirror.example/ --fail-if 'ttfb.p95 > 200ms' --fail-if 'expires < 14d'
+      A gate in CI: exit code 1 when either holds.
+
+Times are the kernel's, as `hopline trace` has them; each request opens a connection of its own. Redirects are not
+followed. Quantiles are exact (nearest rank). A URL whose certificate has a fault is measured up to TLS. With
+SSLKEYLOGFILE set, the keys of each handshake are written there.
+
+--fail-if takes dns, tcp, tls or ttfb with .p50 or .p95 and a time, `failures` and a number, or `expires` and a time; in
+between <, <=, > or >=. It holds when it does for any URL; what was not measured is told on stderr and does not hold.
+
+Exit codes: 0, 1 when no URL gave an answer or a condition holds, 2 wrong usage.";
+
+/// `hopline compare`.
+#[derive(Debug, Args)]
+#[command(after_help = COMPARE_EXAMPLES)]
+pub struct CompareArgs {
+    /// What to fetch, with http:// or https://; at most 64
+    #[arg(required = true, value_name = "URL", num_args = 1..=64)]
+    pub urls: Vec<String>,
+    /// Requests to each URL
+    #[arg(long, short = 'n', value_name = "REQUESTS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub requests: u32,
+    /// Requests at a time, over all URLs
+    #[arg(long, short, value_name = "CONCURRENCY", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub concurrency: u8,
+    /// Longest that a request may take
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_duration)]
+    pub timeout: Duration,
+    /// Trust the authorities in this PEM file too
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+    /// Go on after the handshake though the certificate has a fault
+    #[arg(long)]
+    pub insecure: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// End with exit code 1 when this holds for any URL, such as 'tls.p95 > 100ms'; may be repeated
+    #[arg(long, value_name = "CONDITION", value_parser = FailIf::parse)]
+    pub fail_if: Vec<FailIf>,
+}
+
 const REPLAY_EXAMPLES: &str = "\
 Examples:
   hopline replay node.hopline
@@ -266,6 +320,18 @@ mod tests {
         check("hopline trace -- curl -s http://localhost", true);
         check("hopline trace --count 3 -- curl", false);
         check("hopline trace curl", false);
+        check(
+            "hopline compare https://a/ http://b/ -n 3 -c 1 --timeout 2s --insecure --json",
+            true,
+        );
+        check(
+            "hopline compare https://a/ --fail-if tls.p95>1s --fail-if failures>0",
+            true,
+        );
+        check("hopline compare https://a/ --fail-if tls>1s", false);
+        check("hopline compare https://a/ -n 0", false);
+        check("hopline compare https://a/ -c 65", false);
+        check("hopline compare", false);
         check("hopline replay", false);
         check("hopline replay a b --json", true);
         check("hopline replay a --config b.yaml", true);

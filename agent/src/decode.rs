@@ -2,9 +2,10 @@
 //!
 //! Must not read clocks, files or state. The pipeline is the only caller.
 use agent_ebpf::{
+    dns::DnsHeader,
     event::{
-        CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, EventHeader, HELLO_BYTES,
-        LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, SYNACK_RETRANSMIT,
+        CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, DNS_MESSAGE, EventHeader,
+        HELLO_BYTES, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, SYNACK_RETRANSMIT,
     },
     hello::HelloHeader,
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
@@ -19,6 +20,8 @@ use agent_ebpf::{
 pub enum Event<'a> {
     /// First bytes of a conversation: the header, and what is behind it.
     Hello(HelloHeader, &'a [u8]),
+    /// A DNS message, or a piece of a stream of them: the header, and what is behind it.
+    Dns(DnsHeader, &'a [u8]),
     /// `CONNECTION_*`, `LISTENER_OPEN` or `SYNACK_RETRANSMIT`: the header's kind tells.
     Connection(ConnectionEvent),
     /// A process was forked.
@@ -36,6 +39,7 @@ impl Event<'_> {
     pub fn header(&self) -> &EventHeader {
         match self {
             Self::Hello(hello, _) => &hello.header,
+            Self::Dns(dns, _) => &dns.header,
             Self::Connection(event) => &event.header,
             Self::Fork(event) => &event.header,
             Self::Exec(event) => &event.header,
@@ -80,7 +84,14 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
         CONNECTION_OPEN | CONNECTION_UPDATE | CONNECTION_CLOSE | SYNACK_RETRANSMIT | LISTENER_OPEN => {
             body(bytes, &header).map(Event::Connection)
         }
-        HELLO_BYTES => hello(bytes),
+        HELLO_BYTES => {
+            let (header, rest) = with_bytes(bytes, |header: &HelloHeader| (header.header, header.length))?;
+            Ok(Event::Hello(header, rest))
+        }
+        DNS_MESSAGE => {
+            let (header, rest) = with_bytes(bytes, |header: &DnsHeader| (header.header, header.length))?;
+            Ok(Event::Dns(header, rest))
+        }
         PROCESS_FORK => body(bytes, &header).map(Event::Fork),
         PROCESS_EXEC => body(bytes, &header).map(|event| Event::Exec(Box::new(event))),
         PROCESS_EXIT => body(bytes, &header).map(Event::Exit),
@@ -89,19 +100,20 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
     }
 }
 
-/// Reads a chunk of hello bytes: the size is that of the room it was given, `length` that of what is in it.
-fn hello(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
-    let header: HelloHeader = read(bytes)?;
-    let rest = &bytes[size_of::<HelloHeader>()..];
-    if header.header.size as usize != bytes.len() || usize::from(header.length) > rest.len() {
+/// Reads an event with bytes behind it: the size is that of the room it was given, `length` that of what is in it.
+fn with_bytes<T: Wire>(bytes: &[u8], said: impl FnOnce(&T) -> (EventHeader, u16)) -> Result<(T, &[u8]), DecodeError> {
+    let event: T = read(bytes)?;
+    let (header, length) = said(&event);
+    let rest = &bytes[size_of::<T>()..];
+    if header.size as usize != bytes.len() || usize::from(length) > rest.len() {
         return Err(DecodeError::WrongSize {
-            kind: HELLO_BYTES,
-            stated: header.header.size,
+            kind: header.kind,
+            stated: header.size,
             actual: bytes.len(),
-            expected: size_of::<HelloHeader>() + usize::from(header.length),
+            expected: size_of::<T>() + usize::from(length),
         });
     }
-    Ok(Event::Hello(header, &rest[..usize::from(header.length)]))
+    Ok((event, &rest[..usize::from(length)]))
 }
 
 /// Reads an event whose bytes, stated size and type must be of one length.
@@ -141,6 +153,8 @@ unsafe trait Wire: Copy {}
 unsafe impl Wire for EventHeader {}
 // SAFETY: `repr(C)`, integers only.
 unsafe impl Wire for HelloHeader {}
+// SAFETY: `repr(C)`, integers and byte arrays only.
+unsafe impl Wire for DnsHeader {}
 // SAFETY: `repr(C)`, integers and byte arrays only, nested structs included.
 unsafe impl Wire for ConnectionEvent {}
 // SAFETY: `repr(C)`, integers and byte arrays only.

@@ -4,13 +4,15 @@
 //! `bpf` loads the kernel programs; `reader` takes their events out of the ring buffers in batches; `pipeline` decodes
 //! them (`decode`), keeps the table of connections (`connection`), adds owners (`attribution`) and names (`dns`) and counts
 //! (`aggregate`); `export` shows the snapshot. `agent` wires these stages and owns their life; `command` is one file
-//! per command on top of it; `recording` keeps and reads back the stream of inputs.
+//! per command on top of it; `recording` keeps and reads back the stream of inputs. `fetch` is a client of hopline's own,
+//! and `compare` what comes of it beside the records.
 pub mod agent;
 pub mod aggregate;
 pub mod attribution;
 pub mod bpf;
 pub mod cli;
 pub mod command;
+pub mod compare;
 pub mod config;
 pub mod connection;
 pub mod declared;
@@ -18,6 +20,7 @@ pub mod decode;
 pub mod dns;
 pub mod export;
 pub mod fallbacks;
+pub mod fetch;
 pub mod groups;
 pub mod host;
 pub mod kernel_side;

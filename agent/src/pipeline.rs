@@ -196,6 +196,7 @@ impl Pipeline {
         self.counts.events[event.header().kind as usize] += 1;
         match event {
             Event::Hello(header, bytes) => self.hellos.push(&header, bytes),
+            Event::Dns(header, bytes) => self.dns(&header, bytes),
             Event::Connection(event) => self.socket(&event),
             Event::Fork(event) => {
                 self.choices.began(event.pid);
@@ -278,6 +279,10 @@ impl Pipeline {
             tickets_forgotten: self.tickets.forgotten(),
             ..self.counts.clone()
         }
+    }
+
+    fn dns(&mut self, header: &agent_ebpf::dns::DnsHeader, bytes: &[u8]) {
+        tracing::debug!(?header, "dns {}", bytes.len());
     }
 
     /// An event of a socket.

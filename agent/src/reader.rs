@@ -2,8 +2,9 @@
 //!
 //! The kernel's ring is the queue: the reader has a fixed number of buffers and waits for the owner to give one back.
 //!
-//! Order: a bounded part of the connections' ring is taken first, then all of the processes' and the hellos' rings, and
-//! these are handed on before the connections: what a process did or a connection said before it closed is known then.
+//! Order: a bounded part of the connections' ring is taken first, then all of the processes', the DNS messages' and the
+//! hellos' rings, and these are handed on before the connections: what a process did, which name it resolved or what a
+//! connection said before it closed is known then.
 use std::{collections::VecDeque, io, ops::Deref, time::Duration};
 
 use aya::maps::{MapData, RingBuf};
@@ -20,6 +21,8 @@ use crate::{
 
 /// Batches that travel between reader and owner.
 const BATCHES: usize = 4;
+/// Rings that are handed on before the connections'.
+const OTHERS: usize = 3;
 /// The kernel wakes the reader when a ring is an eighth full; below that it looks by itself.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -74,19 +77,19 @@ impl Outlet {
         self.owner.send(Input::Batch(batch)).await.map_err(|_| OwnerGone)
     }
 
-    /// Takes a bounded part of `connections` and what `processes` and `hellos` hold; `true` when `connections` was
+    /// Takes a bounded part of `connections` and what the other rings hold, in this order; `true` when `connections` was
     /// emptied.
-    async fn drain(
+    async fn drain<S: Source>(
         &mut self,
-        connections: &mut impl Source,
-        processes: &mut impl Source,
-        hellos: &mut impl Source,
+        connections: &mut S,
+        others: [&mut S; OTHERS],
         ring_bytes: usize,
     ) -> Result<bool, OwnerGone> {
         let mut later = self.batch().await?;
         let empty = fill(connections, &mut later);
-        self.drain_first(processes, ring_bytes).await?;
-        self.drain_first(hellos, ring_bytes).await?;
+        for other in others {
+            self.drain_first(other, ring_bytes).await?;
+        }
         self.send(later).await?;
         Ok(empty)
     }
@@ -123,6 +126,7 @@ pub async fn run(
 ) -> io::Result<()> {
     let mut connections = wakeable(rings.connections)?;
     let mut processes = wakeable(rings.processes)?;
+    let mut dns = wakeable(rings.dns)?;
     let mut hellos = wakeable(rings.hellos)?;
     let spare = (0..BATCHES).map(|_| Batch::empty()).collect();
     let mut outlet = Outlet { spare, returned, owner };
@@ -133,16 +137,15 @@ pub async fn run(
         tokio::select! {
             guard = connections.readable_mut() => guard?.clear_ready(),
             guard = processes.readable_mut() => guard?.clear_ready(),
+            guard = dns.readable_mut() => guard?.clear_ready(),
             guard = hellos.readable_mut() => guard?.clear_ready(),
             _ = poll.tick() => {}
             // A dropped sender means the same: there will be no word any more.
             _ = &mut stop => stopping = true,
         }
         loop {
-            match outlet
-                .drain(connections.get_mut(), processes.get_mut(), hellos.get_mut(), ring_bytes)
-                .await
-            {
+            let others = [processes.get_mut(), dns.get_mut(), hellos.get_mut()];
+            match outlet.drain(connections.get_mut(), others, ring_bytes).await {
                 Ok(true) => break,
                 Ok(false) => {}
                 Err(OwnerGone) => return Ok(()),
@@ -177,7 +180,11 @@ mod tests {
         let mut outlet = Outlet { spare, returned, owner };
         let reading = async move {
             while !outlet
-                .drain(&mut connections, &mut processes, &mut VecDeque::new(), ring_bytes)
+                .drain(
+                    &mut connections,
+                    [&mut processes, &mut VecDeque::new(), &mut VecDeque::new()],
+                    ring_bytes,
+                )
                 .await
                 .expect("the owner is there")
             {}

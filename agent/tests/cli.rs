@@ -33,6 +33,15 @@ fn wrong_usage() {
     refused(&["trace", "--for", "5"], 2, "500ms");
     refused(&["trace", "--slower-than", "tcp"], 2, "PHASE=DURATION");
     refused(&["trace", "--count", "1", "--", "true"], 2, "cannot be used with");
+    refused(&["compare"], 2, "<URL>");
+    refused(&["compare", "mirror.example"], 2, "write http:// or https://");
+    refused(&["compare", "http://mirror.example:0x/"], 2, "cannot be fetched");
+    refused(&["compare", "http://localhost", "-n", "0"], 2, "1..=1000");
+    refused(&["compare", "http://localhost", "--timeout", "0s"], 2, "no time");
+    let condition = |text| ["compare", "http://localhost", "--fail-if", text];
+    refused(&condition("tls.p99 > 1ms"), 2, "`tls.p99` cannot be judged");
+    refused(&condition("tls.p95 = 1ms"), 2, "see `hopline compare --help`");
+    refused(&condition("failures > many"), 2, "`many` is no number");
     refused(
         &["agent", "--config", "/nonexistent/hopline.yaml"],
         2,
@@ -62,6 +71,12 @@ fn no_recording() {
 }
 
 #[test]
+fn no_authority() {
+    let file = "/nonexistent/ca.pem";
+    refused(&["compare", "https://localhost", "--cacert", file], 1, file);
+}
+
+#[test]
 fn a_printed_configuration_is_one() {
     let printed = hopline(&["agent", "--print-config", "--listen", "127.0.0.1:1"]);
     assert!(printed.status.success());
@@ -79,12 +94,13 @@ fn help_is_no_mistake() {
         &["--version"],
         &["agent", "--help"],
         &["trace", "--help"],
+        &["compare", "--help"],
         &["doctor", "--help"],
     ] {
         let output = hopline(arguments);
         assert!(output.status.success() && output.stderr.is_empty(), "{arguments:?}");
     }
-    for command in ["agent", "trace", "replay", "doctor"] {
+    for command in ["agent", "trace", "compare", "replay", "doctor"] {
         let help = String::from_utf8(hopline(&[command, "--help"]).stdout).expect("utf-8");
         assert!(help.contains("Examples:"), "{command}");
     }

@@ -12,6 +12,6 @@ mod tcp_sock;
 pub use bounded::{from_one_to, index};
 pub use cgroup::Cgroup;
 pub use field::Field;
-pub use sock::{Sock, Socket};
+pub use sock::{Net, Sock, Socket};
 pub use task::{Binprm, Task};
 pub use tcp_sock::{RequestSock, RetransmitReason, TcpSock};

@@ -49,6 +49,14 @@ static SOCKET_INODE_NUMBER: Field<Socket, u64> = Field::new();
 #[unsafe(no_mangle)]
 static NET_INUM: Field<Net, u32> = Field::new();
 
+impl Net {
+    /// What `lsns` and `/proc/PID/ns/net` show.
+    #[inline(always)]
+    pub fn inode_number(net: *const Self) -> u32 {
+        NET_INUM.read(net)
+    }
+}
+
 impl Sock {
     #[inline(always)]
     pub fn family(sk: *const Self) -> u16 {
@@ -130,7 +138,7 @@ impl Sock {
     /// Inode number of the network namespace.
     #[inline(always)]
     pub fn netns(sk: *const Self) -> u32 {
-        NET_INUM.read(SKC_NET.read(sk))
+        Net::inode_number(SKC_NET.read(sk))
     }
 
     /// Inode number of the file that holds the socket; 0 when nothing does any more.

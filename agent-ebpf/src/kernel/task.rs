@@ -2,12 +2,14 @@
 
 use aya_ebpf::helpers::generated::bpf_get_current_task_btf;
 
-use super::{Cgroup, Field};
+use super::{Cgroup, Field, Net};
 
 /// Kernel's `struct task_struct`: a thread.
 pub struct Task;
 /// Kernel's `struct signal_struct`: what the threads of a process share.
 pub struct Signal;
+/// Kernel's `struct nsproxy`: a task's namespaces.
+pub struct Namespaces;
 /// Kernel's `struct css_set`: a task's cgroups.
 pub struct CssSet;
 /// Kernel's `struct linux_binprm`: a program being executed.
@@ -29,6 +31,10 @@ static TASK_REAL_PARENT: Field<Task, *const Task> = Field::new();
 static TASK_SIGNAL: Field<Task, *const Signal> = Field::new();
 #[unsafe(no_mangle)]
 static TASK_CGROUPS: Field<Task, *const CssSet> = Field::new();
+#[unsafe(no_mangle)]
+static TASK_NSPROXY: Field<Task, *const Namespaces> = Field::new();
+#[unsafe(no_mangle)]
+static NSPROXY_NET: Field<Namespaces, *const Net> = Field::new();
 #[unsafe(no_mangle)]
 static CSS_SET_UNIFIED: Field<CssSet, *const Cgroup> = Field::new();
 #[unsafe(no_mangle)]
@@ -87,6 +93,12 @@ impl Task {
     #[inline(always)]
     pub fn cgroup_id(task: *const Self) -> u64 {
         Cgroup::id(CSS_SET_UNIFIED.read(TASK_CGROUPS.read(task)))
+    }
+
+    /// Inode number of the network namespace; never to be asked of a task that is exiting, which has none.
+    #[inline(always)]
+    pub fn netns(task: *const Self) -> u32 {
+        Net::inode_number(NSPROXY_NET.read(TASK_NSPROXY.read(task)))
     }
 
     /// No thread of the process is left; the count is lowered before the exit tracepoint.

@@ -1,4 +1,5 @@
-//! A client's connect: the intent with its owner, the `syn` mark, and what fails before a SYN leaves.
+//! A client's connect: the intent with its owner, the `syn` mark, and what fails before a SYN leaves; and who sends
+//! datagrams of DNS.
 
 use agent_ebpf::{
     connection::{ConnectionState, FLAG_MPTCP, ROLE_CLIENT},
@@ -13,7 +14,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    intent,
+    datagram, intent,
     kernel::{Sock, Socket, TcpSock},
     maps::CONNECT_STARTED,
     owner, socket,
@@ -22,6 +23,7 @@ use crate::{
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
 const EINPROGRESS: i64 = 115;
 /// Offset of `ret` in `sys_exit_connect`'s record: a fixed ABI (8 common bytes, then the call's number padded to 8).
 const SYS_EXIT_RET: usize = 16;
@@ -53,6 +55,18 @@ pub fn connect6(ctx: SockAddrContext) -> i32 {
     ALLOW
 }
 
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    datagram::own(ctx.sock_addr.cast_const());
+    ALLOW
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    datagram::own(ctx.sock_addr.cast_const());
+    ALLOW
+}
+
 /// Process context: the one place where the owner of a client is taken.
 #[inline(always)]
 fn intend(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock_addr, &mut [u8; 16])) {
@@ -65,6 +79,10 @@ fn intend(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock
             (*address).__bindgen_anon_1.sk.cast::<Sock>(),
         )
     };
+    if protocol == IPPROTO_UDP {
+        datagram::own(address);
+        return;
+    }
     if protocol != IPPROTO_TCP || sk.is_null() {
         return;
     }

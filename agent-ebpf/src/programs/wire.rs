@@ -17,7 +17,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    early,
+    datagram, early,
     kernel::index,
     phases::{self, Payload},
     segment::Segment,
@@ -47,6 +47,7 @@ fn observe(skb: *const __sk_buff, egress: bool) {
         return;
     }
     let Some(event) = socket::find(sk.cast_const()) else {
+        datagram::observe(skb, egress);
         return;
     };
     let (event, mut payload) = if event.state.role == ROLE_LISTENER {

@@ -27,11 +27,13 @@ use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
 pub struct ProbeOptions {
     /// Watched cgroups; empty for the whole node.
     pub cgroups: Vec<PathBuf>,
-    /// Bytes of the ring of connection events (that of hello bytes is half of it, that of process events a quarter), rounded up to a power of two of
-    /// pages.
+    /// Bytes of the ring of connection events (that of hello bytes is half of it, those of DNS messages and of process
+    /// events a quarter), rounded up to a power of two of pages.
     pub ring_bytes: u32,
     /// Events per second that one cgroup may make of one kind while a ring is more than half full.
     pub share_per_second: u32,
+    /// Ports of DNS; no more than [`agent_ebpf::dns::MAX_DNS_PORTS`] are looked at.
+    pub dns_ports: Vec<u16>,
     /// Programs to treat as refused by the kernel, for tests; each must be one of the object's.
     pub fail_programs: Vec<String>,
 }
@@ -43,6 +45,8 @@ pub struct Rings {
     pub connections: RingBuf<MapData>,
     /// First bytes of conversations.
     pub hellos: RingBuf<MapData>,
+    /// DNS messages.
+    pub dns: RingBuf<MapData>,
     /// Process and cgroup events.
     pub processes: RingBuf<MapData>,
 }
@@ -85,6 +89,7 @@ impl Probes {
         Ok(Rings {
             connections: self.object.take_ring("CONNECTIONS")?,
             hellos: self.object.take_ring("HELLOS")?,
+            dns: self.object.take_ring("DNS")?,
             processes: self.object.take_ring("PROCESSES")?,
         })
     }

@@ -28,6 +28,8 @@ const PROCESS_RING_FRACTION: u32 = 4;
 
 /// The ring of hello bytes is this much smaller: a connection fills it with a few kilobytes at most.
 const HELLO_RING_FRACTION: u32 = 2;
+/// The ring of DNS messages is this much smaller: most are short, and few wait.
+const DNS_RING_FRACTION: u32 = 4;
 /// Target of the program on what comes in.
 pub(super) const INGRESS: &str = "ingress";
 
@@ -92,6 +94,7 @@ impl Object {
                 "HELLO_RING_BYTES",
                 whole_pages(ring_bytes / HELLO_RING_FRACTION),
             ),
+            ("DNS", "DNS_RING_BYTES", whole_pages(ring_bytes / DNS_RING_FRACTION)),
             (
                 "PROCESSES",
                 "PROCESS_RING_BYTES",

@@ -1,5 +1,7 @@
 //! Which hook serves each feature on this kernel: first choice, then fallbacks, with the reasons kept.
 
+use agent_ebpf::dns::MAX_DNS_PORTS;
+
 use super::{
     BpfError, ProbeOptions,
     btf::Kernel,
@@ -64,6 +66,14 @@ const EGRESS: Attachment = Attachment {
     name: "egress",
     target: "",
 };
+const SENDMSG4: Attachment = Attachment {
+    name: "sendmsg4",
+    target: "",
+};
+const SENDMSG6: Attachment = Attachment {
+    name: "sendmsg6",
+    target: "",
+};
 const FORK: Attachment = Attachment {
     name: "sched_process_fork",
     target: "sched_process_fork",
@@ -116,7 +126,10 @@ impl Plan {
 
     /// What the kernel side is told before the load.
     pub(super) fn settings(&self, options: &ProbeOptions) -> Settings {
+        let [a, b] = packed(&options.dns_ports);
         vec![
+            ("DNS_PORTS_A", a),
+            ("DNS_PORTS_B", b),
             ("WHOLE_NODE", options.cgroups.is_empty().into()),
             ("MATCH_INTENTS", (!self.fexit).into()),
             ("SYN_BY_KPROBE", (!self.fentry && self.kprobe).into()),
@@ -125,6 +138,12 @@ impl Plan {
             ("SHARE_PER_SECOND", options.share_per_second),
         ]
     }
+}
+
+/// Up to four ports as the kernel side takes them, two in a word.
+fn packed(ports: &[u16]) -> [u32; MAX_DNS_PORTS / 2] {
+    let port = |index: usize| ports.get(index).copied().map_or(0, u32::from);
+    std::array::from_fn(|word| port(2 * word) | port(2 * word + 1) << 16)
 }
 
 /// A hook that may serve a feature: the programs that it takes and its name for people.
@@ -224,6 +243,20 @@ const FEATURES: &[(&str, &[Choice])] = &[
         &[Choice {
             hook: "cgroup_skb/{ingress,egress}",
             programs: &[INGRESS, EGRESS],
+        }],
+    ),
+    (
+        "dns",
+        &[Choice {
+            hook: "cgroup_skb/{ingress,egress}",
+            programs: &[INGRESS, EGRESS],
+        }],
+    ),
+    (
+        "dns_owner",
+        &[Choice {
+            hook: "cgroup/{connect,sendmsg}{4,6}",
+            programs: &[CONNECT4, CONNECT6, SENDMSG4, SENDMSG6],
         }],
     ),
     (

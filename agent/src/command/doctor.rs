@@ -30,6 +30,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             cgroups: vec![cgroup.path().to_owned()],
             ring_bytes: RING_BYTES,
             share_per_second: Config::default().share,
+            dns_ports: Config::default().dns_ports,
             fail_programs: Vec::new(),
         };
         let probes = Probes::load(&options)?;

@@ -1,9 +1,11 @@
 //! One file per command. Each turns what was typed into what is used, runs, and gives the exit code.
 mod agent;
+mod compare;
 mod doctor;
 mod filter;
 mod own_cgroup;
 mod printer;
+mod progress;
 mod replay;
 mod trace;
 
@@ -93,6 +95,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
     match cli.command {
         Command::Agent(args) => agent::run(&args, logging),
         Command::Trace(args) => trace::run(&args, logging),
+        Command::Compare(args) => compare::run(&args, logging),
         Command::Replay(args) => replay::run(&args, logging),
         Command::Doctor(args) => doctor::run(&args, logging),
         Command::RunInCgroup(args) => run_in_cgroup(&args),

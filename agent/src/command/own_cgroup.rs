@@ -1,6 +1,6 @@
 //! A cgroup of hopline's own below the one it runs in, removed again at the end.
 //!
-//! `trace -- COMMAND` runs the command in it, `doctor` attaches its programs to it. No controller is enabled in it: the
+//! `trace -- COMMAND` runs the command in it, `compare` enters it, `doctor` attaches its programs to it. No controller is enabled in it: the
 //! limits of the surrounding cgroup go on to apply.
 use std::{
     fs, io,
@@ -41,6 +41,12 @@ impl OwnCgroup {
     /// Its directory.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// This process enters, with all its threads; it leaves when the cgroup goes.
+    pub(super) fn enter(&self) -> Result<()> {
+        let entered = fs::write(self.procs(), process::id().to_string());
+        entered.with_context(|| format!("cannot enter the cgroup {}", self.path.display()))
     }
 
     /// The file that a process enters by.

@@ -13,7 +13,7 @@ use crate::{
 const MOST: usize = 100;
 const MOST_IN_EACH: usize = 10_000;
 /// Most ports of resolvers: each connection is compared with all of them.
-const MOST_PORTS: usize = 16;
+const MOST_PORTS: usize = agent_ebpf::dns::MAX_DNS_PORTS;
 /// Longest name of a group or a declaration: it becomes a label.
 const LONGEST_NAME: usize = 63;
 

@@ -169,17 +169,24 @@ pub fn table(snapshot: &Snapshot) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(snapshot.destinations.iter().map(row));
-    let widths: Vec<usize> = (0..head.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
+    // Names, roles and errors to the left.
+    columns(&rows, &[0, 1, LAST])
+}
+
+/// Rows as aligned lines: the columns `left` to the left, all others, which are numbers, to the right.
+pub(super) fn columns<const N: usize>(rows: &[[String; N]], left: &[usize]) -> String {
+    let widths: [usize; N] = std::array::from_fn(|column| {
+        let widths = rows.iter().map(|row| row[column].chars().count());
+        widths.max().unwrap_or(0)
+    });
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            // Numbers to the right; names, roles and errors to the left.
-            let written = match column {
-                0 | 1 | LAST => write!(line, "{cell:<width$}  "),
-                _ => write!(line, "{cell:>width$}  "),
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let written = if left.contains(&column) {
+                write!(line, "{cell:<width$}  ")
+            } else {
+                write!(line, "{cell:>width$}  ")
             };
             written.expect("writing to memory");
         }
@@ -265,14 +272,14 @@ fn endpoint(host: &str, port: u16) -> String {
 }
 
 /// Without control characters, which could steer the terminal.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()
 }
 
 /// At most `width` characters, the middle left out.
-fn shortened(text: &str, width: usize) -> String {
+pub(super) fn shortened(text: &str, width: usize) -> String {
     let length = text.chars().count();
     if length <= width {
         return text.to_owned();
@@ -286,12 +293,12 @@ fn shortened(text: &str, width: usize) -> String {
         .collect()
 }
 
-fn time_or_dash(us: Option<u64>) -> String {
+pub(super) fn time_or_dash(us: Option<u64>) -> String {
     us.map_or_else(|| "-".to_owned(), |us| time(us as f64))
 }
 
 /// Microseconds in the unit that suits, three significant digits.
-fn time(us: f64) -> String {
+pub(super) fn time(us: f64) -> String {
     struct Digits(f64);
     impl fmt::Display for Digits {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -73,7 +73,8 @@ impl Roots {
             .is_ok()
     }
 
-    fn contains(&self, name: &[u8]) -> bool {
+    /// Whether a root has this subject, as DER.
+    pub fn contains(&self, name: &[u8]) -> bool {
         self.0.contains(name)
     }
 
@@ -97,7 +98,7 @@ pub struct Circumstances<'a> {
 
 /// How the chain ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+pub enum End {
     /// The server's own certificate is its own issuer.
     SelfSigned,
     /// A root was sent.
@@ -219,7 +220,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// The certificates from the server's own up to the last whose issuer was sent, and how that ends.
-fn path<'a, 'der>(
+pub fn path<'a, 'der>(
     own: &'a X509Certificate<'der>,
     others: &'a [X509Certificate<'der>],
 ) -> (Vec<&'a X509Certificate<'der>>, End) {

@@ -25,6 +25,7 @@ fn one_of_each() -> Vec<Vec<u8>> {
 fn encode(event: &Event<'_>) -> Vec<u8> {
     match event {
         Event::Hello(header, said) => [bytes(header), said.to_vec()].concat(),
+        Event::Dns(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::Connection(event) => bytes(event),
         Event::Fork(event) => bytes(event),
         Event::Exec(event) => bytes(event.as_ref()),

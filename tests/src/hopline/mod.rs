@@ -1,8 +1,9 @@
-//! hopline as a user runs it: the agent with its HTTP interface, `trace --json`, `replay --json`. Nothing is taken from its inside.
+//! hopline as a user runs it: the agent with its HTTP interface, `trace --json`, `replay --json`, `compare --json`. Nothing is taken from its inside.
 //!
 //! Everything that it says passes [`Sabotage`] on its way to a scenario, and nowhere else.
 
 mod agent;
+mod compare;
 mod fallback;
 mod http;
 mod metrics;
@@ -13,6 +14,7 @@ mod totals;
 mod trace;
 
 pub(crate) use agent::{Agent, AgentOptions};
+pub(crate) use compare::{Compare, Row};
 pub(crate) use fallback::Fallback;
 pub(crate) use metrics::Metrics;
 pub(crate) use record::{Owner, Record, Retransmits, Tls};

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use super::compare::Row;
 use super::metrics::Metrics;
 use super::record::Record;
 
@@ -88,6 +89,31 @@ pub(super) fn falsify_metrics(sabotage: Option<Sabotage>, metrics: &mut Metrics)
             let counts = !KEPT.contains(&sample.name.as_str());
             if counts && sample.value.is_finite() {
                 sample.value = reduce(sample.value);
+            }
+        }
+    }
+}
+
+/// Falsifies rows of a comparison, whose order is kept.
+pub(super) fn falsify_rows(sabotage: Option<Sabotage>, rows: &mut [Row]) {
+    match sabotage {
+        None => {}
+        Some(Sabotage::Shift) => {
+            let phases = rows.iter_mut().flat_map(|row| &mut row.phases_us);
+            for quantiles in phases.filter_map(|(_, quantiles)| quantiles.as_mut()) {
+                quantiles.p50 = shift(quantiles.p50);
+                quantiles.p95 = shift(quantiles.p95);
+            }
+        }
+        Some(Sabotage::Drop) => {
+            for count in rows.iter_mut().flat_map(|row| [&mut row.requests, &mut row.measured]) {
+                *count = reduce(*count as f64) as u64;
+            }
+        }
+        Some(Sabotage::Swap) => {
+            for pair in rows.chunks_exact_mut(2) {
+                let [first, second] = pair else { continue };
+                std::mem::swap(&mut first.url, &mut second.url);
             }
         }
     }

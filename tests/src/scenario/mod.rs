@@ -3,6 +3,7 @@
 mod alerts;
 mod budget;
 mod churn;
+mod compare;
 mod connect;
 mod degrade;
 mod existing;
@@ -103,6 +104,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "trace -- curl: exactly its connections, and its exit code",
         tools: &["ip", "nginx", "curl", "nsenter"],
         run: trace::run,
+    },
+    Scenario {
+        name: "compare",
+        about: "mirrors that are slow, lack a certificate or are gone: figures, order, reasons, --fail-if",
+        tools: &["ip", "tcpdump", "tshark", "openssl", "nginx"],
+        run: compare::run,
     },
     Scenario {
         name: "fallback",

@@ -30,6 +30,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("stuck", "drop"),
     ("handshakes", "shift"),
     ("alerts", "swap"),
+    ("compare", "swap"),
     ("budget", "drop"),
     ("timeline", "shift"),
 ];

@@ -34,12 +34,25 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["connection"]),
+    ("fetch", &["protocol"]),
+    ("compare", &["cli", "connection", "fetch"]),
     ("config", &["cli", "declared", "groups"]),
     ("host", &["selfmetrics"]),
     ("bpf", &["config", "selfmetrics"]),
     ("reader", &["bpf", "owner"]),
     ("recording", &["config"]),
-    ("export", &["aggregate", "connection", "pipeline", "selfmetrics"]),
+    (
+        "export",
+        &[
+            "aggregate",
+            "cli",
+            "compare",
+            "connection",
+            "fetch",
+            "pipeline",
+            "selfmetrics",
+        ],
+    ),
     ("owner", &["aggregate", "host", "pipeline", "recording", "selfmetrics"]),
     ("kernel_side", &["bpf", "owner", "privileges", "reader", "selfmetrics"]),
     ("agent", ANY),
@@ -54,8 +67,10 @@ const CRATES: &[(&str, &[&str])] = &[
     ("aya", &["bpf", "reader"]),
     ("axum", &["export"]),
     ("clap", &["cli", "main"]),
+    ("hyper", &["fetch"]),
     ("prometheus_client", &["export"]),
-    ("x509_parser", &["protocol"]),
+    ("rustls", &["fetch"]),
+    ("x509_parser", &["fetch", "protocol"]),
 ];
 
 /// Modules whose results depend on their arguments alone.
@@ -69,6 +84,7 @@ const PURE: &[&str] = &[
     "fallbacks",
     "aggregate",
     "pipeline",
+    "compare",
 ];
 /// What such a module must not name: the clock, files, the environment, the network, tasks.
 const IMPURE: &[&str] = &[

@@ -43,6 +43,12 @@ pub(super) struct Case {
     pub(super) reaches_b: bool,
 }
 
+impl Case {
+    pub(super) fn is_fallback(&self) -> bool {
+        !self.reasons.is_empty()
+    }
+}
+
 const PLAIN: Case = Case {
     name: "",
     scheme: "http",
