@@ -30,6 +30,11 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
+    /// Captures DNS over UDP on `device`.
+    pub(crate) fn start_dns(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_filtered(lab, name, netns, device, "4096", "udp port 53")
+    }
+
     /// Captures headers of TCP on `device` from now on; `name` tells captures of one lab apart.
     pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
         Self::start_cut(lab, name, netns, device, "160")
@@ -41,6 +46,11 @@ impl Capture {
     }
 
     fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str) -> Result<Self> {
+        // Packets longer than 64 KiB have a hop-by-hop header before TCP's.
+        Self::start_filtered(lab, name, netns, device, bytes, "tcp or ip6 proto 6 or ip6 proto 0")
+    }
+
+    fn start_filtered(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str, filter: &str) -> Result<Self> {
         let file = lab.file(format!("{name}.pcap"));
         let stderr = lab.file(format!("{name}.tcpdump"));
         let mut command = Command::new("tcpdump");
@@ -58,8 +68,7 @@ impl Capture {
             // Packets must reach the file at once, and root may write to the lab's directory.
             .args(["-U", "-Z", "root", "-n", "-w"])
             .arg(&file)
-            // Packets longer than 64 KiB have a hop-by-hop header before TCP's.
-            .arg("tcp or ip6 proto 6 or ip6 proto 0")
+            .arg(filter)
             .stdout(Stdio::null())
             .stderr(File::create(&stderr)?);
         let tcpdump = Process::spawn(command, Some(netns), &lab.tools)?;
