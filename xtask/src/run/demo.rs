@@ -25,7 +25,7 @@ pub(super) const USUAL: Duration = Duration::from_mins(5);
 const REDRAW: Duration = Duration::from_secs(1);
 const REPRINT: Duration = Duration::from_secs(5);
 /// The demo's end is a capture to read, a few processes to kill and two namespaces to remove.
-const END_LIMIT: Duration = Duration::from_secs(60);
+const END_LIMIT: Duration = Duration::from_mins(1);
 /// Pressed when nobody is there to press it.
 const KEY: &str = "d";
 const COLUMNS: &str =
