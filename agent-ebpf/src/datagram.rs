@@ -158,30 +158,13 @@ fn send<const N: u32, B>(skb: *mut __sk_buff, at: u32, length: u32, sent: u32, r
                 (*header).netns = 0;
                 (*header).comm = [0; 16];
             }
-            let Some(source_port) = load(skb, at) else { return false };
-            let Some(destination_port) = load(skb, at + 2) else {
-                return false;
-            };
-            let Some([first]) = load(skb, 0) else { return false };
-            let (source, destination) = if first >> 4 == 4 {
-                (ipv4(skb, 12), ipv4(skb, 16))
+            let ends = if egress {
+                Ends { local: 0, remote: 1 }
             } else {
-                (load(skb, 8), load(skb, 24))
+                Ends { local: 1, remote: 0 }
             };
-            let (Some(source), Some(destination)) = (source, destination) else {
+            if !ends.load(skb, at, header) {
                 return false;
-            };
-            (*header).ip_version = first >> 4;
-            if egress {
-                (*header).local_address = source;
-                (*header).local_port = source_port;
-                (*header).remote_address = destination;
-                (*header).remote_port = destination_port;
-            } else {
-                (*header).local_address = destination;
-                (*header).local_port = destination_port;
-                (*header).remote_address = source;
-                (*header).remote_port = source_port;
             }
             let sent = from_one_to::<N>(sent);
             bpf_skb_load_bytes(skb.cast(), at + UDP_HEADER, (&raw mut (*message).bytes).cast(), sent) == 0
@@ -189,11 +172,42 @@ fn send<const N: u32, B>(skb: *mut __sk_buff, at: u32, length: u32, sent: u32, r
     });
 }
 
-/// An IPv4 address in the first four bytes.
-#[inline(always)]
-fn ipv4(skb: *mut __sk_buff, at: u32) -> Option<[u8; 16]> {
-    let short = load::<4>(skb, at)?;
-    let mut address = [0; 16];
-    address[..4].copy_from_slice(&short);
-    Some(address)
+/// Which end of a packet is whose: 0 for the source, 1 for the destination.
+#[derive(Clone, Copy)]
+struct Ends {
+    local: u32,
+    remote: u32,
+}
+
+impl Ends {
+    /// Reads addresses and ports straight into the room: an address on the way would be read from the stack before it is
+    /// written there, which 6.1 refuses.
+    ///
+    /// # Safety
+    /// `header` is room of a ring.
+    #[inline(always)]
+    unsafe fn load(self, skb: *mut __sk_buff, at: u32, header: *mut DnsHeader) -> bool {
+        // SAFETY: as the caller says; each call fills as many bytes as the member has, or the first four.
+        unsafe {
+            let mut first = 0_u8;
+            let mut failed = bpf_skb_load_bytes(skb.cast(), 0, (&raw mut first).cast(), 1);
+            (*header).ip_version = first >> 4;
+            (*header).local_address = [0; 16];
+            (*header).remote_address = [0; 16];
+            let local = (&raw mut (*header).local_address).cast();
+            let remote = (&raw mut (*header).remote_address).cast();
+            if first >> 4 == 4 {
+                failed |= bpf_skb_load_bytes(skb.cast(), 12 + 4 * self.local, local, 4);
+                failed |= bpf_skb_load_bytes(skb.cast(), 12 + 4 * self.remote, remote, 4);
+            } else {
+                failed |= bpf_skb_load_bytes(skb.cast(), 8 + 16 * self.local, local, 16);
+                failed |= bpf_skb_load_bytes(skb.cast(), 8 + 16 * self.remote, remote, 16);
+            }
+            let local_port = (&raw mut (*header).local_port).cast();
+            let remote_port = (&raw mut (*header).remote_port).cast();
+            failed |= bpf_skb_load_bytes(skb.cast(), at + 2 * self.local, local_port, 2);
+            failed |= bpf_skb_load_bytes(skb.cast(), at + 2 * self.remote, remote_port, 2);
+            failed == 0
+        }
+    }
 }

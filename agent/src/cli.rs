@@ -122,6 +122,7 @@ In patterns `*` stands for any text. Filters of different kinds must all match; 
 /// `hopline trace`.
 #[derive(Debug, Args)]
 #[command(after_help = TRACE_EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub struct TraceArgs {
     /// What to watch.
     #[command(flatten)]
@@ -153,6 +154,9 @@ pub struct TraceArgs {
     /// Only connections with a phase (dns, tcp, tls, ttfb, turn) that took longer
     #[arg(long, value_name = "PHASE=DURATION", value_parser = parse_slower_than)]
     pub slower_than: Vec<SlowerThan>,
+    /// Show DNS lookups too; without it only those that fail, and none with --json
+    #[arg(long)]
+    pub dns: bool,
     /// End after N lines
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,

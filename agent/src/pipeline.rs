@@ -6,6 +6,7 @@ mod choices;
 mod follow;
 mod progress;
 mod records;
+mod resolution;
 mod talk;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
@@ -33,12 +34,16 @@ use choices::Choices;
 pub use choices::{FallbackRecord, UndeclaredRecord};
 use progress::Counted;
 use records::Surroundings;
+pub use resolution::LookupRecord;
+use resolution::{Resolution, Resolved};
 use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
 const MAX_OUTPUTS: usize = 65_536;
 /// Listeners that are shown; owners of more are still known.
 const MAX_LISTENERS: usize = 65_536;
+/// One in so many of the time series beyond the least are those of resolvers.
+const DNS_PART: usize = 8;
 /// Lengths of session tickets that are remembered.
 const MAX_TICKET_LENGTHS: usize = 8_192;
 /// Idle destinations are looked for this often.
@@ -100,6 +105,10 @@ pub enum Output {
     Fallback(Box<FallbackRecord>),
     /// A client connection does not keep to a declaration; told once for each.
     Undeclared(Box<UndeclaredRecord>),
+    /// A lookup ended.
+    Lookup(Box<LookupRecord>),
+    /// A lookup has waited for [`PipelineSettings::stuck_after_ns`]; told once.
+    StuckLookup(Box<LookupRecord>),
 }
 
 /// What the pipeline attaches to an open connection.
@@ -114,6 +123,8 @@ struct Attached {
     /// Its name is as good as it will get; nothing is counted before.
     named: bool,
     claim: Option<Claim>,
+    /// What DNS says of its address.
+    resolved: Option<Box<Resolved>>,
     group: Group,
     /// It was compared with what is declared.
     judged: bool,
@@ -133,6 +144,7 @@ pub struct Pipeline {
     hellos: Assembler,
     tickets: TicketLengths,
     choices: Choices,
+    resolution: Resolution,
     series: Series,
     counts: PipelineCounts,
     outputs: Vec<Output>,
@@ -149,6 +161,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// An empty pipeline.
     pub fn new(settings: PipelineSettings) -> Self {
+        let dns_series = settings.max_series.saturating_sub(Series::MIN_SERIES) / DNS_PART;
         Self {
             attribution: Attribution::new(settings.max_processes, settings.read_proc, settings.cgroup_root.clone()),
             connections: Table::new(settings.max_connections),
@@ -157,7 +170,8 @@ impl Pipeline {
             hellos: Assembler::new(AssemblerLimits::default()),
             tickets: TicketLengths::new(MAX_TICKET_LENGTHS),
             choices: Choices::new(&settings),
-            series: Series::new(settings.max_series),
+            resolution: Resolution::new(dns_series),
+            series: Series::new(settings.max_series - dns_series),
             counts: PipelineCounts::default(),
             outputs: Vec::new(),
             collect: false,
@@ -205,6 +219,7 @@ impl Pipeline {
             Event::Exec(event) => self.attribution.exec(&event),
             Event::Exit(event) => {
                 self.choices.ended(event.pid, event.header.time_ns);
+                self.resolution.process_ended(event.pid, event.header.time_ns);
                 self.attribution.exit(&event);
             }
             Event::Cgroup(event) => self.attribution.cgroup_made(&event),
@@ -222,6 +237,7 @@ impl Pipeline {
         if self.collect {
             self.tell_stuck();
         }
+        self.dns_tick(now_ns);
         self.look_for_fallbacks(now_ns);
         self.attribution.tick(now_ns);
         self.hellos.expire(now_ns);
@@ -255,9 +271,11 @@ impl Pipeline {
                 let entry = self.connections.get(cookie)?;
                 Some((entry.attached.destination, waiting.phase, waiting.since_ns))
             })
+            .chain(self.resolution.waiting())
             .collect();
         self.choices.complete(Snapshot {
             counts: self.counts(),
+            resolvers: self.resolution.resolvers().snapshot(),
             ..self.series.snapshot(&waiting, self.now_ns)
         })
     }
@@ -266,6 +284,7 @@ impl Pipeline {
     fn counts(&self) -> PipelineCounts {
         let (processes, processes_evicted) = self.attribution.process_counts();
         let hellos = self.hellos.counts();
+        let dns = self.resolution.losses();
         let malformed = |kind: Malformed| (kind.name(), u64::from(hellos.malformed.get(kind)));
         PipelineCounts {
             processes,
@@ -274,15 +293,16 @@ impl Pipeline {
             fallbacks_evicted: self.choices.evicted(),
             connections: self.connections.len() as u64,
             hellos_malformed: Malformed::ALL.map(malformed).to_vec(),
+            dns_malformed: dns.malformed,
+            dns_ignored: dns.ignored,
+            dns_names_evicted: dns.names_evicted,
+            dns_lookups_refused: dns.lookups_refused,
+            dns_streams_refused: dns.streams_refused,
             hellos_evicted: hellos.evicted,
             hellos_expired: hellos.expired,
             tickets_forgotten: self.tickets.forgotten(),
             ..self.counts.clone()
         }
-    }
-
-    fn dns(&mut self, header: &agent_ebpf::dns::DnsHeader, bytes: &[u8]) {
-        tracing::debug!(?header, "dns {}", bytes.len());
     }
 
     /// An event of a socket.

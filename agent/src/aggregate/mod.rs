@@ -6,6 +6,7 @@ mod child;
 mod counters;
 mod destination;
 mod histogram;
+mod resolvers;
 mod series;
 mod sketch;
 mod snapshot;
@@ -18,6 +19,7 @@ pub use child::{Child, Family};
 pub use counters::{Counters, Ended, HttpClass, Retransmit};
 pub use destination::{DestinationId, DestinationKey, Name, Workload};
 pub use histogram::{BOUNDS_NS, Histogram};
+pub use resolvers::{DnsLabels, ResolverLabels, Resolvers, ResolversSnapshot};
 pub use series::Series;
 pub use sketch::Quantiles;
 pub use snapshot::{

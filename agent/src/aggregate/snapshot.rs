@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     child::{Child, Family},
     counters::{Counters, HttpClass},
+    resolvers::ResolversSnapshot,
     sketch::Quantiles,
     tally::{FallbackLabels, UndeclaredLabels},
 };
@@ -27,6 +28,8 @@ pub struct Snapshot {
     pub fallbacks: Arc<[(FallbackLabels, u64)]>,
     /// Client connections that did not keep to a declaration.
     pub undeclared: Arc<[(UndeclaredLabels, u64)]>,
+    /// Queries and lookups of DNS.
+    pub resolvers: ResolversSnapshot,
     /// What the pipeline did and could not do.
     pub counts: PipelineCounts,
 }
@@ -246,6 +249,16 @@ pub struct PipelineCounts {
     pub cgroups_evicted: u64,
     /// Processes that were forgotten while they might still fall back to another host.
     pub fallbacks_evicted: u64,
+    /// DNS messages that could not be read: every kind of it, with its count.
+    pub dns_malformed: Vec<(&'static str, u64)>,
+    /// DNS messages that had no part in anything, by reason.
+    pub dns_ignored: Vec<(&'static str, u64)>,
+    /// Names of addresses that were forgotten before their time.
+    pub dns_names_evicted: u64,
+    /// Lookups that found no room.
+    pub dns_lookups_refused: u64,
+    /// Connections to DNS servers that were not read for want of room.
+    pub dns_streams_refused: u64,
     /// Records that nobody fetched in time.
     pub outputs_dropped: u64,
     /// What hellos and HTTP heads held that could not be read: every kind of it, with its count.

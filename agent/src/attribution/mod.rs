@@ -7,6 +7,7 @@ mod intern;
 mod listeners;
 mod process;
 mod procfs;
+mod resolver_configs;
 mod sockets;
 
 use std::{path::PathBuf, sync::Arc};
@@ -16,6 +17,8 @@ use agent_ebpf::{
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
 };
 
+use crate::dns::SearchList;
+
 pub use cgroup::Cgroup;
 pub use process::Process;
 
@@ -24,6 +27,7 @@ use intern::Interner;
 use listeners::Listeners;
 use process::Processes;
 use procfs::Procfs;
+use resolver_configs::ResolverConfigs;
 use sockets::SocketOwners;
 
 /// Most cgroups that are remembered; a node has some hundreds.
@@ -37,19 +41,24 @@ pub struct Attribution {
     cgroups: Cgroups,
     listeners: Listeners,
     sockets: SocketOwners,
+    resolvers: ResolverConfigs,
+    host_netns: Option<u32>,
     procfs: Option<Procfs>,
 }
 
 impl Attribution {
     /// Remembers at most `max_processes` processes; reads `/proc` and `cgroup_root` only when `read_proc`.
     pub fn new(max_processes: usize, read_proc: bool, cgroup_root: Option<PathBuf>) -> Self {
+        let procfs = read_proc.then(Procfs::open).flatten();
         Self {
             strings: Interner::default(),
             processes: Processes::new(max_processes),
             cgroups: Cgroups::new(MAX_CGROUPS, cgroup_root.filter(|_| read_proc)),
             listeners: Listeners::default(),
             sockets: SocketOwners::default(),
-            procfs: read_proc.then(Procfs::open).flatten(),
+            resolvers: ResolverConfigs::default(),
+            host_netns: procfs.as_ref().and_then(Procfs::host_netns),
+            procfs,
         }
     }
 
@@ -108,6 +117,29 @@ impl Attribution {
     /// The cgroup of a socket; `pid` is somebody who is likely to be in it.
     pub fn cgroup(&mut self, id: u64, pid: u32, now_ns: u64) -> Option<Arc<Cgroup>> {
         self.cgroups.find(id, now_ns, || self.procfs.as_ref()?.cgroup(pid))
+    }
+
+    /// A process by its pid at that time; one that is not known has its pid and nothing else.
+    pub fn process(&mut self, pid: u32, at_ns: u64) -> Arc<Process> {
+        self.processes
+            .at(pid, at_ns, self.procfs.as_ref(), &mut self.strings)
+            .unwrap_or_else(|| Arc::new(Process::unknown(pid, self.strings.intern(&[]))))
+    }
+
+    /// A process was met under this name, NUL-padded.
+    pub fn seen(&mut self, pid: u32, at_ns: u64, comm: &[u8]) {
+        let comm = self.strings.intern(comm);
+        self.processes.rename(pid, at_ns, &comm);
+    }
+
+    /// The search list of a process's resolver.
+    pub fn search_list(&mut self, pid: u32, cgroup_id: u64, now_ns: u64) -> Arc<SearchList> {
+        self.resolvers.search_list(self.procfs.as_ref(), pid, cgroup_id, now_ns)
+    }
+
+    /// Whether a network namespace is the node's own, which unrelated workloads share.
+    pub fn is_host_network(&self, netns: u32) -> bool {
+        self.host_netns == Some(netns)
     }
 
     /// Lets go of what is only kept for a while.

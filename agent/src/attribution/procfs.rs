@@ -3,14 +3,20 @@
 //! Everything here may vanish while it is read: then it is `None`.
 use std::{
     collections::HashMap,
-    fs,
+    fs::{self, File},
+    io::Read as _,
     path::{Path, PathBuf},
 };
+
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 
 /// `/proc/self/ns/pid` in the init pid namespace (`PROC_PID_INIT_INO`): the kernel programs tell pids of that one.
 const INIT_PID_NAMESPACE: &str = "pid:[4026531836]";
 /// Length of the ticks in `/proc/PID/stat`: `USER_HZ` is 100 wherever BPF is.
 const TICK_NS: u64 = 10_000_000;
+
+/// Longest resolver configuration that is read.
+const RESOLV_CONF_BYTES: u64 = 64 * 1024;
 
 /// A `/proc` with the pids that the kernel programs tell.
 #[derive(Debug)]
@@ -76,6 +82,29 @@ impl Procfs {
         text.lines()
             .find_map(|line| line.strip_prefix("0::"))
             .map(str::to_owned)
+    }
+
+    /// Text of its `/etc/resolv.conf`, no more than [`RESOLV_CONF_BYTES`].
+    ///
+    /// Opened below its root: a link in a container must not lead to a file of the node, nor to a pipe that never ends.
+    pub(super) fn resolv_conf(&self, pid: u32) -> Option<String> {
+        let root = File::open(self.path(pid, "root")).ok()?;
+        let how = OpenHow::new()
+            .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let file = File::from(openat2(&root, "etc/resolv.conf", how).ok()?);
+        if !file.metadata().ok()?.is_file() {
+            return None;
+        }
+        let mut text = Vec::new();
+        file.take(RESOLV_CONF_BYTES).read_to_end(&mut text).ok()?;
+        Some(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Inode number of the node's own network namespace.
+    pub(super) fn host_netns(&self) -> Option<u32> {
+        let link = fs::read_link(self.path(1, "ns").join("net")).ok()?;
+        link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
     }
 
     /// The smallest process id that holds each socket, by the socket's inode.

@@ -2,8 +2,8 @@
 use crate::{
     cli::{SlowerThan, TraceArgs},
     connection::{ConnectionRecord, Outcome, Phase, record::ProcessRecord},
-    groups::wildcard::matches,
-    pipeline::Output,
+    groups::{DNS, wildcard::matches},
+    pipeline::{LookupRecord, Output},
 };
 
 /// Conditions as typed: different kinds must all hold, of one kind any.
@@ -16,6 +16,18 @@ pub(super) struct Filter {
     failed: bool,
     stuck: bool,
     slower_than: Vec<SlowerThan>,
+    lookups: Lookups,
+}
+
+/// Which lookups are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Lookups {
+    /// None: who reads objects of connections gets no others unasked.
+    #[default]
+    None,
+    /// Those that gave no address, or wait.
+    Failed,
+    All,
 }
 
 impl Filter {
@@ -29,6 +41,11 @@ impl Filter {
             failed: args.failed,
             stuck: args.stuck,
             slower_than: args.slower_than.clone(),
+            lookups: match (args.dns, args.json) {
+                (true, _) => Lookups::All,
+                (false, true) => Lookups::None,
+                (false, false) => Lookups::Failed,
+            },
         }
     }
 
@@ -37,6 +54,8 @@ impl Filter {
         let (record, is_stuck) = match output {
             Output::Finished(record) => (record, false),
             Output::Stuck(record) => (record, true),
+            Output::Lookup(lookup) => return self.accepts_lookup(lookup, false),
+            Output::StuckLookup(lookup) => return self.accepts_lookup(lookup, true),
             Output::Fallback(fallback) => {
                 // A failure is what led to it.
                 let is_wanted = self.slower_than.is_empty() && (self.failed || !self.stuck);
@@ -59,6 +78,21 @@ impl Filter {
         let destination = &record.destination;
         let hosts = [Some(destination.host.as_str()), Some(record.remote.address.as_str())];
         state && slow && self.is_about(&hosts, &destination.group, &record.process)
+    }
+
+    fn accepts_lookup(&self, lookup: &LookupRecord, is_stuck: bool) -> bool {
+        let has_failed = !is_stuck && lookup.rcode != Some("NOERROR");
+        let of_interest = match self.lookups {
+            Lookups::None => false,
+            Lookups::Failed => has_failed || is_stuck,
+            Lookups::All => true,
+        };
+        let state = !(self.failed || self.stuck) || (self.failed && has_failed) || (self.stuck && is_stuck);
+        let took = lookup.duration_us.or(lookup.waiting_us);
+        let is_slow = |bound: &SlowerThan| bound.phase == Phase::Dns && took.is_some_and(|us| us > bound.bound_us);
+        let slow = self.slower_than.is_empty() || self.slower_than.iter().any(is_slow);
+        let hosts = [Some(lookup.name.as_str()), Some(lookup.asked.as_str())];
+        of_interest && state && slow && self.is_about(&hosts, DNS, &lookup.process)
     }
 
     /// Whether the conditions on who and whom hold.

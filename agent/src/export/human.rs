@@ -1,6 +1,8 @@
 //! Text for people: the line of one connection, the table of destinations, what `doctor` found. Pure.
 //!
 //! Names come from others (a process chooses its own): control characters never reach the terminal.
+mod lookup;
+
 use std::fmt::{self, Write as _};
 
 use crate::{
@@ -22,8 +24,8 @@ const LAST: usize = 18;
 /// Heads the lines of [`line`].
 pub fn line_header() -> String {
     format!(
-        "{:<12} {:<24}    {:<36} {:>7} {:>7} {:>7} {:>7} {:>4} {:>8} {:>8}  {}",
-        "TIME", "PROCESS", "DESTINATION", "TCP", "TLS", "TTFB", "RTT", "RTX", "SENT", "RECEIVED", "OUTCOME"
+        "{:<12} {:<24}    {:<36} {:>7} {:>7} {:>7} {:>7} {:>7} {:>4} {:>8} {:>8}  {}",
+        "TIME", "PROCESS", "DESTINATION", "DNS", "TCP", "TLS", "TTFB", "RTT", "RTX", "SENT", "RECEIVED", "OUTCOME"
     )
 }
 
@@ -35,8 +37,9 @@ pub fn line(output: &Output) -> String {
             let retransmits = &tcp.retransmits;
             let sent_again = retransmits.syn + retransmits.rto + retransmits.fast + retransmits.tlp + retransmits.other;
             format!(
-                "{} {:>7} {:>7} {:>7} {:>7} {sent_again:>4} {:>8} {:>8}  {}",
+                "{} {:>7} {:>7} {:>7} {:>7} {:>7} {sent_again:>4} {:>8} {:>8}  {}",
                 line_start(record),
+                time_or_dash(record.phases_us.dns),
                 time_or_dash(record.phases_us.tcp),
                 time_or_dash(record.phases_us.tls),
                 time_or_dash(record.phases_us.ttfb),
@@ -59,6 +62,7 @@ pub fn line(output: &Output) -> String {
                 time(record.waiting_us.unwrap_or_default() as f64)
             )
         }
+        Output::Lookup(record) | Output::StuckLookup(record) => lookup::line(record),
         Output::Fallback(record) => format!(
             "{:<12} FALLBACK {} {} → {} after {}, {}",
             time_of_day(&record.time),
@@ -404,7 +408,7 @@ pub(crate) mod tests {
         check(
             |_| {},
             false,
-            "01:33:20.123 curl[77] -> 10.0.0.2:443 1.23ms - - - 0 78B 20KiB ok, closed by reset remote",
+            "01:33:20.123 curl[77] -> 10.0.0.2:443 - 1.23ms - - - 0 78B 20KiB ok, closed by reset remote",
         );
         check(
             |record| {
@@ -415,11 +419,12 @@ pub(crate) mod tests {
                 record.late = true;
                 record.tcp.retransmits.rto = 3;
                 record.tcp.rtt_us.mean = Some(98_760);
+                record.phases_us.dns = Some(2_500);
                 record.phases_us.tls = Some(41_000);
                 record.phases_us.ttfb = Some(52_300);
             },
             false,
-            "01:33:20.123 a\u{fffd}[2Jb[77]:40000 <- [fd00::2]:443 1.23ms 41.0ms 52.3ms 98.8ms 3 78B 20KiB ok, opened before hopline",
+            "01:33:20.123 a\u{fffd}[2Jb[77]:40000 <- [fd00::2]:443 2.50ms 1.23ms 41.0ms 52.3ms 98.8ms 3 78B 20KiB ok, opened before hopline",
         );
         check(
             |record| {

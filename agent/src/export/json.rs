@@ -12,13 +12,15 @@ use crate::{
 };
 
 /// Appends one record with its line break: the contract's keys behind a first key `event`, `finished`, `stuck`,
-/// `fallback` or `undeclared`.
+/// `fallback`, `undeclared` or `lookup`.
 pub fn record_line(output: &Output, line: &mut Vec<u8>) {
     match output {
         Output::Finished(record) => event_line("finished", record, line),
         Output::Stuck(record) => event_line("stuck", record, line),
         Output::Fallback(record) => event_line("fallback", record, line),
         Output::Undeclared(record) => event_line("undeclared", record, line),
+        Output::Lookup(record) => event_line("lookup", record, line),
+        Output::StuckLookup(record) => event_line("stuck", record, line),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Sees the snapshot and [`SelfMetrics`] alone, and keeps nothing. Families without data are left out.
 mod choices;
+mod dns;
 mod family;
 mod own;
 
@@ -82,6 +83,7 @@ impl Collector for Scrape {
             }
         }
         choices::encode(&mut encoder, &self.snapshot)?;
+        dns::encode(&mut encoder, &self.snapshot)?;
         own::encode(&mut encoder, &self.snapshot, &self.own)
     }
 }

@@ -1,6 +1,6 @@
 //! What a client's choice of destination tells: its group, that it went on to another host of that group, that the
 //! destination is not among those declared for it.
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use agent_ebpf::{
     connection::{CLOSED_BY_TIMEOUT, ConnectionState, FLAG_LATE},
@@ -8,7 +8,7 @@ use agent_ebpf::{
 };
 use serde::Serialize;
 
-use super::{Attached, Output, Pipeline, PipelineSettings, records, talk};
+use super::{Attached, Output, Pipeline, PipelineSettings, records, resolution::Resolution, talk};
 use crate::{
     aggregate::{FallbackLabels, Snapshot, Tally, TlsFailure, UndeclaredLabels},
     attribution::{Attribution, Process},
@@ -139,6 +139,11 @@ impl Choices {
         self.groups.of(host, wanted.address, wanted.port)
     }
 
+    /// The group of any destination.
+    pub(super) fn group_of(&self, host: Option<&str>, address: IpAddr, port: u16) -> Group {
+        self.groups.of(host, address, port)
+    }
+
     /// A process began.
     pub(super) fn began(&mut self, pid: u32) {
         self.fallbacks.began(pid);
@@ -150,12 +155,18 @@ impl Choices {
     }
 
     /// A client connection was heard of, for the first time or again.
-    pub(super) fn heard(&mut self, attribution: &mut Attribution, attached: &mut Attached, heard: &Heard<'_>) {
+    pub(super) fn heard(
+        &mut self,
+        attribution: &mut Attribution,
+        resolution: &Resolution,
+        attached: &mut Attached,
+        heard: &Heard<'_>,
+    ) {
         if Role::of(heard.state) != Some(Role::Client) {
             return;
         }
         if !attached.judged && !self.declarations.is_empty() {
-            attached.judged = self.judge(attribution, attached, heard);
+            attached.judged = self.judge(attribution, resolution, attached, heard);
         }
         let state = heard.state;
         if attached.group.name.is_empty() || state.flags & FLAG_LATE != 0 {
@@ -177,7 +188,13 @@ impl Choices {
     }
 
     /// Compares a connection with what is declared; `false` while a name may still come that changes the verdict.
-    fn judge(&mut self, attribution: &mut Attribution, attached: &Attached, heard: &Heard<'_>) -> bool {
+    fn judge(
+        &mut self,
+        attribution: &mut Attribution,
+        resolution: &Resolution,
+        attached: &Attached,
+        heard: &Heard<'_>,
+    ) -> bool {
         let (state, owner) = (heard.state, &attached.owner);
         let needs_cgroup = self.declarations.need_cgroup();
         let cgroup = needs_cgroup
@@ -190,11 +207,13 @@ impl Choices {
             cgroup: cgroup.as_ref().map(|cgroup| &*cgroup.path),
         };
         // One that was silent for long has its place without a name; if it says one later, that counts here.
-        let claim = heard.facts.and_then(talk::claim);
+        let claim = resolution.claim_of(state, owner.pid, heard.facts, attached.resolved.as_deref());
+        let has_said = claim.as_ref().is_some_and(|claim| claim.source != "dns");
         let name = claim.as_ref().map(|claim| &*claim.host);
         let endpoints = Endpoints::of(state);
         let wanted = endpoints.wanted();
-        let is_final = name.is_some() || state.timeline.protocol != PROTOCOL_NONE && talk::is_named(state, heard.facts);
+        let may_say = state.timeline.protocol == PROTOCOL_NONE || !talk::is_named(state, heard.facts);
+        let is_final = has_said || !may_say || name.is_some() && heard.ended_ns.is_some();
         let group = self.group(state, name);
         let verified = records::is_verified(claim.as_ref());
         let whom = Whom {
@@ -249,6 +268,7 @@ impl Choices {
 impl Pipeline {
     /// Judges what waits for more to be heard: call when no more will come.
     pub fn settle(&mut self) {
+        self.settle_lookups();
         let found = self.choices.fallbacks.finish();
         self.tell_fallbacks(found);
     }
@@ -313,7 +333,7 @@ impl Pipeline {
         }
     }
 
-    fn process_record(&mut self, owner: &Process, cgroup_id: u64) -> ProcessRecord {
+    pub(super) fn process_record(&mut self, owner: &Process, cgroup_id: u64) -> ProcessRecord {
         let cgroup = self.attribution.cgroup(cgroup_id, owner.pid, self.now_ns);
         self.surroundings(cgroup.as_deref()).process(owner)
     }

@@ -62,8 +62,8 @@ impl Pipeline {
     fn open(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> bool {
         let facts = self.hellos.facts(stream_of(state));
         let named = is_named(role, state, facts, now_ns);
-        let claim = facts.filter(|_| named).and_then(talk::claim);
-        let attached = self.first_seen(role, state, named, claim, now_ns);
+        let said = facts.filter(|_| named).and_then(talk::claim);
+        let attached = self.first_seen(role, state, named, said, now_ns);
         let destination = attached.destination;
         let entry = Entry {
             state: *state,
@@ -98,7 +98,10 @@ impl Pipeline {
         let kept = attached.facts.take();
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
         if !attached.named && is_named(role, state, facts, now_ns) {
-            name(&mut self.series, &self.choices, attached, state, facts, now_ns);
+            let claim = self
+                .resolution
+                .claim_of(state, attached.owner.pid, facts, attached.resolved.as_deref());
+            name(&mut self.series, &self.choices, attached, state, claim, now_ns);
         }
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         if attached.named {
@@ -117,7 +120,8 @@ impl Pipeline {
                 ended_ns: None,
                 now_ns,
             };
-            self.choices.heard(&mut self.attribution, attached, &heard);
+            self.choices
+                .heard(&mut self.attribution, &self.resolution, attached, &heard);
         }
         attached.facts = kept;
         enter(&mut self.series, attached, state);
@@ -137,16 +141,24 @@ impl Pipeline {
     }
 
     /// What is attached to a connection before anything of it is counted: from zero, but what a late one did before
-    /// hopline is not ours. One whose name is not known yet is under its address until then.
+    /// hopline is not ours. One that may still say its name is under that of DNS or its address until then.
     fn first_seen(
         &mut self,
         role: Role,
         state: &ConnectionState,
         named: bool,
-        claim: Option<Claim>,
+        said: Option<Claim>,
         now_ns: u64,
     ) -> Attached {
         let owner = self.attribution.owner(state);
+        let (resolved, claim) = match role {
+            Role::Client => {
+                let resolved = self.resolution.resolved(state, owner.pid);
+                let claim = self.resolution.claim(state, owner.pid, said, resolved.as_ref());
+                (resolved.map(Box::new), claim)
+            }
+            Role::Server => (None, said),
+        };
         let host = claim.as_ref().map(|claim| &claim.host);
         let group = self.choices.group(state, host.map(|host| &**host));
         let destination = self.series.destination(key(role, &owner, state, host, &group), now_ns);
@@ -163,6 +175,7 @@ impl Pipeline {
             turns: Turns::default(),
             named,
             claim,
+            resolved,
             group,
             judged: false,
             facts: None,
@@ -172,10 +185,11 @@ impl Pipeline {
     /// The last event of a connection; of most it is the only one, and their name is known before anything is counted.
     fn close(&mut self, role: Role, state: &ConnectionState, now_ns: u64) {
         self.waiting.remove(state.cookie);
+        self.resolution.closed(state.cookie);
         let last = self.hellos.take(stream_of(state));
         let Some(mut entry) = self.connections.remove(state.cookie) else {
-            let claim = last.as_ref().and_then(talk::claim);
-            let mut attached = self.first_seen(role, state, true, claim, now_ns);
+            let said = last.as_ref().and_then(talk::claim);
+            let mut attached = self.first_seen(role, state, true, said, now_ns);
             let end = End {
                 role,
                 state,
@@ -190,7 +204,9 @@ impl Pipeline {
         let attached = &mut entry.attached;
         let facts = attached.facts.take().map_or(last, |facts| Some(*facts));
         if !attached.named {
-            name(&mut self.series, &self.choices, attached, state, facts.as_ref(), now_ns);
+            let (pid, resolved) = (attached.owner.pid, attached.resolved.as_deref());
+            let claim = self.resolution.claim_of(state, pid, facts.as_ref(), resolved);
+            name(&mut self.series, &self.choices, attached, state, claim, now_ns);
         }
         let end = End {
             role,
@@ -245,12 +261,14 @@ impl Pipeline {
             ended_ns: Some(end_ns),
             now_ns,
         };
-        self.choices.heard(&mut self.attribution, attached, &heard);
+        self.choices
+            .heard(&mut self.attribution, &self.resolution, attached, &heard);
         if self.collect {
             let owner = Arc::clone(&attached.owner);
             let cgroup = self.attribution.cgroup(state.cgroup_id, owner.pid, now_ns);
             let said = Said {
                 claim: attached.claim.as_ref(),
+                resolved: attached.resolved.as_deref(),
                 group: &attached.group.name,
                 facts,
                 answer,
@@ -280,6 +298,7 @@ impl Pipeline {
                 .or_else(|| self.hellos.facts(stream_of(state)));
             let said = Said {
                 claim: attached.claim.as_ref(),
+                resolved: attached.resolved.as_deref(),
                 group: &attached.group.name,
                 facts,
                 answer: talk::first_byte(state, role, facts, &self.tickets),
@@ -338,19 +357,22 @@ fn name(
     choices: &Choices,
     attached: &mut Attached,
     state: &ConnectionState,
-    facts: Option<&Facts>,
+    claim: Option<Claim>,
     now_ns: u64,
 ) {
     attached.named = true;
-    attached.claim = facts.and_then(talk::claim);
+    attached.claim = claim;
     let role = Role::Client;
     if Role::of(state) != Some(role) {
         return;
     }
-    let Some(claim) = &attached.claim else { return };
-    attached.group = choices.group(state, Some(&claim.host));
-    let named = key(role, &attached.owner, state, Some(&claim.host), &attached.group);
-    let destination = series.destination(named, now_ns);
+    let host = attached.claim.as_ref().map(|claim| &claim.host);
+    let group = choices.group(state, host.map(|host| &**host));
+    let destination = series.destination(key(role, &attached.owner, state, host, &group), now_ns);
+    attached.group = group;
+    if destination == attached.destination {
+        return;
+    }
     series.rename(attached.destination, destination);
     if let Some((raised, state)) = attached.gauge.take() {
         attached.gauge = Some((series.move_gauge(raised, destination, state), state));

@@ -6,18 +6,22 @@ use agent_ebpf::{
     timeline::PROTOCOL_NONE,
 };
 
-use super::talk::{self, Claim};
+use super::{
+    resolution::Resolved,
+    talk::{self, Claim},
+};
 use crate::{
     aggregate::TlsFailure,
     attribution::{Cgroup, Process},
     connection::{
         ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Turns, outcome, received_bytes,
         record::{
-            AddressRecord, BackendRecord, DestinationRecord, HttpRecord, MarksRecord, PhasesRecord, ProcessRecord,
-            RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TlsRecord, TurnsRecord,
+            AddressRecord, BackendRecord, DestinationRecord, DnsRecord, HttpRecord, MarksRecord, PhasesRecord,
+            ProcessRecord, RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TlsRecord, TurnsRecord,
         },
         rfc3339, sent_bytes,
     },
+    dns::LookupFacts,
     protocol::{
         facts::{Facts, TlsFacts},
         first_byte::FirstByte,
@@ -29,6 +33,7 @@ use crate::{
 /// What both ends said, as far as it is known.
 pub(super) struct Said<'a> {
     pub(super) claim: Option<&'a Claim>,
+    pub(super) resolved: Option<&'a Resolved>,
     pub(super) group: &'a str,
     pub(super) facts: Option<&'a Facts>,
     pub(super) answer: Option<FirstByte>,
@@ -61,6 +66,7 @@ impl Surroundings<'_> {
         let start_ns = begun.into_iter().find(|mark| *mark != 0).unwrap_or(seen.start);
         let endpoints = Endpoints::of(state);
         let ended = waiting.is_none();
+        let lookup = said.resolved.and_then(|resolved| resolved.lookup.as_ref());
         ConnectionRecord {
             schema: SCHEMA,
             id: self.id((state.cookie, state.attempt)),
@@ -79,12 +85,12 @@ impl Surroundings<'_> {
             destination: destination(role, owner, &endpoints, said),
             backend: endpoints.asked.map(|_| backend(endpoints.remote)),
             process: self.process(owner),
-            phases_us: phases(state, said.answer),
-            marks_ns: marks(state, said.answer),
+            phases_us: phases(state, said.answer, lookup),
+            marks_ns: marks(state, said.answer, lookup),
             ttfb_basis: said.answer.map(|answer| answer.basis.name()),
             late: state.flags & FLAG_LATE != 0,
             turns: turns(state, said.turns),
-            dns: None,
+            dns: said.resolved.and_then(dns),
             tls: tls(state, said, ended),
             http: http(said.facts),
             tcp: tcp(state),
@@ -124,9 +130,9 @@ impl Surroundings<'_> {
 }
 
 /// Whether something other than the connection's own claim agrees with its name. An address is what the process asked
-/// the kernel for; a name is a claim, and nothing has agreed with it yet.
+/// the kernel for.
 pub(super) fn is_verified(claim: Option<&Claim>) -> bool {
-    claim.is_none()
+    claim.is_none_or(|claim| claim.verified)
 }
 
 fn destination(role: Role, owner: &Process, endpoints: &Endpoints, said: &Said<'_>) -> DestinationRecord {
@@ -164,24 +170,24 @@ pub(super) fn address(endpoint: Endpoint) -> AddressRecord {
     }
 }
 
-fn phases(state: &ConnectionState, answer: Option<FirstByte>) -> PhasesRecord {
+fn phases(state: &ConnectionState, answer: Option<FirstByte>, lookup: Option<&LookupFacts>) -> PhasesRecord {
     let timeline = &state.timeline;
     let us = |from: u64, to: u64| (from != 0 && to != 0).then(|| to.saturating_sub(from) / 1_000);
     PhasesRecord {
-        dns: None,
+        dns: lookup.and_then(|lookup| us(lookup.started_ns, lookup.answered_ns)),
         tcp: us(state.syn_ns, state.established_ns),
         tls: us(timeline.client_hello_ns, timeline.tls_done_ns),
         ttfb: answer.and_then(|answer| us(timeline.request_ns, answer.at_ns)),
     }
 }
 
-fn marks(state: &ConnectionState, answer: Option<FirstByte>) -> MarksRecord {
+fn marks(state: &ConnectionState, answer: Option<FirstByte>, lookup: Option<&LookupFacts>) -> MarksRecord {
     let timeline = &state.timeline;
     // Before the handshake's end it is the machine's own.
     let may_ask = timeline.client_hello_ns == 0 || timeline.tls_done_ns != 0;
     MarksRecord {
-        dns_query: None,
-        dns_answer: None,
+        dns_query: lookup.and_then(|lookup| mark(lookup.started_ns)),
+        dns_answer: lookup.and_then(|lookup| mark(lookup.answered_ns)),
         syn: mark(state.syn_ns),
         established: mark(state.established_ns),
         client_hello: mark(timeline.client_hello_ns),
@@ -191,6 +197,17 @@ fn marks(state: &ConnectionState, answer: Option<FirstByte>) -> MarksRecord {
         first_byte: answer.map(|answer| answer.at_ns),
         closed: mark(state.closed_ns),
     }
+}
+
+/// The lookup that this connection waited for.
+fn dns(resolved: &Resolved) -> Option<DnsRecord> {
+    let lookup = resolved.lookup.as_ref()?;
+    Some(DnsRecord {
+        name: resolved.name.as_ref().into(),
+        resolver: lookup.resolver.to_string(),
+        rcode: lookup.ending.name().to_owned(),
+        queries: lookup.queries,
+    })
 }
 
 fn turns(state: &ConnectionState, turns: &Turns) -> TurnsRecord {

@@ -33,8 +33,10 @@ const UNKNOWN_CA: u8 = 48;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     pub(super) host: Arc<str>,
-    /// `sni` or `http`.
+    /// `sni`, `http` or `dns`.
     pub(super) source: &'static str,
+    /// An address that was resolved agrees with it.
+    pub(super) verified: bool,
 }
 
 /// The name that a connection claims; `None` when it claims none, or none yet.
@@ -43,6 +45,7 @@ pub(super) fn claim(facts: &Facts) -> Option<Claim> {
         return Some(Claim {
             host: name.into(),
             source: "sni",
+            verified: false,
         });
     }
     let HostClaim::Authority(authority) = &facts.http.as_ref()?.host else {
@@ -52,6 +55,7 @@ pub(super) fn claim(facts: &Facts) -> Option<Claim> {
     Some(Claim {
         host: name.as_str().into(),
         source: "http",
+        verified: false,
     })
 }
 

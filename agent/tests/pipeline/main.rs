@@ -2,9 +2,10 @@
 //!
 //! `decode`: bytes to events. `life`: connections, with events lost and out of order. `names`: under which name they are
 //! counted. `owners`: processes by time, listeners, late sockets. `choices`: groups, fallbacks, declared destinations.
-//! `sums`: nothing is lost or counted twice, whatever comes. `scrape`: what exporters show.
+//! `dns`: names. `sums`: nothing is lost or counted twice, whatever comes. `scrape`: what exporters show.
 mod choices;
 mod decode;
+mod dns;
 mod events;
 mod life;
 mod names;

@@ -279,5 +279,6 @@ fn a_full_scrape() {
         "{series} series, {} bytes: snapshot {taken:?}, whole scrape {whole:?}",
         text.len()
     );
-    assert!((19_000..=20_000).contains(&series), "{series}");
+    // One in eight of those beyond the least is set aside for resolvers.
+    assert!((16_700..=17_625).contains(&series), "{series}");
 }

@@ -16,7 +16,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("groups", &["protocol"]),
     ("declared", &["groups"]),
     ("fallbacks", &["attribution", "connection"]),
-    ("attribution", &["connection", "decode"]),
+    ("attribution", &["connection", "decode", "dns"]),
     ("dns", &["connection", "protocol"]),
     ("aggregate", &["attribution", "connection"]),
     (

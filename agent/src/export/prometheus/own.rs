@@ -18,6 +18,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
     gauges(encoder, "hopline_build_info", "Version of the agent.", version)?;
     events(encoder, snapshot, own)?;
     hellos(encoder, &snapshot.counts)?;
+    dns(encoder, &snapshot.counts)?;
     series(encoder, snapshot)?;
     let features = own.features.iter().map(|state| {
         (
@@ -70,6 +71,9 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         ("process_evicted", counts.processes_evicted),
         ("cgroup_evicted", counts.cgroups_evicted),
         ("fallback_evicted", counts.fallbacks_evicted),
+        ("dns_name_evicted", counts.dns_names_evicted),
+        ("dns_lookup_refused", counts.dns_lookups_refused),
+        ("dns_stream_refused", counts.dns_streams_refused),
         ("record_dropped", counts.outputs_dropped),
         ("stream_dropped", own.stream_dropped),
         ("recording_dropped", own.recording_dropped),
@@ -84,6 +88,30 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         "hopline_events_lost",
         "What the kernel programs or the agent had to drop.",
         lost,
+    )
+}
+
+/// What became of DNS messages that were not counted as queries or answers.
+fn dns(encoder: &mut DescriptorEncoder<'_>, counts: &PipelineCounts) -> fmt::Result {
+    let malformed = counts
+        .dns_malformed
+        .iter()
+        .map(|(kind, count)| ([("kind", *kind)], *count));
+    counters(
+        encoder,
+        "hopline_dns_malformed",
+        "Parts of DNS messages that could not be read.",
+        malformed,
+    )?;
+    let ignored = counts
+        .dns_ignored
+        .iter()
+        .map(|(reason, count)| ([("reason", *reason)], *count));
+    counters(
+        encoder,
+        "hopline_dns_ignored",
+        "DNS messages that had no part in anything: answers that nobody asked for, late ones, other operations.",
+        ignored,
     )
 }
 
