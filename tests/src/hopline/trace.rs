@@ -115,17 +115,17 @@ pub(crate) fn read_records(path: &Path, sabotage: Option<Sabotage>) -> Result<Ve
     parse(&fs::read_to_string(path)?, sabotage)
 }
 
-/// What tells of more than one connection is no record of one.
-fn is_choice(line: &str) -> bool {
-    ["fallback", "undeclared"]
+/// What tells of something else than one connection.
+fn is_other(line: &str) -> bool {
+    ["fallback", "undeclared", "lookup"]
         .iter()
-        .any(|event| line.starts_with(&format!("{{\"event\":\"{event}\",")))
+        .any(|kind| line.contains(&format!("\"type\":\"{kind}\"")))
 }
 
 fn parse(text: &str, sabotage: Option<Sabotage>) -> Result<Vec<Record>> {
     let records = text
         .lines()
-        .filter(|line| !is_choice(line))
+        .filter(|line| !is_other(line))
         .map(|line| serde_json::from_str(line).with_context(|| format!("record `{line}`")));
     Ok(sabotage::falsify_records(sabotage, records.collect::<Result<_>>()?))
 }

@@ -56,11 +56,17 @@ impl History {
                 let line = format!(
                     "STUCK {} {} for {}, {}",
                     event["waiting"].as_str().unwrap_or("?"),
-                    name(event),
+                    // A lookup has one of its own.
+                    event["name"].as_str().map_or_else(|| name(event), str::to_owned),
                     time(us),
                     descent(&event["process"])
                 );
-                self.tell(&event["start"], &line);
+                let at = if event["start"].is_null() {
+                    &event["time"]
+                } else {
+                    &event["start"]
+                };
+                self.tell(at, &line);
             }
             Some("fallback") => {
                 let text = |key: &str| event[key].as_str().unwrap_or("?").replace('_', " ");

@@ -31,8 +31,6 @@ pub(super) struct Case {
     pub(super) by_address: bool,
     /// Why the client went on to b, as it may be told; empty where that is no fallback, or nobody outside can know.
     pub(super) reasons: &'static [&'static str],
-    /// Only DNS tells the name of a: it is never said on the wire.
-    pub(super) needs_dns: bool,
     /// `outcome` of the connections to a, and whether they have the phases tls and ttfb.
     pub(super) outcome: &'static str,
     pub(super) has_tls: bool,
@@ -56,7 +54,6 @@ const PLAIN: Case = Case {
     a: Server::Missing,
     by_address: false,
     reasons: &[],
-    needs_dns: false,
     outcome: "ok",
     has_tls: false,
     has_ttfb: true,
@@ -79,7 +76,7 @@ pub(super) const CASES: [Case; 7] = [
     },
     Case {
         name: "refused, pipe",
-        needs_dns: true,
+        // Only DNS tells the name of a: it is never said to anybody.
         call: Call::Go('|'),
         a: Server::Nobody,
         reasons: &["refused"],
