@@ -28,6 +28,8 @@ pub(crate) enum Kind {
     CgroupSkbEgress,
     Connect4,
     Connect6,
+    SendMsg4,
+    SendMsg6,
     TpBtf,
     Fentry,
     Fexit,
@@ -40,7 +42,7 @@ impl Kind {
             Self::Tracepoint => 5,
             Self::CgroupSkbIngress | Self::CgroupSkbEgress => 8,
             Self::SockOps => 13,
-            Self::Connect4 | Self::Connect6 => 18,
+            Self::Connect4 | Self::Connect6 | Self::SendMsg4 | Self::SendMsg6 => 18,
             Self::TpBtf | Self::Fentry | Self::Fexit => 26,
         }
     }
@@ -52,6 +54,8 @@ impl Kind {
             Self::SockOps => 3,
             Self::Connect4 => 10,
             Self::Connect6 => 11,
+            Self::SendMsg4 => 14,
+            Self::SendMsg6 => 15,
             Self::TpBtf => 23,
             Self::Fentry => 24,
             Self::Fexit => 25,
@@ -62,8 +66,8 @@ impl Kind {
     /// What a program returns to let everything pass: programs on cgroups are asked, the others only see.
     fn pass(self) -> i32 {
         match self {
-            Self::SockOps | Self::CgroupSkbIngress | Self::CgroupSkbEgress | Self::Connect4 | Self::Connect6 => 1,
             Self::TpBtf | Self::Fentry | Self::Fexit | Self::Tracepoint => 0,
+            _ => 1,
         }
     }
 }

@@ -61,6 +61,7 @@ enum Internal {
     Hosts(traffic::hosts::HostsArguments),
     Raw(traffic::raw::RawArguments),
     Relay(traffic::relay::RelayArguments),
+    Mutual(traffic::mutual::MutualArguments),
     Empty(empty::EmptyArguments),
     /// Build the programs of other languages beside this one.
     Programs,
@@ -98,6 +99,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Hosts(arguments) => traffic::hosts::run(arguments),
         Internal::Raw(arguments) => traffic::raw::run(arguments),
         Internal::Relay(arguments) => traffic::relay::run(arguments),
+        Internal::Mutual(arguments) => traffic::mutual::run(arguments),
         Internal::Empty(arguments) => empty::run(arguments),
         Internal::Programs => scenario::build_programs(),
     }

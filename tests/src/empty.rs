@@ -16,9 +16,11 @@ use nix::sched::{CloneFlags, unshare};
 use crate::bpf::{self, Kind};
 
 /// hopline's programs: name, kind, and the function or tracepoint that a tracing one sees.
-const PROGRAMS: [(&str, Kind, &str); 14] = [
+const PROGRAMS: [(&str, Kind, &str); 16] = [
     ("connect4", Kind::Connect4, ""),
     ("connect6", Kind::Connect6, ""),
+    ("sendmsg4", Kind::SendMsg4, ""),
+    ("sendmsg6", Kind::SendMsg6, ""),
     ("sock_ops", Kind::SockOps, ""),
     ("ingress", Kind::CgroupSkbIngress, ""),
     ("egress", Kind::CgroupSkbEgress, ""),
@@ -60,9 +62,6 @@ pub(crate) fn run(arguments: &EmptyArguments) -> Result<()> {
 fn attach(program: &str, kind: Kind, target: &str, cgroup: &File, types: &Btf) -> Result<OwnedFd> {
     let name = name_beside(program);
     match kind {
-        Kind::SockOps | Kind::CgroupSkbIngress | Kind::CgroupSkbEgress | Kind::Connect4 | Kind::Connect6 => {
-            bpf::attach_empty(kind, &name, Some(cgroup.as_fd()), 0)
-        }
         Kind::TpBtf => {
             let traced = types.id_by_type_name_kind(&format!("btf_trace_{target}"), BtfKind::Typedef)?;
             bpf::attach_empty(kind, &name, None, traced)
@@ -73,6 +72,7 @@ fn attach(program: &str, kind: Kind, target: &str, cgroup: &File, types: &Btf) -
         }
         // The link holds the event.
         Kind::Tracepoint => bpf::attach_empty(kind, &name, Some(tracepoint(target)?.as_fd()), 0),
+        _ => bpf::attach_empty(kind, &name, Some(cgroup.as_fd()), 0),
     }
 }
 

@@ -101,6 +101,25 @@ pub(crate) fn curl(
     finish(lab, netns, command, &log)
 }
 
+/// Runs the client of mutual TLS by rustls.
+pub(crate) fn mutual(
+    lab: &Lab,
+    netns: &NetNs,
+    certificates: &Certificates,
+    to: SocketAddr,
+    name: &str,
+    keys: &Path,
+) -> Result<Said> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["internal", "mutual", "--to", &to.to_string(), "--name", name])
+        .args(["--ca", "root.pem", "--certificate", "client.pem", "--key", "client.key"])
+        .env("SSLKEYLOGFILE", keys)
+        .current_dir(certificates.directory())
+        .stdin(Stdio::null());
+    finish(lab, netns, command, &lab.file(format!("{name}.log")))
+}
+
 /// A client that failed has said so: its exit code alone tells less.
 pub(crate) fn finish(lab: &Lab, netns: &NetNs, mut command: Command, log: &Path) -> Result<Said> {
     let both = File::options().create(true).append(true).open(log)?;

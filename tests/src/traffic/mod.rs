@@ -7,6 +7,7 @@ pub(crate) mod churn;
 pub(crate) mod connect;
 pub(crate) mod flood;
 pub(crate) mod hosts;
+pub(crate) mod mutual;
 pub(crate) mod once;
 pub(crate) mod raw;
 pub(crate) mod relay;

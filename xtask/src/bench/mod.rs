@@ -4,6 +4,7 @@
 //! that do nothing. Absolute times are of this
 //! machine on this day; compare the columns of one run only.
 
+mod datagrams;
 mod empty;
 mod https;
 mod programs;
@@ -50,6 +51,9 @@ struct KernelArguments {
     /// MiB of one download.
     #[arg(long, default_value_t = 4_000)]
     bulk: u32,
+    /// DNS queries, and as many datagrams of another kind.
+    #[arg(long, default_value_t = 50_000)]
+    datagrams: u32,
     /// HTTPS connections.
     #[arg(long, default_value_t = 500)]
     https: u32,
@@ -81,6 +85,12 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
             count: arguments.round_trips,
         },
         Load::Bulk { count: arguments.bulk },
+        Load::Dns {
+            count: arguments.datagrams,
+        },
+        Load::Datagrams {
+            count: arguments.datagrams,
+        },
         Load::Https { count: arguments.https },
     ];
     cost(&hopline, &lab, &sandbox, &loads)?;

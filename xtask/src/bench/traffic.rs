@@ -14,7 +14,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::https;
+use super::{datagrams, https};
 
 /// Bytes of a request and of a response.
 const MESSAGE: usize = 64;
@@ -37,6 +37,10 @@ pub(crate) enum Load {
     RoundTrips { count: u32 },
     /// One answer of so many MiB.
     Bulk { count: u32 },
+    /// So many DNS queries, each from a socket of its own, and their answers.
+    Dns { count: u32 },
+    /// So many datagrams that are not of DNS, and their answers, from one socket.
+    Datagrams { count: u32 },
     /// So many HTTPS connections one after the other: a full handshake, a request, an answer.
     Https { count: u32 },
 }
@@ -44,9 +48,12 @@ pub(crate) enum Load {
 impl Load {
     pub(super) fn operations(self) -> u32 {
         match self {
-            Self::Connections { count } | Self::RoundTrips { count } | Self::Bulk { count } | Self::Https { count } => {
-                count
-            }
+            Self::Connections { count }
+            | Self::RoundTrips { count }
+            | Self::Bulk { count }
+            | Self::Dns { count }
+            | Self::Datagrams { count }
+            | Self::Https { count } => count,
         }
     }
 
@@ -56,6 +63,8 @@ impl Load {
             Self::Connections { .. } => "connections",
             Self::RoundTrips { .. } => "round-trips",
             Self::Bulk { .. } => "bulk",
+            Self::Dns { .. } => "dns",
+            Self::Datagrams { .. } => "datagrams",
             Self::Https { .. } => "https",
         };
         [name.to_owned(), self.operations().to_string()]
@@ -68,6 +77,8 @@ impl Display for Load {
             Self::Connections { count } => write!(f, "{count} connections"),
             Self::RoundTrips { count } => write!(f, "{count} round trips"),
             Self::Bulk { count } => write!(f, "a download of {count} MiB"),
+            Self::Dns { count } => write!(f, "{count} DNS queries"),
+            Self::Datagrams { count } => write!(f, "{count} datagrams and answers"),
             Self::Https { count } => write!(f, "{count} HTTPS connections"),
         }
     }
@@ -91,6 +102,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let load = arguments.load;
     let seconds = match load {
         Load::Https { count } => https::run(count)?.as_secs_f64(),
+        Load::Dns { count } => datagrams::run(53, count, true)?.as_secs_f64(),
+        Load::Datagrams { count } => datagrams::run(5_300, count, false)?.as_secs_f64(),
         Load::Connections { .. } | Load::RoundTrips { .. } | Load::Bulk { .. } => run_bare(load)?,
     };
     let rate = Rate {
@@ -121,7 +134,7 @@ fn run_bare(load: Load) -> Result<f64> {
 }
 
 /// Binds this thread to a CPU; where there is none of that number it runs anywhere.
-fn stay_on_cpu(cpu: usize) {
+pub(super) fn stay_on_cpu(cpu: usize) {
     let mut set = CpuSet::new();
     let bound = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
     if let Err(error) = bound {
@@ -150,7 +163,7 @@ fn serve(listener: &TcpListener, load: Load) -> Result<()> {
                 stream.write_all(&part)?;
             }
         }
-        Load::RoundTrips { .. } | Load::Https { .. } => {
+        Load::Dns { .. } | Load::Datagrams { .. } | Load::RoundTrips { .. } | Load::Https { .. } => {
             let mut stream = listener.accept()?.0;
             stream.set_nodelay(true)?;
             let mut message = [0; MESSAGE];
@@ -179,7 +192,7 @@ fn call(address: SocketAddr, load: Load) -> Result<()> {
                 stream.read_exact(&mut part)?;
             }
         }
-        Load::RoundTrips { count } | Load::Https { count } => {
+        Load::Dns { count } | Load::Datagrams { count } | Load::RoundTrips { count } | Load::Https { count } => {
             let mut stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
             let mut message = [7; MESSAGE];

@@ -25,6 +25,8 @@ pub(super) enum Client {
     Curl(&'static [&'static str]),
     /// curl through the case's address as a proxy.
     Proxied,
+    /// rustls with a certificate: that, its proof and Finished are in one record.
+    Packed,
     /// A program in Go: its `ClientHello` has a post-quantum key share.
     Go,
 }
@@ -145,6 +147,11 @@ pub(super) const CASES: &[Case] = &[
         server: Server::OpenSsl(&["-tls1_3", "-Verify", "1", "-CAfile", "root.pem"]),
         client: MUTUAL,
         ..tls13("1.3 mTLS")
+    },
+    Case {
+        server: Server::OpenSsl(&["-tls1_3", "-Verify", "1", "-CAfile", "root.pem"]),
+        client: Client::Packed,
+        ..tls13("1.3 mTLS, client's flight in one record")
     },
     Case {
         server: Server::OpenSsl(&[

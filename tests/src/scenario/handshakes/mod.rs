@@ -262,6 +262,7 @@ fn fetch(place: &Place<'_>, address: SocketAddr, case: &Case, connection: usize)
         }
         Client::Curl(more) => curl(more)?,
         Client::Proxied => curl(&["--proxy", &format!("http://{address}")])?,
+        Client::Packed => openssl::mutual(lab, &pair.client, certificates, address, &name, keys)?,
         Client::Go => go::fetch(lab, &pair.client, go.as_deref().context("Go")?, address, &name, keys)?,
     };
     let answered = said.text.contains("HTTP/1.") || said.text.contains("200 ");
