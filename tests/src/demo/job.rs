@@ -57,14 +57,14 @@ impl Job {
             // The fallback list: one process that tries the next when the first one does not serve it.
             format!("while [ -e go ]; do {fetch} -m 7 --cacert root.pem {silent} -o /dev/null {fast}; sleep 1; done"),
         ];
-        let mut runner = String::from("#!/bin/sh\n");
+        let mut runner = vec!["#!/bin/sh\n".to_owned()];
         for (number, step) in steps.iter().enumerate() {
             fs::write(directory.join(format!("step{number}.sh")), step)?;
-            runner.push_str(&format!("sh step{number}.sh &\n"));
+            runner.push(format!("sh step{number}.sh &\n"));
         }
-        runner.push_str("wait\n");
+        runner.push("wait\n".to_owned());
         let program = directory.join("ci-runner");
-        fs::write(&program, runner)?;
+        fs::write(&program, runner.concat())?;
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         let go = directory.join("go");
         fs::write(&go, "")?;

@@ -28,6 +28,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("churn", "swap"),
     ("failures", "drop"),
     ("stuck", "drop"),
+    ("fallback", "drop"),
     ("handshakes", "shift"),
     ("alerts", "swap"),
     ("compare", "swap"),

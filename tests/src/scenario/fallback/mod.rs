@@ -72,12 +72,12 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     for address in [A, B, RESOLVER].into_iter().chain(UNNAMED) {
         pair.server.ip(&format!("addr add {address}/24 dev {DEVICE}"))?;
     }
-    let named = CASES.iter().enumerate().filter(|(_, case)| !case.by_address);
-    let of_case = named.flat_map(|(number, case)| mirrors(number, case));
+    let known = CASES.iter().enumerate().filter(|(_, case)| !case.by_address);
+    let of_case = known.flat_map(|(number, case)| mirrors(number, case));
     let options: Vec<String> = of_case
         .map(|mirror| format!("address=/{}/{}", mirror.host, mirror.address.ip()))
         .collect();
-    let names = Names::start(lab, &pair.server, &lab.tools, RESOLVER, &options)?;
+    let resolver = Names::start(lab, &pair.server, &lab.tools, RESOLVER, &options)?;
     let _servers = serve(lab, &pair, &certificates)?;
 
     let config = lab.file("fallback.yaml");
@@ -94,7 +94,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let capture = Capture::start(lab, "fallback", &pair.client, DEVICE)?;
     let mut pids = Vec::new();
     for (number, case) in CASES.iter().enumerate() {
-        pids.push(call(lab, &pair, &names, &certificates, number, case).with_context(|| case.name)?);
+        pids.push(call(lab, &pair, &resolver, &certificates, number, case).with_context(|| case.name)?);
     }
     // A connection is judged two seconds after it was opened.
     let expected = CASES.iter().filter(|case| case.is_fallback()).count() as u64;
@@ -130,7 +130,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
 fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Vec<Process>> {
     let tree = lab.file("proxy");
     module::publish(&tree)?;
-    let mut servers = String::new();
+    let mut servers = Vec::new();
     let mut silent = vec!["serve".to_owned()];
     for (number, case) in CASES.iter().enumerate() {
         let [a, b] = mirrors(number, case).map(|mirror| mirror.address);
@@ -144,7 +144,7 @@ fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Vec<Proc
                 }
                 Server::Nobody => continue,
             };
-            let tls = if case.scheme == "https" {
+            let tls = if case.is_tls() {
                 let [chain, key] = ["good-chain.pem", "leaf.key"].map(|name| certificates.file(name));
                 format!(
                     "ssl_certificate {}; ssl_certificate_key {};",
@@ -155,13 +155,13 @@ fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Vec<Proc
                 String::new()
             };
             let ssl = if tls.is_empty() { "" } else { " ssl" };
-            servers.push_str(&format!(
+            servers.push(format!(
                 "server {{ listen {address}{ssl}; {tls} location / {{ {pages} }} }}\n"
             ));
         }
     }
     let probe = [SocketAddr::from((B, FIRST_PORT))];
-    let nginx = nginx::start_servers(lab, "mirrors", &pair.server, &lab.tools, &servers, &probe)?;
+    let nginx = nginx::start_servers(lab, "mirrors", &pair.server, &lab.tools, &servers.concat(), &probe)?;
     let words: Vec<&str> = silent.iter().map(String::as_str).collect();
     let mut holder = lab.helper(&words, &pair.server, &lab.tools)?;
     holder.wait_for("ready")?;
@@ -232,7 +232,7 @@ fn call(lab: &Lab, pair: &Pair, names: &Names, certificates: &Certificates, numb
 /// A module that needs the published one. Where each try costs seconds, all but the zip is known already.
 fn prepare(job: &Path, case: &Case) -> Result<()> {
     fs::write(job.join("go.mod"), "module build.test/job\n\ngo 1.21\n")?;
-    if case.is_stuck {
+    if case.is_stuck() {
         module::know_all_but_the_zip(&job.join("modules"))?;
     }
     Ok(())
@@ -275,7 +275,7 @@ impl Attempts<'_> {
             if is_a {
                 verdict.at_least(self.name("connections captured to a"), count as f64, 1.0, "");
             } else {
-                verdict.count(self.name("b was called"), (count > 0).into(), case.reaches_b.into());
+                verdict.count(self.name("b was called"), (count > 0).into(), case.reaches_b().into());
             }
             let to = |record: &&Record| record.is_client() && SocketAddr::from(record.remote) == mirror.address;
             let records: Vec<_> = self.records.iter().filter(to).collect();
@@ -288,14 +288,14 @@ impl Attempts<'_> {
                 count,
             );
             let right = |record: &&&&Record| {
-                let (outcome, has_tls, has_ttfb) = if is_a {
-                    (case.outcome, case.has_tls, case.has_ttfb)
+                let (outcome, is_answered) = if is_a {
+                    (case.outcome_of_a(), case.is_answered_by_a())
                 } else {
-                    ("ok", case.scheme == "https", true)
+                    ("ok", true)
                 };
                 record.outcome.as_deref() == Some(outcome)
-                    && record.phases_us.tls.is_some() == has_tls
-                    && record.phases_us.ttfb.is_some() == has_ttfb
+                    && record.phases_us.tls.is_some() == (is_answered && case.is_tls())
+                    && record.phases_us.ttfb.is_some() == is_answered
                     && record.destination.group == GROUP
             };
             let as_expected = finished.iter().filter(right).count() as u64;
@@ -313,7 +313,7 @@ impl Attempts<'_> {
             for (client, conversation) in &conversations {
                 let of_it = |record: &&&&Record| SocketAddr::from(record.local) == *client;
                 if let (Some(true_us), Some(record)) = (conversation.client_tcp_us(), finished.iter().find(of_it))
-                    && !(is_a && case.outcome == "refused")
+                    && !(is_a && case.a == Server::Nobody)
                 {
                     let measured = record.phases_us.tcp.map_or(f64::NAN, |us| us as f64);
                     let tolerance_us = lab.tolerance_us(DELAY_US * 2);
@@ -321,7 +321,7 @@ impl Attempts<'_> {
                     verdict.fold(|verdict| verdict.time_us(name, measured, true_us, tolerance_us));
                 }
             }
-            if case.a == Server::Missing && is_a && case.scheme == "http" {
+            if case.a == Server::Missing && is_a && !case.is_tls() {
                 let missing = |record: &&&&Record| record.http.as_ref().and_then(|http| http.status) == Some(404);
                 verdict.count(
                     self.name("a: status 404"),
@@ -329,7 +329,7 @@ impl Attempts<'_> {
                     count,
                 );
             }
-            if is_a && case.is_stuck {
+            if is_a && case.is_stuck() {
                 let stuck = |record: &&&Record| {
                     record.event == "stuck"
                         && record.waiting.as_deref() == Some("tls")
