@@ -188,7 +188,8 @@ mod tests {
         );
         assert!(lines.iter().all(|line| line.chars().count() <= 120), "{text}");
         let column = |line: &str, word: &str| {
-            line.chars().count() - line.split(word).nth(1).map_or(0, |rest| rest.chars().count())
+            let before = line.split(word).next().map_or(0, |before| before.chars().count());
+            before + word.len()
         };
         assert_eq!(column(lines[1], "p95"), column(lines[2], "1.23ms"));
         assert!(render("MIRROR", &[row], true).contains("\x1b[31m! a-name"));
