@@ -31,10 +31,10 @@ pub(crate) struct Cli {
     /// Allowed deviation of times: of this machine, or of an emulated one.
     #[arg(long, default_value = "host")]
     tolerance: Tolerance,
-    /// Length of a scenario that can be long or short: flood, replay and budget.
+    /// Length of a scenario that can be long or short: flood, replay, budget and hostile.
     #[arg(long)]
     seconds: Option<u64>,
-    /// Fewer cells and connections in a scenario that takes minutes: timeline.
+    /// Fewer cells and connections in a scenario that takes long: timeline and names.
     #[arg(long)]
     short: bool,
     #[command(subcommand)]
@@ -61,6 +61,9 @@ enum Internal {
     Hosts(traffic::hosts::HostsArguments),
     Raw(traffic::raw::RawArguments),
     Relay(traffic::relay::RelayArguments),
+    Resolver(traffic::names::resolver::ResolverArguments),
+    Steps(traffic::names::steps::StepsArguments),
+    Noise(traffic::names::noise::NoiseArguments),
     Mutual(traffic::mutual::MutualArguments),
     Empty(empty::EmptyArguments),
     /// Build the programs of other languages beside this one.
@@ -99,6 +102,9 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Hosts(arguments) => traffic::hosts::run(arguments),
         Internal::Raw(arguments) => traffic::raw::run(arguments),
         Internal::Relay(arguments) => traffic::relay::run(arguments),
+        Internal::Resolver(arguments) => traffic::names::resolver::run(arguments),
+        Internal::Steps(arguments) => traffic::names::steps::run(arguments),
+        Internal::Noise(arguments) => traffic::names::noise::run(arguments),
         Internal::Mutual(arguments) => traffic::mutual::run(arguments),
         Internal::Empty(arguments) => empty::run(arguments),
         Internal::Programs => scenario::build_programs(),

@@ -24,4 +24,4 @@ pub(crate) use totals::Totals;
 pub(crate) use trace::{Trace, read_records};
 
 #[cfg(test)]
-pub(crate) use {record::tests::record, sabotage::falsify_records};
+pub(crate) use {record::Dns, record::tests::record, sabotage::falsify_records};

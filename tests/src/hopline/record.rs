@@ -20,6 +20,7 @@ pub(crate) struct Record {
     pub(crate) ttfb_basis: Option<String>,
     pub(crate) late: bool,
     pub(crate) turns: Turns,
+    pub(crate) dns: Option<Dns>,
     pub(crate) tls: Option<Tls>,
     pub(crate) http: Option<Http>,
     pub(crate) tcp: Tcp,
@@ -35,9 +36,14 @@ pub(crate) struct Endpoint {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Destination {
+    /// Its name, else its address.
     pub(crate) host: String,
     pub(crate) group: String,
     pub(crate) port: u16,
+    /// `sni`, `http`, `dns`, `kubernetes`, `config` or `ip`.
+    pub(crate) source: String,
+    /// Something beside the client's own claim agrees with the name.
+    pub(crate) verified: bool,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -63,6 +69,16 @@ pub(crate) struct Turns {
     pub(crate) count: Option<u64>,
     pub(crate) p50_us: Option<u64>,
     pub(crate) p95_us: Option<u64>,
+}
+
+/// The lookup that gave the address.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Dns {
+    pub(crate) name: String,
+    pub(crate) resolver: String,
+    /// `NOERROR` and others.
+    pub(crate) rcode: String,
+    pub(crate) queries: u32,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -139,9 +155,10 @@ pub(crate) mod tests {
         let text = serde_json::json!({
             "event": "finished", "role": role, "family": "ipv4", "late": false, "duration_us": 10,
             "local": {"address": "10.0.0.1", "port": 1000}, "remote": {"address": "10.0.0.2", "port": 443},
-            "destination": {"host": name, "port": 443, "group": ""}, "process": {"pid": 1, "comm": "c", "ancestry": []},
+            "destination": {"host": name, "port": 443, "source": "sni", "verified": true, "group": ""}, "process": {"pid": 1, "comm": "c", "ancestry": []},
             "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
             "ttfb_basis": "exact", "turns": {"count": 1, "p50_us": 1_000, "p95_us": 1_000, "overlapping": 0},
+            "dns": null,
             "tls": {"version": "1.3", "cipher": "TLS_AES_256_GCM_SHA384", "sni": name, "resumed": false, "outcome": "ok"},
             "http": {"status": 200, "host": name}, "waiting": null, "outcome": "ok",
             "tcp": {"retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},

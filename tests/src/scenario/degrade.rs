@@ -11,7 +11,7 @@ use crate::topology::busy_loopback;
 use crate::traffic::connect::attempts;
 use crate::verdict::Verdict;
 
-const FEATURES: [&str; 11] = [
+const FEATURES: [&str; 14] = [
     "connect",
     "syn",
     "state",
@@ -19,30 +19,37 @@ const FEATURES: [&str; 11] = [
     "retransmits",
     "synack_retransmits",
     "rtt",
+    "payload",
+    "dns",
+    "dns_owner",
     "existing",
     "open",
     "process",
     "cgroup_names",
 ];
 
-/// A program and the feature that nothing else serves, if there is one.
-const PROGRAMS: [(&str, Option<&str>); 16] = [
-    ("connect4", None),
-    ("connect6", None),
-    ("tcp_connect_fentry", None),
-    ("tcp_connect_kprobe", None),
-    ("sock_ops", Some("rtt")),
-    ("inet_sock_set_state", Some("existing")),
-    ("inet_stream_connect_fexit", None),
-    ("sys_exit_connect", Some("failure_before_syn")),
-    ("tcp_retransmit_skb", Some("retransmits")),
-    ("tcp_retransmit_synack", Some("synack_retransmits")),
-    ("iter_tcp", Some("existing")),
-    ("iter_open", Some("open")),
-    ("sched_process_fork", None),
-    ("sched_process_exec", None),
-    ("sched_process_exit", None),
-    ("cgroup_mkdir", Some("cgroup_names")),
+/// A program and the features that nothing else serves.
+const PROGRAMS: [(&str, &[&str]); 20] = [
+    ("connect4", &["dns_owner"]),
+    ("connect6", &["dns_owner"]),
+    ("sendmsg4", &["dns_owner"]),
+    ("sendmsg6", &["dns_owner"]),
+    ("tcp_connect_fentry", &[]),
+    ("tcp_connect_kprobe", &[]),
+    ("sock_ops", &["rtt"]),
+    ("inet_sock_set_state", &["existing"]),
+    ("inet_stream_connect_fexit", &[]),
+    ("sys_exit_connect", &["failure_before_syn"]),
+    ("tcp_retransmit_skb", &["retransmits"]),
+    ("tcp_retransmit_synack", &["synack_retransmits"]),
+    ("ingress", &["payload", "dns"]),
+    ("egress", &["payload", "dns"]),
+    ("iter_tcp", &["existing"]),
+    ("iter_open", &["open"]),
+    ("sched_process_fork", &[]),
+    ("sched_process_exec", &[]),
+    ("sched_process_exit", &[]),
+    ("cgroup_mkdir", &["cgroup_names"]),
 ];
 
 const GOOD: &str = "127.0.0.1:8080";
@@ -69,14 +76,14 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     }
     for (program, lowered) in PROGRAMS {
         let metrics = stage.agent(verdict, Some(program))?;
-        let lowered = lowered.filter(|feature| !has_another_hook(&whole, program, feature));
         let off = FEATURES
             .into_iter()
             .filter(|feature| is_enabled(&whole, feature) && !is_enabled(&metrics, feature));
         let off: Vec<&str> = off.collect();
         let expected: Vec<&str> = lowered
-            .into_iter()
-            .filter(|feature| is_enabled(&whole, feature))
+            .iter()
+            .copied()
+            .filter(|feature| is_enabled(&whole, feature) && !has_another_hook(&whole, program, feature))
             .collect();
         verdict.text(
             format!("without {program}: features off"),

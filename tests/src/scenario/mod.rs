@@ -11,6 +11,8 @@ mod failures;
 mod fallback;
 mod flood;
 mod handshakes;
+mod hostile;
+mod names;
 mod overflow;
 mod replay;
 mod stuck;
@@ -80,6 +82,18 @@ const SCENARIOS: &[Scenario] = &[
         about: "100 000 hosts in 5 minutes: series within the budget, memory flat, sums exact",
         tools: &["ip"],
         run: budget::run,
+    },
+    Scenario {
+        name: "names",
+        about: "200 names on five addresses: each connection under its own, whatever others claim; the dns phase",
+        tools: &["ip"],
+        run: names::run,
+    },
+    Scenario {
+        name: "hostile",
+        about: "one cgroup floods with names, silence and malformed DNS; a quiet one beside it loses nothing",
+        tools: &["ip"],
+        run: hostile::run,
     },
     Scenario {
         name: "overflow",

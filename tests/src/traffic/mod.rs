@@ -8,6 +8,7 @@ pub(crate) mod connect;
 pub(crate) mod flood;
 pub(crate) mod hosts;
 pub(crate) mod mutual;
+pub(crate) mod names;
 pub(crate) mod once;
 pub(crate) mod raw;
 pub(crate) mod relay;

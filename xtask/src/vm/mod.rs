@@ -57,6 +57,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("replay", &["--seconds", "5"]),
     ("budget", &["--seconds", "20"]),
     ("timeline", &["--short"]),
+    ("names", &["--short"]),
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
