@@ -17,7 +17,8 @@ const CONFIGURATION: &str = "\
 [any]\ncommonName = supplied\n\
 [req]\ndistinguished_name = dn\nprompt = no\n[dn]\nCN = lab\n\
 [authority]\nbasicConstraints = critical, CA:TRUE\nkeyUsage = critical, keyCertSign, cRLSign\n\
-[named]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:*.lab.test, DNS:lab.test, IP:10.99.2.2\n\
+[named]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:*.lab.test, DNS:lab.test, IP:10.99.2.2, \
+ DNS:*.mirror.lab.test\n\
 [misnamed]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:elsewhere.example\n";
 
 /// Validity of a certificate, as `openssl ca` takes it.

@@ -24,6 +24,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("mount", "mount"),
     ("xargs", "findutils"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("go", "golang-go"),
 ];
 
 /// Fails with the names and packages of all missing tools, or when the caller is not root.

@@ -66,7 +66,7 @@ pub(crate) const SERVER6: Ipv6Addr = Ipv6Addr::new(0xfd99, 2, 0, 0, 0, 0, 0, 2);
 #[derive(Debug)]
 pub(crate) struct Pair {
     /// Ends first: the devices go with it.
-    _router: Process,
+    router: Process,
     pub(crate) client: NetNs,
     pub(crate) server: NetNs,
 }
@@ -89,11 +89,12 @@ impl Pair {
             netns.ip(&format!("addr add fd99:{side}::2/64 dev {DEVICE} nodad"))?;
             netns.ip(&format!("route add fd99::/16 dev {DEVICE}"))?;
         }
-        Ok(Self {
-            _router: router,
-            client,
-            server,
-        })
+        Ok(Self { router, client, server })
+    }
+
+    /// From now on this address is so much further away, each way.
+    pub(crate) fn move_away(&mut self, address: IpAddr, us: u64) -> Result<()> {
+        self.router.say(&format!("{address} {us}\n"))
     }
 }
 

@@ -1,10 +1,15 @@
 //! `cargo xtask run`: builds hopline, starts the agent and prints its table of destinations every two seconds.
 //!
 //! With `--demo` the agent sees only a small network that the lab makes (`lab demo`), so it shows something at once and
-//! nothing else of the machine. What is printed is read from /metrics, as Prometheus would.
+//! nothing else of the machine. What is printed is read from the agent's HTTP interface.
+
+mod demo;
+mod history;
+mod summary;
+mod table;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::process::Running;
 use crate::setup::{self, Purpose};
@@ -28,7 +34,7 @@ pub(crate) struct Arguments {
     /// Watch a small network of the demo's own instead of the whole node.
     #[arg(long)]
     demo: bool,
-    /// End after this time; else on Ctrl-C.
+    /// End after this time; else on Ctrl-C, and the demo after five minutes.
     #[arg(long = "for", value_name = "DURATION")]
     duration: Option<humantime::Duration>,
     /// Where the agent answers.
@@ -47,14 +53,10 @@ pub(crate) struct Arguments {
 /// Time between two tables.
 const REFRESH: Duration = Duration::from_secs(2);
 /// Printed with the table.
-const COLUMNS: &str = "TCP MEAN: time from SYN to established; WAITING: connects unanswered for over 1 s; \
-    RETRANS: segments sent again; SENT, RECEIVED: bytes.";
+const COLUMNS: &str =
+    "p50, p95: since the start; WAITING: now, for over 1 s, by phase; FAILED: by reason; <-: a server.";
 /// The agent attaches within a second; an emulated machine takes longer.
 const ATTACH_LIMIT: Duration = Duration::from_secs(30);
-/// The demo's end is a few dozen processes to kill and two namespaces to remove.
-const DEMO_END_LIMIT: Duration = Duration::from_secs(15);
-/// The longest the demo's traffic runs, should nobody end it.
-const DEMO_LIMIT: Duration = Duration::from_hours(24);
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let purposes: &[Purpose] = if arguments.demo {
@@ -72,48 +74,53 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let mut demo = arguments
-        .demo
-        .then(|| Demo::start(arguments.duration.map_or(DEMO_LIMIT, Into::into)))
-        .transpose()?;
-    match &demo {
-        Some(demo) => println!("{}", demo.legend),
-        None => println!("hopline watches every TCP connection of this node; it changes none. Ctrl-C ends it."),
-    }
-    let cgroup = demo.as_ref().map(|demo| demo.cgroup.as_path());
-    let mut agent = Agent::start(&hopline, arguments.listen, cgroup, &arguments.agent)?;
-    if let Some(demo) = &mut demo {
-        demo.begin()?;
-    }
-    let legend = demo.as_ref().map_or_else(String::new, |demo| demo.legend.clone());
-    let exposition = watch(&mut agent, arguments.duration.map(Into::into), &legend, &stop)?;
+    let duration = arguments.duration.map(Into::into);
+    let exposition = if arguments.demo {
+        watch_demo(arguments, &hopline, duration.unwrap_or(demo::USUAL), &stop)?
+    } else {
+        watch_node(arguments, &hopline, duration, &stop)?
+    };
     if let Some(file) = &arguments.save_metrics {
         fs::write(file, &exposition).with_context(|| format!("writing {}", file.display()))?;
     }
-    if let Some(demo) = &mut demo {
-        demo.finish()?;
-    }
-    let status = agent.running.stop()?;
-    ensure!(status.success(), "the agent ended with {status}");
-    let samples = metrics::parse(&exposition);
+    let connections = metrics::connections(&metrics::parse(&exposition));
     println!(
-        "\nAt the end:\n{}\n{COLUMNS}\n{legend}",
-        metrics::destinations(&samples)
-    );
-    println!(
-        "{} connections seen; metrics were at http://{}/metrics",
-        metrics::connections(&samples),
+        "{connections} connections seen; metrics were at http://{}/metrics",
         arguments.listen
     );
     ensure!(
-        !arguments.demo || metrics::connections(&samples) > 0,
+        !arguments.demo || connections > 0,
         "the demo's connections were not seen"
     );
     Ok(())
 }
 
-/// Prints the table until time is up or a signal comes; gives the last exposition.
-fn watch(agent: &mut Agent, duration: Option<Duration>, legend: &str, stop: &AtomicBool) -> Result<String> {
+/// The demo's network alone; the last exposition.
+fn watch_demo(arguments: &Arguments, hopline: &Path, duration: Duration, stop: &AtomicBool) -> Result<String> {
+    let demo = demo::Demo::start(duration)?;
+    println!("{}", demo.legend);
+    let mut more = vec!["--config".to_owned(), demo.config.display().to_string()];
+    more.extend(arguments.agent.iter().cloned());
+    let mut agent = Agent::start(hopline, arguments.listen, Some(&demo.cgroup), &more)?;
+    let nobody_there = arguments.consent.yes || !std::io::stdin().is_terminal();
+    let exposition = demo::show(demo, &mut agent, duration, nobody_there, stop)?;
+    agent.stop()?;
+    Ok(exposition)
+}
+
+/// The whole node, or what the user's own arguments say; the last exposition.
+fn watch_node(arguments: &Arguments, hopline: &Path, duration: Option<Duration>, stop: &AtomicBool) -> Result<String> {
+    println!("hopline watches every TCP connection of this node; it changes none. Ctrl-C ends it.");
+    let mut agent = Agent::start(hopline, arguments.listen, None, &arguments.agent)?;
+    let table = watch(&mut agent, duration, stop)?;
+    let exposition = http::get(agent.address, "/metrics")?;
+    agent.stop()?;
+    println!("\nAt the end:\n{table}\n{COLUMNS}");
+    Ok(exposition)
+}
+
+/// Prints the table until time is up or a signal comes; gives the last one.
+fn watch(agent: &mut Agent, duration: Option<Duration>, stop: &AtomicBool) -> Result<String> {
     let begin = Instant::now();
     let deadline = duration.map(|duration| begin + duration);
     let mut next = begin + REFRESH;
@@ -122,20 +129,23 @@ fn watch(agent: &mut Agent, duration: Option<Duration>, legend: &str, stop: &Ato
             bail!("the agent ended with {status}");
         }
         let now = Instant::now();
+        let table = || {
+            let rows = table::of_agent(&agent.destinations()?);
+            anyhow::Ok(table::render("DESTINATION", &rows, false))
+        };
         if stop.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| now >= deadline) {
-            return http::get(agent.address, "/metrics");
+            return table();
         }
         if now >= next {
             next = now + REFRESH;
-            let table = metrics::destinations(&metrics::parse(&http::get(agent.address, "/metrics")?));
+            let table = table()?;
             let title = format!(
                 "After {} s; http://{}/metrics",
                 begin.elapsed().as_secs(),
                 agent.address
             );
             if std::io::stdout().is_terminal() {
-                // The table stays in place, and the legend in sight.
-                print!("\x1b[H\x1b[2J{title}\n\n{table}\n{COLUMNS}\n{legend}");
+                print!("\x1b[H\x1b[2J{title}\n\n{table}\n{COLUMNS}\n");
             } else {
                 print!("\n{title}\n{table}");
             }
@@ -177,59 +187,16 @@ impl Agent {
             address: listen,
         })
     }
-}
 
-/// The lab's demo network: destinations that answer, refuse, swallow and delay, and clients that call them.
-#[derive(Debug)]
-struct Demo {
-    cgroup: PathBuf,
-    /// What each address is, a line each.
-    legend: String,
-    /// A line on its stdin starts the traffic; closing that ends everything.
-    running: Running,
-}
-
-impl Demo {
-    /// Makes the network. `lab demo` prints the legend and `cgroup PATH` once it stands, and waits for a line before it
-    /// sends anything.
-    fn start(duration: Duration) -> Result<Self> {
-        let mut command = Command::new(build::lab()?);
-        command
-            .arg("demo")
-            .arg("--seconds")
-            .arg((duration.as_secs() + 5).to_string());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
-        let mut running = Running::start(&mut command)?;
-        let stdout = running.child.stdout.take().context("stdout is piped")?;
-        let mut legend = String::from("\n");
-        for line in BufReader::new(stdout).lines() {
-            let line = line?;
-            if let Some(path) = line.strip_prefix("cgroup ") {
-                return Ok(Self {
-                    cgroup: path.into(),
-                    legend,
-                    running,
-                });
-            }
-            legend.push_str(&line);
-            legend.push('\n');
-        }
-        bail!("the demo network could not be made")
+    /// `/api/v1/destinations`.
+    fn destinations(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&http::get(self.address, "/api/v1/destinations")?)?)
     }
 
-    /// Starts the traffic.
-    fn begin(&mut self) -> Result<()> {
-        let stdin = self.running.child.stdin.as_mut().context("stdin is piped")?;
-        stdin.write_all(b"go\n").context("starting the demo's traffic")
-    }
-
-    /// Ends the traffic and has the network removed; says when it went wrong on the way.
-    fn finish(&mut self) -> Result<()> {
-        drop(self.running.child.stdin.take());
-        match self.running.wait_for(DEMO_END_LIMIT)? {
-            Some(status) => ensure!(status.success(), "the demo network ended with {status}"),
-            None => bail!("the demo network did not end within {} s", DEMO_END_LIMIT.as_secs()),
-        }
+    /// Ends it; its exit must be clean.
+    fn stop(mut self) -> Result<()> {
+        let status = self.running.stop()?;
+        ensure!(status.success(), "the agent ended with {status}");
         Ok(())
     }
 }

@@ -2,24 +2,22 @@
 //!
 //! Names come from others (a process chooses its own): control characters never reach the terminal.
 mod lookup;
+mod table;
 
 use std::fmt::{self, Write as _};
 
+pub use self::table::table;
 use crate::{
-    aggregate::{Counters, DestinationSnapshot, NameSource, Snapshot, TlsFailure},
     connection::{ConnectionRecord, Outcome, Phase, Role, record::ProcessRecord},
     pipeline::Output,
     selfmetrics::FeatureState,
 };
 
-/// Widest name in a table; longer ones lose their middle.
+/// Widest name in a line; longer ones lose their middle.
 const NAME_WIDTH: usize = 44;
 
 /// Ancestors of a process that are shown on one line.
 const MAX_DESCENT: usize = 3;
-
-/// The last column of the table: errors, which are text.
-const LAST: usize = 18;
 
 /// Heads the lines of [`line`].
 pub fn line_header() -> String {
@@ -145,38 +143,6 @@ fn ending(record: &ConnectionRecord) -> String {
     }
 }
 
-/// The table of destinations; empty text when there are none.
-pub fn table(snapshot: &Snapshot) -> String {
-    if snapshot.destinations.is_empty() {
-        return String::new();
-    }
-    let head = [
-        "DESTINATION",
-        "ROLE",
-        "CONNECTS",
-        "FAILED",
-        "OPEN",
-        "WAITING",
-        "TCP p50",
-        "TCP p95",
-        "TLS p50",
-        "TLS p95",
-        "TTFB p50",
-        "TTFB p95",
-        "TURN p95",
-        "RTT p50",
-        "RTT p95",
-        "RTX",
-        "SENT",
-        "RECEIVED",
-        "ERRORS",
-    ];
-    let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(snapshot.destinations.iter().map(row));
-    // Names, roles and errors to the left.
-    columns(&rows, &[0, 1, LAST])
-}
-
 /// Rows as aligned lines: the columns `left` to the left, all others, which are numbers, to the right.
 pub(super) fn columns<const N: usize>(rows: &[[String; N]], left: &[usize]) -> String {
     let widths: [usize; N] = std::array::from_fn(|column| {
@@ -198,52 +164,6 @@ pub(super) fn columns<const N: usize>(rows: &[[String; N]], left: &[usize]) -> S
         text.push('\n');
     }
     text
-}
-
-fn row(destination: &DestinationSnapshot) -> [String; LAST + 1] {
-    let counters = &destination.counters;
-    let labels = &destination.labels;
-    let name = match (destination.source, labels.port) {
-        (NameSource::Other, _) | (_, None) => "(all others)".to_owned(),
-        (_, Some(port)) => endpoint(&labels.destination, port),
-    };
-    let quantile = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |seconds| time(seconds * 1e6));
-    let errors: Vec<String> = Outcome::ALL
-        .iter()
-        .zip(counters.connections)
-        .filter(|(outcome, count)| **outcome != Outcome::Ok && *count > 0)
-        .map(|(outcome, count)| format!("{count} {}", outcome.name()))
-        .chain(tls_failures(counters))
-        .collect();
-    [
-        shortened(&name, NAME_WIDTH),
-        destination.role.name().to_owned(),
-        counters.connects().to_string(),
-        counters.failed().to_string(),
-        destination.open().to_string(),
-        destination.waiting.to_string(),
-        quantile(destination.handshake.map(|quantiles| quantiles.p50)),
-        quantile(destination.handshake.map(|quantiles| quantiles.p95)),
-        quantile(destination.tls.map(|quantiles| quantiles.p50)),
-        quantile(destination.tls.map(|quantiles| quantiles.p95)),
-        quantile(destination.ttfb.map(|quantiles| quantiles.p50)),
-        quantile(destination.ttfb.map(|quantiles| quantiles.p95)),
-        quantile(destination.turn.map(|quantiles| quantiles.p95)),
-        quantile(destination.rtt.map(|quantiles| quantiles.p50)),
-        quantile(destination.rtt.map(|quantiles| quantiles.p95)),
-        counters.retransmits.iter().sum::<u64>().to_string(),
-        bytes(counters.bytes_sent),
-        bytes(counters.bytes_received),
-        errors.join(", "),
-    ]
-}
-
-/// Why TLS handshakes failed, each with its number.
-fn tls_failures(counters: &Counters) -> impl Iterator<Item = String> {
-    TlsFailure::all().filter_map(|failure| {
-        let count = counters.tls_failed(failure);
-        (count > 0).then(|| format!("{count} tls {}", failure.name()))
-    })
 }
 
 /// What `doctor` says of the features.

@@ -14,7 +14,7 @@ use super::{
     records::Said,
     resolution::Resolution,
     talk,
-    talk::Claim,
+    talk::Word,
 };
 use crate::{
     aggregate::{DestinationKey, Ended, Name, Series},
@@ -63,7 +63,7 @@ impl Pipeline {
     fn open(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> bool {
         let facts = self.hellos.facts(stream_of(state));
         let named = is_named(role, state, facts, now_ns);
-        let said = facts.filter(|_| named).and_then(talk::claim);
+        let said = Word::of(facts.filter(|_| named));
         let attached = self.first_seen(role, state, named, said, now_ns);
         let destination = attached.destination;
         let entry = Entry {
@@ -148,23 +148,20 @@ impl Pipeline {
 
     /// What is attached to a connection before anything of it is counted: from zero, but what a late one did before
     /// hopline is not ours. One that may still say its name is under that of DNS or its address until then.
-    fn first_seen(
-        &mut self,
-        role: Role,
-        state: &ConnectionState,
-        named: bool,
-        said: Option<Claim>,
-        now_ns: u64,
-    ) -> Attached {
+    fn first_seen(&mut self, role: Role, state: &ConnectionState, named: bool, said: Word, now_ns: u64) -> Attached {
         let owner = self.attribution.owner(state);
-        let (mut resolved, mut claim, mut waited) = (None, said, None);
-        if role == Role::Client {
-            resolved = self.resolution.resolved(state, owner.pid);
-            claim = self.resolution.claim(state, owner.pid, claim, resolved.as_ref());
-            if named {
-                waited = self.resolution.waited(state, owner.pid, claim.as_ref());
+        let (mut resolved, mut waited) = (None, None);
+        let claim = match role {
+            Role::Client => {
+                resolved = self.resolution.resolved(state, owner.pid);
+                let claim = self.resolution.claim(state, owner.pid, said, resolved.as_ref());
+                if named {
+                    waited = self.resolution.waited(state, owner.pid, claim.as_ref());
+                }
+                claim
             }
-        }
+            Role::Server => said.claim,
+        };
         let host = claim.as_ref().map(|claim| &claim.host);
         let group = self.choices.group(state, host.map(|host| &**host));
         let destination = self.series.destination(key(role, &owner, state, host, &group), now_ns);
@@ -195,7 +192,7 @@ impl Pipeline {
         self.resolution.closed(state.cookie);
         let last = self.hellos.take(stream_of(state));
         let Some(mut entry) = self.connections.remove(state.cookie) else {
-            let said = last.as_ref().and_then(talk::claim);
+            let said = Word::of(last.as_ref());
             let mut attached = self.first_seen(role, state, true, said, now_ns);
             let end = End {
                 role,

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::{
     Output, Pipeline,
-    talk::{self, Claim},
+    talk::{Claim, Word},
 };
 use crate::{
     aggregate::{DestinationId, DestinationKey, DnsLabels, Name, Phase, ResolverLabels, Resolvers},
@@ -147,10 +147,12 @@ impl Resolution {
         &self,
         state: &ConnectionState,
         pid: u32,
-        said: Option<Claim>,
+        said: Word,
         resolved: Option<&Resolved>,
     ) -> Option<Claim> {
-        let Some(said) = said else {
+        let Some(claim) = said.claim else {
+            // Who asks for an address was not led there by a name that others resolved.
+            let resolved = resolved.filter(|resolved| resolved.is_own || !said.is_address);
             return resolved.map(|resolved| Claim {
                 host: Arc::clone(&resolved.name),
                 source: "dns",
@@ -158,8 +160,8 @@ impl Resolution {
             });
         };
         let (address, at_ns) = (Endpoints::of(state).wanted().address, opened_ns(state));
-        let verified = self.names.has_resolved(pid, &said.host, address, at_ns);
-        Some(Claim { verified, ..said })
+        let verified = self.names.has_resolved(pid, &claim.host, address, at_ns);
+        Some(Claim { verified, ..claim })
     }
 
     /// The same from what was read of a connection.
@@ -170,7 +172,7 @@ impl Resolution {
         facts: Option<&Facts>,
         resolved: Option<&Resolved>,
     ) -> Option<Claim> {
-        self.claim(state, pid, facts.and_then(talk::claim), resolved)
+        self.claim(state, pid, Word::of(facts), resolved)
     }
 
     /// The lookup that a connection of this name waited for; `None` for another connection over the same answer.

@@ -65,6 +65,31 @@ pub(super) fn is_answered_in_clear(facts: &Facts) -> bool {
     http.is_some_and(|http| http.status.is_some() && http.connect_target().is_none())
 }
 
+/// What a connection says of whom it asks for.
+#[derive(Debug, Default)]
+pub(super) struct Word {
+    pub(super) claim: Option<Claim>,
+    /// It asks for an address: in Host, or by a `ClientHello` without a name.
+    pub(super) is_address: bool,
+}
+
+impl Word {
+    pub(super) fn of(facts: Option<&Facts>) -> Self {
+        Self {
+            claim: facts.and_then(claim),
+            is_address: facts.is_some_and(says_address),
+        }
+    }
+}
+
+fn says_address(facts: &Facts) -> bool {
+    let hello = facts.tls.as_ref().and_then(|tls| tls.client_hello.as_ref());
+    let unnamed = hello.is_some_and(|hello| !hello.truncated && matches!(hello.server_name, ServerName::Absent));
+    let http = facts.http.as_ref().map(|http| &http.host);
+    let literal = matches!(http, Some(HostClaim::Authority(authority)) if !matches!(authority.host, Host::Name(_)));
+    unnamed || literal
+}
+
 /// Nothing more will be said about the name: what is counted from now on stands under it.
 pub(super) fn is_named(state: &ConnectionState, facts: Option<&Facts>) -> bool {
     match state.timeline.protocol {

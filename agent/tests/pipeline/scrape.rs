@@ -10,7 +10,10 @@ use agent_ebpf::{
     event::{CONNECTION_OPEN, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 use hopline::{
-    export::prometheus::{classic, encode},
+    export::{
+        human,
+        prometheus::{classic, encode},
+    },
     pipeline::{Pipeline, PipelineSettings},
     selfmetrics::{FeatureState, KindCounts, ProcessStats, ProgramStats, SelfMetrics},
 };
@@ -151,6 +154,22 @@ fn every_family() {
         "{text}"
     );
     assert!(text.ends_with("# EOF\n"));
+}
+
+#[test]
+fn the_table_for_people_fits_and_says_what_failed() {
+    let table = human::table(&history().snapshot());
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines.iter().all(|line| line.chars().count() <= 120), "{table}");
+    let of_client = lines.iter().find(|line| line.starts_with("10.0.0.2:443"));
+    let of_client = of_client.expect("the client's destination");
+    assert!(of_client.contains("1 refused"), "{table}");
+    assert_eq!(
+        of_client.find("1 refused"),
+        lines[0].find("FAILED"),
+        "cells stand under their head: {table}"
+    );
+    assert!(lines.iter().any(|line| line.starts_with("<- ")), "{table}");
 }
 
 #[test]

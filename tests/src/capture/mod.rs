@@ -34,6 +34,11 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
+    /// Captures DNS by its port, whole.
+    pub(crate) fn start_dns(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_cut(lab, name, netns, device, "4096", "port 53")
+    }
+
     /// Captures headers of TCP on `device` from now on; `name` tells captures of one lab apart.
     pub(crate) fn start(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
         Self::start_cut(lab, name, netns, device, "160", TCP)
@@ -42,11 +47,6 @@ impl Capture {
     /// Captures what hellos and certificates are in, too: packets of a path whole, of bulk data the beginning.
     pub(crate) fn start_long(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
         Self::start_cut(lab, name, netns, device, "4096", TCP)
-    }
-
-    /// Captures DNS by its port, whole.
-    pub(crate) fn start_dns(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
-        Self::start_cut(lab, name, netns, device, "4096", "port 53")
     }
 
     fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str, filter: &str) -> Result<Self> {

@@ -25,6 +25,8 @@ pub(crate) struct AgentOptions<'a> {
     pub(crate) share: Option<u32>,
     /// A program that the agent has to do without, as if the kernel had refused it.
     pub(crate) without: Option<&'a str>,
+    /// Configuration file.
+    pub(crate) config: Option<&'a Path>,
 }
 
 #[derive(Debug)]
@@ -57,6 +59,9 @@ impl Agent {
         if let Some(share) = options.share {
             let file = lab.file(format!("agent-{}.yaml", address.port()));
             fs::write(&file, format!("share: {share}\n"))?;
+            command.arg("--config").arg(file);
+        }
+        if let Some(file) = options.config {
             command.arg("--config").arg(file);
         }
         if let Some(program) = options.without {

@@ -4,6 +4,7 @@
 
 mod agent;
 mod compare;
+mod fallback;
 mod http;
 mod lookup;
 mod metrics;
@@ -15,9 +16,10 @@ mod trace;
 
 pub(crate) use agent::{Agent, AgentOptions};
 pub(crate) use compare::{Compare, Row};
+pub(crate) use fallback::Fallback;
 pub(crate) use lookup::Lookup;
 pub(crate) use metrics::Metrics;
-pub(crate) use record::{Record, Retransmits, Tls};
+pub(crate) use record::{Owner, Record, Retransmits, Tls};
 pub(crate) use replay::Replay;
 pub(crate) use sabotage::Sabotage;
 pub(crate) use totals::Totals;

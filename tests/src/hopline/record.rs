@@ -38,6 +38,7 @@ pub(crate) struct Endpoint {
 pub(crate) struct Destination {
     /// Its name, else its address.
     pub(crate) host: String,
+    pub(crate) group: String,
     pub(crate) port: u16,
     /// `sni`, `http`, `dns`, `kubernetes`, `config` or `ip`.
     pub(crate) source: String,
@@ -97,6 +98,7 @@ pub(crate) struct Tls {
 /// The first exchange, when it was cleartext.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Http {
+    pub(crate) status: Option<u16>,
     pub(crate) host: Option<String>,
 }
 
@@ -153,7 +155,7 @@ pub(crate) mod tests {
         let text = serde_json::json!({
             "event": "finished", "role": role, "family": "ipv4", "late": false, "duration_us": 10,
             "local": {"address": "10.0.0.1", "port": 1000}, "remote": {"address": "10.0.0.2", "port": 443},
-            "destination": {"host": name, "port": 443, "source": "sni", "verified": true}, "process": {"pid": 1, "comm": "c", "ancestry": []},
+            "destination": {"host": name, "port": 443, "source": "sni", "verified": true, "group": ""}, "process": {"pid": 1, "comm": "c", "ancestry": []},
             "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
             "ttfb_basis": "exact", "turns": {"count": 1, "p50_us": 1_000, "p95_us": 1_000, "overlapping": 0},
             "dns": null,

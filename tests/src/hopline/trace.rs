@@ -1,5 +1,6 @@
 //! A running `hopline trace --json`.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -10,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::agent::tail;
 use super::record::Record;
-use super::{Lookup, Sabotage, lookup, sabotage};
+use super::{Fallback, Lookup, Sabotage, lookup, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -31,10 +32,16 @@ impl Trace {
 
     /// The same, which tells of lookups too: for [`Self::finish_lookups`].
     pub(crate) fn start_dns(lab: &Lab, name: &str, cgroup: &Path) -> Result<Self> {
-        Self::start_with(lab, name, cgroup, &["--dns"])
+        Self::start_with(lab, name, cgroup, &["--dns".as_ref()])
     }
 
-    fn start_with(lab: &Lab, name: &str, cgroup: &Path, options: &[&str]) -> Result<Self> {
+    /// The same with a configuration file.
+    pub(crate) fn start_configured(lab: &Lab, name: &str, cgroup: &Path, config: Option<&Path>) -> Result<Self> {
+        let config = config.map(|config| ["--config".as_ref(), config.as_os_str()]);
+        Self::start_with(lab, name, cgroup, config.as_ref().map_or(&[], |options| options))
+    }
+
+    fn start_with(lab: &Lab, name: &str, cgroup: &Path, options: &[&OsStr]) -> Result<Self> {
         let output = lab.file(format!("{name}.jsonl"));
         let log = lab.file(format!("{name}.log"));
         let mut command = lab.hopline(&["trace", "--json"]);
@@ -89,9 +96,15 @@ impl Trace {
     }
 
     /// Ends the trace as Ctrl-C would and gives all its records.
-    pub(crate) fn finish(mut self) -> Result<Vec<Record>> {
+    pub(crate) fn finish(self) -> Result<Vec<Record>> {
+        Ok(self.finish_with_fallbacks()?.0)
+    }
+
+    /// The same, and the fallbacks that it told.
+    pub(crate) fn finish_with_fallbacks(mut self) -> Result<(Vec<Record>, Vec<Fallback>)> {
         self.end()?;
-        read_records(&self.output, self.sabotage)
+        let fallbacks = Fallback::read_all(&fs::read_to_string(&self.output)?, self.sabotage)?;
+        Ok((read_records(&self.output, self.sabotage)?, fallbacks))
     }
 
     /// The same for its lookups.
@@ -124,9 +137,17 @@ pub(crate) fn read_records(path: &Path, sabotage: Option<Sabotage>) -> Result<Ve
     parse(&fs::read_to_string(path)?, sabotage)
 }
 
+/// What tells of something else than one connection.
+fn is_other(line: &str) -> bool {
+    ["fallback", "undeclared", "lookup"]
+        .iter()
+        .any(|kind| line.contains(&format!("\"type\":\"{kind}\"")))
+}
+
 fn parse(text: &str, sabotage: Option<Sabotage>) -> Result<Vec<Record>> {
     let records = text
         .lines()
+        .filter(|line| !is_other(line))
         .map(|line| serde_json::from_str(line).with_context(|| format!("record `{line}`")));
     Ok(sabotage::falsify_records(sabotage, records.collect::<Result<_>>()?))
 }

@@ -20,6 +20,8 @@ pub(super) enum Fate {
     /// Forwarded, and what is held behind it.
     Release,
     Duplicate,
+    /// Forwarded later by so many microseconds.
+    Delay(u64),
     /// Forwarded behind a forged one.
     Forge {
         offset: i32,
@@ -96,6 +98,7 @@ impl Faults {
             PayloadEvent::Drop => Fate::Drop,
             PayloadEvent::Swap => Fate::Hold,
             PayloadEvent::Duplicate => Fate::Duplicate,
+            PayloadEvent::Delay { us } => Fate::Delay(us),
             PayloadEvent::Forge { offset } => Fate::Forge { offset, direction },
         }
     }

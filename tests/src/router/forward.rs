@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::RouterSettings;
@@ -22,13 +23,21 @@ pub(super) struct Forwarder {
     last_due: [Instant; 2],
     /// One packet per direction of a connection that is to change places with the next.
     held: HashMap<(SocketAddr, SocketAddr), Vec<u8>>,
+    /// How much further away an address is, microseconds each way. Packets to and from it are in order among themselves.
+    further: HashMap<IpAddr, u64>,
+    further_due: HashMap<(usize, IpAddr), Instant>,
+    /// Changes of that.
+    changes: Receiver<(IpAddr, u64)>,
 }
 
 impl Forwarder {
-    pub(super) fn new(settings: RouterSettings) -> Self {
+    pub(super) fn new(settings: RouterSettings, changes: Receiver<(IpAddr, u64)>) -> Self {
         let faults = Faults::new(&settings.faults, settings.seed);
         let random = fastrand::Rng::with_seed(settings.seed ^ 1);
         Self {
+            further: settings.further.iter().copied().collect(),
+            further_due: HashMap::new(),
+            changes,
             settings,
             faults,
             random,
@@ -41,6 +50,7 @@ impl Forwarder {
     /// Handles a packet that came in by `device`; what leaves goes to `queue`.
     pub(super) fn packet(&mut self, device: usize, packet: &[u8], mut queue: impl FnMut(Waiting)) {
         let now = Instant::now();
+        self.further.extend(self.changes.try_iter());
         let Some((source, destination)) = packet::addresses(packet) else {
             return;
         };
@@ -74,6 +84,10 @@ impl Forwarder {
                 self.queue_some(1 - device, now, Some(packet.clone()), &mut queue);
                 self.queue_some(1 - device, now, Some(packet), &mut queue);
             }
+            Fate::Delay(us) => {
+                let due = now + Duration::from_micros(self.settings.delay_us + us);
+                self.queue_at(1 - device, due, packet, &mut queue);
+            }
             Fate::Forge { offset, direction } => {
                 let forged = reply::forged(&segment, offset, direction);
                 self.queue_some(1 - device, now, forged, &mut queue);
@@ -98,8 +112,34 @@ impl Forwarder {
         } else {
             self.random.u64(0..=self.settings.jitter_us)
         };
-        let due = (now + Duration::from_micros(self.settings.delay_us + jitter)).max(self.last_due[device]);
-        self.last_due[device] = due;
+        let due = now + Duration::from_micros(self.settings.delay_us + jitter);
+        let due = match self.distance(&packet) {
+            None => {
+                self.last_due[device] = self.last_due[device].max(due);
+                self.last_due[device]
+            }
+            Some((address, us)) => {
+                let last = self.further_due.get(&(device, address)).copied();
+                let due = (due + Duration::from_micros(us)).max(last.unwrap_or(due));
+                self.further_due.insert((device, address), due);
+                due
+            }
+        };
+        self.queue_at(device, due, packet, queue);
+    }
+
+    /// How much further away the packet's end is, when it has a distance of its own.
+    fn distance(&self, packet: &[u8]) -> Option<(IpAddr, u64)> {
+        if self.further.is_empty() {
+            return None;
+        }
+        let (source, destination) = packet::addresses(packet)?;
+        [source, destination]
+            .into_iter()
+            .find_map(|address| Some((address, *self.further.get(&address)?)))
+    }
+
+    fn queue_at(&mut self, device: usize, due: Instant, packet: Vec<u8>, queue: &mut impl FnMut(Waiting)) {
         self.number += 1;
         queue(Waiting {
             due,
@@ -137,6 +177,8 @@ fn is_routed(destination: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use etherparse::{Ipv4Header, PacketBuilder};
 
     use super::*;
@@ -152,7 +194,7 @@ mod tests {
 
     fn route(settings: RouterSettings, packet: &[u8]) -> Vec<Waiting> {
         let mut out = Vec::new();
-        Forwarder::new(settings).packet(0, packet, |waiting| out.push(waiting));
+        Forwarder::new(settings, mpsc::channel().1).packet(0, packet, |waiting| out.push(waiting));
         out
     }
 
@@ -168,6 +210,21 @@ mod tests {
         let (header, _) = Ipv4Header::from_slice(&out[0].packet).expect("header");
         assert_eq!((out[0].device, header.time_to_live), (1, 61));
         assert_eq!(header.header_checksum, header.calc_header_checksum());
+    }
+
+    #[test]
+    fn what_is_further_away_does_not_hold_the_others_up() {
+        let far = IpAddr::from([10, 99, 2, 2]);
+        let (sender, changes) = mpsc::channel();
+        let mut forwarder = Forwarder::new(RouterSettings::default(), changes);
+        let mut out = Vec::new();
+        sender.send((far, 50_000)).expect("a receiver");
+        forwarder.packet(0, &syn(64), |waiting| out.push(waiting));
+        sender.send((far, 0)).expect("a receiver");
+        sender.send(([10, 99, 2, 3].into(), 0)).expect("a receiver");
+        forwarder.packet(0, &syn(64), |waiting| out.push(waiting));
+        assert!(out[1].due >= out[0].due, "its own packets keep their order");
+        assert!(forwarder.last_due[1] < out[0].due, "others do not wait");
     }
 
     #[test]

@@ -7,7 +7,10 @@ mod line;
 mod reply;
 mod tun;
 
+use std::net::IpAddr;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -29,6 +32,8 @@ pub(crate) struct RouterSettings {
     pub(crate) seed: u64,
     /// What happens to connections of some server ports.
     pub(crate) faults: Vec<PortFault>,
+    /// Addresses that are further away than the others: microseconds more, each way.
+    pub(crate) further: Vec<(IpAddr, u64)>,
 }
 
 /// What happens to the connections of one server port.
@@ -78,6 +83,8 @@ pub(crate) enum PayloadEvent {
     Swap,
     /// It arrives twice.
     Duplicate,
+    /// It arrives later by this much; what follows does not wait for it.
+    Delay { us: u64 },
     /// A segment that its sender never sent goes before it, this far from it in sequence space: to the server a
     /// `ClientHello` with another name, to the client a fatal alert.
     Forge { offset: i32 },
@@ -115,7 +122,7 @@ pub(crate) fn start(lab: &Lab, client: &NetNs, server: &NetNs, settings: &Router
     for device in &devices {
         command.arg(keep_across_exec(device)?.to_string());
     }
-    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut router = Process::spawn(command, None, &lab.tools)?;
     router.wait_for("ready").context("router")?;
     Ok(router)
@@ -128,6 +135,23 @@ pub(crate) fn run(arguments: &RouterArguments) -> Result<()> {
         anyhow::bail!("two devices are needed")
     };
     let devices = [tun::inherited(client), tun::inherited(server)];
+    let changes = changes_of_stdin();
     println!("ready");
-    line::run(&devices, &mut forward::Forwarder::new(settings))
+    line::run(&devices, &mut forward::Forwarder::new(settings, changes))
+}
+
+/// Lines `ADDRESS MICROSECONDS`: from now on this address is so much further away, each way.
+fn changes_of_stdin() -> Receiver<(IpAddr, u64)> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            let change = line
+                .split_once(' ')
+                .and_then(|(address, us)| Some((address.parse().ok()?, us.parse().ok()?)));
+            if change.is_none_or(|change| sender.send(change).is_err()) {
+                return;
+            }
+        }
+    });
+    receiver
 }

@@ -9,6 +9,7 @@ mod degrade;
 mod dns;
 mod existing;
 mod failures;
+mod fallback;
 mod flood;
 mod handshakes;
 mod hostile;
@@ -124,6 +125,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "mirrors that are slow, lack a certificate or are gone: figures, order, reasons, --fail-if",
         tools: &["ip", "tcpdump", "tshark", "openssl", "nginx"],
         run: compare::run,
+    },
+    Scenario {
+        name: "fallback",
+        about: "go mod download over mirrors that lack, refuse or hang: each attempt, each fallback once",
+        tools: fallback::TOOLS,
+        run: fallback::run,
     },
     Scenario {
         name: "replay",

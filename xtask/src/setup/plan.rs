@@ -309,7 +309,7 @@ mod tests {
             .collect();
         check(
             &Machine { missing, ..ready() },
-            &["install packages: iproute2 tcpdump nginx-light curl util-linux openssl tshark"],
+            &["install packages: iproute2 tcpdump nginx-light curl util-linux openssl tshark dnsmasq-base"],
         );
     }
 

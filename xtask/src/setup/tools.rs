@@ -50,6 +50,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(Purpose::Lab, "nsenter", "util-linux"),
     tool(Purpose::Lab, "openssl", "openssl"),
     tool(Purpose::Lab, "tshark", "tshark"),
+    tool(Purpose::Lab, "dnsmasq", "dnsmasq-base"),
+    tool(Purpose::Lab, "unshare", "util-linux"),
     tool(Purpose::Stacks, "gnutls-cli", "gnutls-bin"),
     tool(Purpose::Stacks, "go", "golang-go"),
     tool(Purpose::Stacks, "node", "nodejs"),

@@ -47,6 +47,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("handshakes", &[]),
     ("alerts", &[]),
     ("trace", &[]),
+    ("fallback", &[]),
     ("compare", &["--short"]),
     ("existing", &[]),
     ("overflow", &[]),

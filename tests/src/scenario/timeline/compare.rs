@@ -353,7 +353,7 @@ mod tests {
             "event": "finished", "role": "client", "family": "ipv4", "duration_us": 1,
             "local": {"address": "10.99.1.2", "port": 40_000 + number},
             "remote": {"address": SERVER4.to_string(), "port": cell.port},
-            "destination": {"host": "x", "port": cell.port, "source": "sni", "verified": true},
+            "destination": {"host": "x", "port": cell.port, "source": "sni", "verified": true, "group": ""},
             "process": {"pid": 1, "comm": "x", "ancestry": []},
             "phases_us": {"dns": null, "tcp": 20_000, "tls": 21_000 + number, "ttfb": 70_000 + u32::from(number)},
             "ttfb_basis": "exact", "late": false,

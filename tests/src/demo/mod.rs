@@ -1,0 +1,115 @@
+//! `lab demo`: a build that hangs. Four package mirrors on a small network, each with a trouble of its own, and a job that
+//! fetches from them. For `cargo xtask run --demo`.
+//!
+//! It prints what each mirror is, then `config FILE` and `cgroup PATH` for whoever watches. It reads words from stdin, one a
+//! line: `go` starts the job, `slow` moves a mirror 200 ms away. The end of stdin or of the time ends the job; then the
+//! truth of its captures is printed. It starts no hopline and judges nothing.
+
+mod job;
+mod mirrors;
+mod truth;
+
+use std::fs;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+
+use self::job::Job;
+use self::mirrors::{ADDED_US, ALL, FAST, RESOLVER, SLOW_RESOLVER, UNNAMED};
+use crate::capture::Capture;
+use crate::certificates::Certificates;
+use crate::lab::{Lab, Tolerance};
+use crate::names::Names;
+use crate::router::DEVICE;
+use crate::topology::Pair;
+use crate::{signals, tools};
+
+/// Arguments of `lab demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct DemoArguments {
+    /// How long the job runs, in seconds.
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+}
+
+const TOOLS: &[&str] = &[
+    "ip", "nginx", "curl", "openssl", "dnsmasq", "unshare", "tcpdump", "tshark",
+];
+/// What is under way when the job ends comes to its end meanwhile.
+const LAST_FETCHES: Duration = Duration::from_millis(700);
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Makes the network, waits for the word, runs the job until the end; dropping the lab removes everything.
+pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
+    tools::check(TOOLS)?;
+    signals::block()?;
+    let lab = Lab::set_up(None, Tolerance::Host, Some(arguments.seconds), false)?;
+    let certificates = Certificates::make(&lab)?;
+    let mut pair = Pair::new(&lab, &mirrors::path())?;
+    // The network's servers are not watched: each connection is shown once, as its client saw it.
+    let _servers = mirrors::serve(&lab, &pair, &certificates)?;
+    pair.client.ip(&format!("addr add {RESOLVER}/32 dev lo"))?;
+    let address = |mirror: &mirrors::Mirror| format!("address=/{}/{}", mirror.name, mirror.address);
+    let _upstream = Names::start(&lab, &pair.server, &lab.tools, SLOW_RESOLVER, &[address(&UNNAMED)])?;
+    let known = ALL
+        .iter()
+        .filter(|mirror| mirror.name != UNNAMED.name)
+        .map(|mirror| address(mirror));
+    let options: Vec<String> = known
+        .chain([format!("server=/{}/{SLOW_RESOLVER}", UNNAMED.name)])
+        .collect();
+    let names = Names::start(&lab, &pair.client, &lab.tools, RESOLVER, &options)?;
+    let config = lab.file("hopline.yaml");
+    fs::write(&config, "groups:\n  mirrors: [\"*.mirror.lab.test\"]\n")?;
+
+    println!("A build job fetches packages from four mirrors:");
+    for mirror in ALL {
+        println!("{}", mirror.legend());
+    }
+    println!("config {}", config.display());
+    println!("cgroup {}", lab.traffic.path().display());
+    let input = words_of_stdin();
+    if input.recv().is_err() {
+        return Ok(());
+    }
+    let keys = lab.file("keys");
+    let traffic = Capture::start_long(&lab, "demo", &pair.client, DEVICE)?;
+    let lookups = Capture::start_dns(&lab, "lookups", &pair.client, "lo")?;
+    let mut job = Job::start(&lab, &pair, &names, &certificates, &keys.display().to_string())?;
+    attend(&lab, &mut pair, &mut job, &input)?;
+    job.end()?;
+    thread::sleep(LAST_FETCHES);
+    for line in truth::lines(&traffic.end()?, &lookups.end()?, &keys)? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// One message per line; the channel closes when stdin does.
+fn words_of_stdin() -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// Until time is up or stdin closes.
+fn attend(lab: &Lab, pair: &mut Pair, job: &mut Job, input: &Receiver<String>) -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(lab.seconds(300));
+    while Instant::now() < end {
+        ensure!(job.runs()?, "the demo's job ended early");
+        match input.recv_timeout(LOOK) {
+            Ok(word) if word == "slow" => pair.move_away(FAST.address.into(), ADDED_US)?,
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    Ok(())
+}
