@@ -30,8 +30,11 @@ mod bases;
 const OPEN: usize = 8_192;
 /// A lookup is over when its program asks nothing more for this long after an answer or a time-out.
 const QUIET_NS: u64 = 1_000_000_000;
-/// Resolvers give a server at least this long before they turn to another: an earlier query is not theirs.
-const PATIENCE_NS: u64 = 1_000_000_000;
+/// Resolvers give a server about a second at least before they turn to another (Go's clock was seen to run 1 ms ahead): an
+/// earlier query is not theirs.
+const PATIENCE_NS: u64 = 900_000_000;
+/// Numbers of A and AAAA (RFC 1035, RFC 3596), which programs ask for together.
+const ADDRESS_KINDS: [u16; 2] = [1, 28];
 /// Open lookups with one base that are looked at to find the one that a query belongs to.
 const PROBES: usize = 16;
 
@@ -113,6 +116,8 @@ struct Open {
     tcp: bool,
     /// The latest answer since the last query.
     held: Option<Held>,
+    /// Not over before then, as its program waits for its sibling.
+    not_before_ns: u64,
     /// It has been reported as stuck.
     told: bool,
 }
@@ -221,9 +226,35 @@ impl Lookups {
             && deadline_ns <= now_ns
         {
             self.by_deadline.pop_first();
-            ended.extend(self.end(id));
+            if self.waits_for_sibling(id)
+                && let Some(open) = self.open.get_mut(&id)
+            {
+                open.not_before_ns = deadline_ns + QUIET_NS;
+                self.by_deadline.insert((open.deadline_ns(), id));
+            } else {
+                ended.extend(self.end(id));
+            }
         }
         ended
+    }
+
+    /// Whether a lookup of A has its answer and its program that of AAAA not yet, or the other way round: what becomes of
+    /// the one shows only then.
+    fn waits_for_sibling(&self, id: u64) -> bool {
+        let Some(open) = self.open.get(&id).filter(|open| open.held.is_some()) else {
+            return false;
+        };
+        let kind = open.first.question.kind;
+        let Some(other) = ADDRESS_KINDS.into_iter().find(|other| *other != kind) else {
+            return false;
+        };
+        ADDRESS_KINDS.contains(&kind)
+            && open.bases.iter(open.first.question.name.as_str()).any(|base| {
+                let (pid, hash) = (open.first.pid, self.hasher.hash_one(base));
+                let same = self.by_base.range((pid, other, hash, 0)..=(pid, other, hash, u64::MAX));
+                let mut siblings = same.take(PROBES).filter_map(|(.., id)| self.open.get(id));
+                siblings.any(|sibling| sibling.held.is_none())
+            })
     }
 
     /// Lookups that have waited for `after_ns`, the longest waiting first.
@@ -281,6 +312,7 @@ impl Lookups {
             queries: 1,
             tcp: query.transport == Transport::Tcp,
             held: None,
+            not_before_ns: 0,
             told: false,
         };
         self.by_deadline.insert((open.deadline_ns(), id));
@@ -305,6 +337,7 @@ impl Lookups {
         open.queries = open.queries.saturating_add(1);
         open.tcp |= query.transport == Transport::Tcp;
         open.held = None;
+        open.not_before_ns = 0;
         self.by_deadline.insert((open.deadline_ns(), id));
         self.open.insert(id, open);
     }
@@ -328,7 +361,8 @@ impl Open {
     /// When it is over if nothing happens.
     fn deadline_ns(&self) -> u64 {
         let ended_ns = self.held.as_ref().map(|held| held.answered_ns);
-        ended_ns.unwrap_or(self.last.sent_ns + QUERY_TIMEOUT_NS) + QUIET_NS
+        let quiet_ns = ended_ns.unwrap_or(self.last.sent_ns + QUERY_TIMEOUT_NS) + QUIET_NS;
+        quiet_ns.max(self.not_before_ns)
     }
 
     /// For how long it has waited; `None` once it has an answer.

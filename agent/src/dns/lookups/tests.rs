@@ -223,6 +223,33 @@ fn a_and_aaaa_are_lookups_of_their_own() {
     assert_eq!((rest[0].query_type(), rest[0].addresses.len()), (QueryType::Aaaa, 0));
 }
 
+/// The answer to A is there, that to AAAA is lost: libc waits for it, and then asks for both again.
+#[test]
+fn a_lookup_is_not_over_while_its_sibling_waits() {
+    const AAAA: u16 = 28;
+    let mut asker = Asker::in_kubernetes();
+    let (first, lost) = (
+        asker.ask(0, "a.svc.cluster.local", A),
+        asker.ask(0, "a.svc.cluster.local", AAAA),
+    );
+    asker.deny(first, MS, NXDOMAIN);
+    assert_eq!(asker.lookups.expire(4 * S), []);
+    let (again, both) = (
+        asker.ask(5 * S, "a.svc.cluster.local", A),
+        asker.ask(5 * S, "a.svc.cluster.local", AAAA),
+    );
+    asker.end(lost, 5 * S, Ending::Timeout, 0, false);
+    asker.deny(again, 5 * S + MS, NXDOMAIN);
+    asker.deny(both, 5 * S + MS, NXDOMAIN);
+    let (next, other) = (
+        asker.ask(5 * S + 2 * MS, "a.cluster.local", A),
+        asker.ask(5 * S + 2 * MS, "a.cluster.local", AAAA),
+    );
+    assert_eq!(asker.find(next, 5 * S + 3 * MS).queries, 3);
+    assert_eq!(asker.find(other, 5 * S + 3 * MS).queries, 3);
+    assert_eq!(asker.finish(), []);
+}
+
 #[test]
 fn retries_and_other_servers_are_the_same_lookup() {
     let mut asker = Asker::new(&[], 1);
