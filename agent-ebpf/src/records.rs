@@ -4,7 +4,8 @@ use agent_ebpf::{
     hello::{BACKWARD, FORWARD},
     timeline::{
         ANSWER_ACKS_REQUEST, ANSWER_STARTS_SEGMENT, ANSWERS, AnswerRecord, PROTOCOL_TLS, TIMELINE_BACKWARD_CCS,
-        TIMELINE_EARLY_DATA, TIMELINE_FORWARD_CCS, TIMELINE_GAP, TIMELINE_RESUMED12, TIMELINE_TLS13, Timeline,
+        TIMELINE_EARLY_DATA, TIMELINE_EARLY_TICKETS, TIMELINE_FORWARD_CCS, TIMELINE_GAP, TIMELINE_RESUMED12,
+        TIMELINE_TLS13, Timeline,
     },
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
@@ -43,6 +44,8 @@ const EARLY_DATA_ENDED: u8 = 4;
 const CLIENT_PADS: u8 = 8;
 /// HTTP/2 was offered, or the part of the `ClientHello` that would say so has not been seen.
 pub const MAY_BE_HTTP2: u8 = 16;
+/// TLS 1.3: the server's `EncryptedExtensions` have passed, which may be as long as a Finished.
+const EXTENSIONS_BACKWARD: u8 = 32;
 
 /// Session tickets as records (*measured*: 250 to 282 bytes of OpenSSL, 284 of `GnuTLS`).
 const SHORTEST_TICKET: u16 = 240;
@@ -260,6 +263,7 @@ fn encrypted_backward(timeline: &mut Timeline, payload: &Payload, record: &Recor
     let answers =
         timeline.flags & TIMELINE_TLS13 != 0 && timeline.request_ns != 0 && payload.acknowledges(timeline.request_seq);
     if !answers {
+        expect_tickets(timeline, record);
         return;
     }
     // The server goes on, so it has had a Finished: in one record with the client's certificate (BoringSSL, rustls).
@@ -274,6 +278,28 @@ fn encrypted_backward(timeline: &mut Timeline, payload: &Payload, record: &Recor
         STAGE_OPEN
     };
     in_application(timeline, payload, record, now);
+}
+
+/// The server's own flight: does more follow its Finished? Then its tickets have been sent, and an answer is none.
+#[inline(always)]
+fn expect_tickets(timeline: &mut Timeline, record: &Record) {
+    let before = timeline.finished;
+    timeline.finished |= EXTENSIONS_BACKWARD;
+    if before & FINISHED_BACKWARD != 0 && record.length > FINISHED_SHA384 {
+        timeline.flags |= TIMELINE_EARLY_TICKETS;
+    } else if before & EXTENSIONS_BACKWARD != 0 && record.length == finished_length(timeline) {
+        timeline.finished |= FINISHED_BACKWARD;
+    }
+}
+
+/// How long a record with a Finished is, by the hash of the agreed suite.
+#[inline(always)]
+fn finished_length(timeline: &Timeline) -> u16 {
+    if timeline.cipher == AES_256_GCM_SHA384 {
+        FINISHED_SHA384
+    } else {
+        FINISHED_SHA256
+    }
 }
 
 /// The client sends encrypted records before the handshake is known to be done.
@@ -295,11 +321,7 @@ fn encrypted_forward(timeline: &mut Timeline, record: &Record, now: u64) {
         timeline.finished |= EARLY_DATA_ENDED;
         return;
     }
-    let expected = if timeline.cipher == AES_256_GCM_SHA384 {
-        FINISHED_SHA384
-    } else {
-        FINISHED_SHA256
-    };
+    let expected = finished_length(timeline);
     let is_padded = record.length == expected + JDK_PADDING;
     let is_finished =
         is_padded || record.length == expected || timeline.cipher == 0 && record.length == FINISHED_SHA384;

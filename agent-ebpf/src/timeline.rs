@@ -19,6 +19,8 @@ pub const PROTOCOL_DNS: u8 = 4;
 
 /// [`Timeline::flags`]: the agreed cipher suite is one of TLS 1.3.
 pub const TIMELINE_TLS13: u8 = 1;
+/// [`Timeline::flags`]: TLS 1.3, the server sent records between its Finished and the client's: its tickets (Go).
+pub const TIMELINE_EARLY_TICKETS: u8 = 1 << 1;
 /// [`Timeline::flags`]: the client's `ChangeCipherSpec` of TLS 1.2 passed.
 pub const TIMELINE_FORWARD_CCS: u8 = 1 << 3;
 /// [`Timeline::flags`]: the server's `ChangeCipherSpec` of TLS 1.2 passed; before the client's in a resumed session.

@@ -113,7 +113,7 @@ impl Pipeline {
         if attached.named {
             progress::count(&mut self.series, attached, state, facts, now_ns);
             if let Some(answer) = answer
-                && progress::is_decided(state, answer.at_ns, now_ns)
+                && progress::is_decided(state, answer, now_ns)
             {
                 progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
             }

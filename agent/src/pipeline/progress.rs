@@ -173,8 +173,8 @@ fn new_segments(counted: &mut u32, now: u32) -> u64 {
     u64::from(new)
 }
 
-/// Whether an answer log may still change the verdict: nobody has gone on yet, and it is not long ago.
-pub(super) fn is_decided(state: &ConnectionState, at_ns: u64, now_ns: u64) -> bool {
+/// Whether nothing can change the verdict any more: somebody has gone on, or it is long ago.
+pub(super) fn is_decided(state: &ConnectionState, answer: FirstByte, now_ns: u64) -> bool {
     /// Tickets come within this time of each other (*measured*: 40 ms), and so do the frames before an answer.
     const QUIET_NS: u64 = 1_000_000_000;
     let timeline = &state.timeline;
@@ -182,5 +182,5 @@ pub(super) fn is_decided(state: &ConnectionState, at_ns: u64, now_ns: u64) -> bo
         || timeline.turns > 0
         || timeline.turn_ns != 0
         || timeline.first_byte_ns != 0
-        || now_ns.saturating_sub(at_ns) > QUIET_NS
+        || !answer.may_be_ticket && now_ns.saturating_sub(answer.at_ns) > QUIET_NS
 }

@@ -23,6 +23,8 @@ pub struct Handshake {
     pub chose_h2: Option<bool>,
     /// An earlier session is resumed.
     pub resumed: bool,
+    /// The client takes no tickets of TLS 1.3: its whole hello was seen, and says so.
+    pub no_tickets: bool,
     /// Length of the ticket in the `ClientHello` (TLS 1.3); 0 when there was none or it was not seen.
     pub offered_ticket_bytes: u16,
 }
@@ -40,6 +42,7 @@ impl Handshake {
             offers_h2: client.is_none_or(|hello| hello.truncated || hello.offers_h2()),
             chose_h2: server.map(|hello| hello.alpn.as_deref() == Some("h2")),
             resumed: tls.resumed().unwrap_or_default(),
+            no_tickets: client.is_some_and(|hello| !hello.truncated && !hello.psk_modes),
             offered_ticket_bytes: client.map_or(0, |hello| hello.offered_ticket_bytes),
         }
     }
@@ -78,6 +81,8 @@ pub struct FirstByte {
     pub at_ns: u64,
     /// How sure that is.
     pub basis: Basis,
+    /// A record that comes later would change the verdict: it may be a ticket, as long as nothing else has come.
+    pub may_be_ticket: bool,
 }
 
 /// Decides when the answer began; `destination` says whose tickets may be in the log, and is asked only where that
@@ -89,8 +94,9 @@ pub struct FirstByte {
 /// 1. what is not application data on the wire, and encrypted alerts;
 /// 2. what does not acknowledge the request;
 /// 3. in TLS 1.3, tickets at the start: a run of equal lengths; one of about the length of the ticket that the client
-///    offered, when resumed; one of a length learned for this destination. A lone first record of the JDK's ticket
-///    length is passed over when more follows, but [`Basis::Ambiguous`];
+///    offered, when resumed; one of a length learned for this destination. Servers that send one ticket (JDK) or put two
+///    into one record (rustls, `BoringSSL`) leave a lone record of any length: in a full handshake it is passed over when
+///    more follows, but [`Basis::Ambiguous`], unless the server's tickets came before (Go) or the client takes none;
 /// 4. where HTTP/2 may be spoken, the server's preface (the first record, when it has the length of SETTINGS, alone or
 ///    with `WINDOW_UPDATE` or an acknowledgement) and control records, by the length of their plaintext.
 ///
@@ -111,19 +117,20 @@ pub fn first_byte(
         return (at_ns != 0).then_some(FirstByte {
             at_ns,
             basis: Basis::Exact,
+            may_be_ticket: false,
         });
     }
-    judge::judge(timeline, handshake, &|length| tickets.contains(destination(), length))
+    judge::judge(timeline, handshake, &|length| tickets.known(destination(), length))
 }
 
-/// Teaches `tickets` what the log of one conversation shows beyond doubt to be a ticket of this destination.
+/// Teaches `tickets` what the log of one conversation shows to be a ticket of this destination, or one perhaps.
 pub fn learn_tickets(
     timeline: &Timeline,
     handshake: Handshake,
     tickets: &mut TicketLengths,
     destination: impl FnOnce() -> u64,
 ) {
-    if let Some(length) = judge::certain_ticket(timeline, handshake) {
-        tickets.learn(destination(), length);
+    if let Some((length, known)) = judge::ticket(timeline, handshake) {
+        tickets.learn(destination(), length, known);
     }
 }

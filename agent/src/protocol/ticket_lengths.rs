@@ -1,4 +1,5 @@
-//! Lengths of session tickets, learned per destination from conversations in which they could not be anything else.
+//! Lengths of session tickets, learned per destination: certain from conversations in which they could not be anything
+//! else, suspected from those in which a lone first record was followed by more.
 //!
 //! Bounded: the destination that was used longest ago leaves first. Used by `first_byte`; the pipeline owns one.
 
@@ -8,6 +9,17 @@ use std::collections::{BTreeMap, HashMap};
 const LENGTHS: usize = 4;
 /// Tickets of one server differ by a few bytes: with the name, the protocol, the age of the session (JDK: 1111 to 1123).
 const TOLERANCE: u16 = 12;
+
+/// What a record of some length is, at one destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Known {
+    /// Never met.
+    Nothing,
+    /// It came first and alone, and more came after it: a ticket, or the head of an answer.
+    Suspect,
+    /// It was a ticket.
+    Ticket,
+}
 
 /// What is remembered; the caller says what a destination is, a hash of name and port for example.
 #[derive(Debug)]
@@ -23,7 +35,7 @@ pub struct TicketLengths {
 struct Learned {
     used: u64,
     /// Latest first.
-    lengths: Vec<u16>,
+    lengths: Vec<(u16, Known)>,
 }
 
 impl TicketLengths {
@@ -38,8 +50,8 @@ impl TicketLengths {
         }
     }
 
-    /// This destination's tickets have records of this length.
-    pub fn learn(&mut self, destination: u64, length: u16) {
+    /// This destination has sent a first record of this length, which was `known`.
+    pub fn learn(&mut self, destination: u64, length: u16, known: Known) {
         if self.capacity == 0 {
             return;
         }
@@ -47,8 +59,11 @@ impl TicketLengths {
         let learned = self.destinations.entry(destination).or_default();
         self.by_use.remove(&learned.used);
         learned.used = self.uses;
-        learned.lengths.retain(|known| *known != length);
-        learned.lengths.insert(0, length);
+        // What was certain once stays so.
+        let same = learned.lengths.iter().find(|(kept, _)| *kept == length);
+        let known = same.map_or(known, |(_, before)| known.max(*before));
+        learned.lengths.retain(|(kept, _)| *kept != length);
+        learned.lengths.insert(0, (length, known));
         learned.lengths.truncate(LENGTHS);
         self.by_use.insert(self.uses, destination);
         if self.destinations.len() > self.capacity
@@ -59,11 +74,14 @@ impl TicketLengths {
         }
     }
 
-    /// True when tickets of this destination have had about this length.
-    pub fn contains(&self, destination: u64, length: u16) -> bool {
-        self.destinations
-            .get(&destination)
-            .is_some_and(|learned| learned.lengths.iter().any(|known| known.abs_diff(length) <= TOLERANCE))
+    /// What first records of about this length have been at this destination.
+    pub fn known(&self, destination: u64, length: u16) -> Known {
+        let lengths = self.destinations.get(&destination).map(|learned| &learned.lengths);
+        let near = lengths.into_iter().flatten();
+        near.filter(|(kept, _)| kept.abs_diff(length) <= TOLERANCE)
+            .map(|(_, known)| *known)
+            .max()
+            .unwrap_or(Known::Nothing)
     }
 
     /// Destinations that are remembered.
@@ -89,15 +107,29 @@ mod tests {
     #[test]
     fn the_destination_used_longest_ago_leaves() {
         let mut lengths = TicketLengths::new(2);
-        lengths.learn(1, 250);
-        lengths.learn(2, 284);
-        lengths.learn(1, 266);
-        lengths.learn(3, 1106);
-        assert!(lengths.contains(1, 250) && lengths.contains(1, 266) && lengths.contains(3, 1106));
-        assert!(!lengths.contains(2, 284));
+        let learn =
+            |lengths: &mut TicketLengths, destination, length| lengths.learn(destination, length, Known::Ticket);
+        learn(&mut lengths, 1, 250);
+        learn(&mut lengths, 2, 284);
+        learn(&mut lengths, 1, 266);
+        learn(&mut lengths, 3, 1106);
+        let is = |lengths: &TicketLengths, destination, length| lengths.known(destination, length) == Known::Ticket;
+        assert!(is(&lengths, 1, 250) && is(&lengths, 1, 266) && is(&lengths, 3, 1106));
+        assert!(!is(&lengths, 2, 284));
         assert_eq!((lengths.len(), lengths.forgotten()), (2, 1));
-        (0..10).for_each(|length| lengths.learn(1, length));
-        assert!(!lengths.contains(1, 250) && lengths.contains(1, 9));
-        TicketLengths::new(0).learn(1, 1);
+        (0..10).for_each(|length| learn(&mut lengths, 1, length));
+        assert!(!is(&lengths, 1, 250) && is(&lengths, 1, 9));
+        learn(&mut TicketLengths::new(0), 1, 1);
+    }
+
+    #[test]
+    fn what_was_certain_stays_so() {
+        let mut lengths = TicketLengths::new(1);
+        lengths.learn(1, 730, Known::Suspect);
+        assert_eq!(lengths.known(1, 736), Known::Suspect);
+        lengths.learn(1, 730, Known::Ticket);
+        lengths.learn(1, 730, Known::Suspect);
+        assert_eq!(lengths.known(1, 730), Known::Ticket);
+        assert_eq!(lengths.known(1, 760), Known::Nothing);
     }
 }

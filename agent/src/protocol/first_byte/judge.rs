@@ -1,7 +1,10 @@
 //! The rules of `first_byte`, on the log alone.
 
-use agent_ebpf::timeline::{ANSWER_ACKS_REQUEST, ANSWERS, AnswerRecord, TIMELINE_EARLY_DATA, TIMELINE_GAP, Timeline};
+use agent_ebpf::timeline::{
+    ANSWER_ACKS_REQUEST, ANSWERS, AnswerRecord, TIMELINE_EARLY_DATA, TIMELINE_EARLY_TICKETS, TIMELINE_GAP, Timeline,
+};
 
+use super::super::ticket_lengths::Known;
 use super::super::tls::cipher;
 use super::{Basis, FirstByte, Handshake};
 
@@ -11,17 +14,20 @@ const APPLICATION_DATA: u8 = 23;
 const TICKET_MIN: u16 = 70;
 /// Longest: those of stateless servers hold the client's certificates.
 const TICKET_MAX: u16 = 4096;
-/// Lengths of the JDK's ticket, which holds the session and comes alone: 1106 to 1123 were seen.
-const JDK_TICKET: std::ops::RangeInclusive<u16> = 1000..=1250;
 /// What a `NewSessionTicket` record has beyond the ticket: 34 bytes of fields and TLS, a nonce of 1 (JDK, `BoringSSL`), 4
 /// (`GnuTLS`), 8 (OpenSSL) or 32 bytes, and 8 more when early data is allowed. Go has no nonce, and sends before Finished.
 const TICKET_FRAMES: [u16; 8] = [35, 38, 42, 66, 43, 46, 50, 74];
+/// Records of the JDK's tickets were 1106 to 1123 bytes long for one certificate; a new one may differ by this from the
+/// one that was offered.
+const JDK_SPREAD: u16 = 24;
 
 /// The records that may be looked at, with the length of its plaintext where the cipher shows it.
 struct Log<'a> {
     records: &'a [AnswerRecord],
     overhead: Option<u16>,
     is_tls13: bool,
+    /// The server's tickets came before the client's Finished.
+    has_early_tickets: bool,
     handshake: Handshake,
 }
 
@@ -30,11 +36,17 @@ struct Log<'a> {
 struct Tickets {
     count: usize,
     is_certain: bool,
+    /// The first record was not passed over, but it would be if more came.
+    may_be_one: bool,
 }
 
-pub(super) fn judge(timeline: &Timeline, handshake: Handshake, is_learned: &dyn Fn(u16) -> bool) -> Option<FirstByte> {
+pub(super) fn judge(timeline: &Timeline, handshake: Handshake, known: &dyn Fn(u16) -> Known) -> Option<FirstByte> {
     let log = Log::of(timeline, handshake);
-    let Tickets { count, is_certain } = log.tickets(is_learned);
+    let Tickets {
+        count,
+        is_certain,
+        may_be_one,
+    } = log.tickets(known);
     let (answer, is_h2_certain) = log.answer(count)?;
     let hides_control = handshake.may_be_h2() && log.overhead.is_none();
     let basis =
@@ -48,17 +60,25 @@ pub(super) fn judge(timeline: &Timeline, handshake: Handshake, is_learned: &dyn 
         };
     let start_ns = timeline.tls_done_ns.min(timeline.request_ns);
     let at_ns = start_ns.saturating_add(u64::from(answer.after_us) * 1000);
-    Some(FirstByte { at_ns, basis })
+    Some(FirstByte {
+        at_ns,
+        basis,
+        may_be_ticket: may_be_one,
+    })
 }
 
 /// The length of a first record that came before the request, is one of an equal pair before something else, or matches
-/// the offered ticket.
-pub(super) fn certain_ticket(timeline: &Timeline, handshake: Handshake) -> Option<u16> {
+/// the offered ticket; or that may be a ticket, as more came after it.
+pub(super) fn ticket(timeline: &Timeline, handshake: Handshake) -> Option<(u16, Known)> {
     let log = Log::of(timeline, handshake);
     let first = log.records.first().filter(|_| log.is_tls13 && log.is_ticket_like())?;
     let run = log.equal_run();
     let is_pair = run == 2 && log.records.len() > run;
-    (!acknowledges(*first) || is_pair || log.matches_offer(first.length)).then_some(first.length)
+    if !acknowledges(*first) || is_pair || log.matches_offer(first.length) {
+        return Some((first.length, Known::Ticket));
+    }
+    let may_be = run == 1 && log.expects_ticket() && log.has_more();
+    may_be.then_some((first.length, Known::Suspect))
 }
 
 fn acknowledges(record: AnswerRecord) -> bool {
@@ -71,6 +91,7 @@ impl<'a> Log<'a> {
             records: &timeline.answers[..usize::from(timeline.answer_count).min(ANSWERS)],
             overhead: cipher::record_overhead(timeline.cipher),
             is_tls13: cipher::is_tls13(timeline.cipher),
+            has_early_tickets: timeline.flags & TIMELINE_EARLY_TICKETS != 0,
             handshake,
         }
     }
@@ -111,8 +132,28 @@ impl<'a> Log<'a> {
         frame.is_some_and(|frame| TICKET_FRAMES.contains(&frame))
     }
 
-    fn tickets(&self, is_learned: &dyn Fn(u16) -> bool) -> Tickets {
-        let tickets = |count, is_certain| Tickets { count, is_certain };
+    /// A full handshake, after which a server sends tickets if it has any.
+    fn expects_ticket(&self) -> bool {
+        !self.handshake.resumed && !self.handshake.no_tickets && !self.has_early_tickets
+    }
+
+    /// Something that may be the answer follows the first record.
+    fn has_more(&self) -> bool {
+        self.records[1..].iter().any(|record| self.is_candidate(*record))
+    }
+
+    /// About as long as the ticket that was offered.
+    fn is_near_offer(&self, length: u16) -> bool {
+        let offered = self.handshake.offered_ticket_bytes;
+        offered > 0 && length >= offered && length - offered <= TICKET_FRAMES[7] + JDK_SPREAD
+    }
+
+    fn tickets(&self, known: &dyn Fn(u16) -> Known) -> Tickets {
+        let tickets = |count, is_certain| Tickets {
+            count,
+            is_certain,
+            may_be_one: false,
+        };
         let Some(first) = self.records.first().filter(|_| self.is_tls13 && self.is_ticket_like()) else {
             return tickets(0, true);
         };
@@ -120,15 +161,22 @@ impl<'a> Log<'a> {
         if run >= 2 {
             return tickets(run, true);
         }
-        if !acknowledges(*first) || is_learned(first.length) || self.matches_offer(first.length) {
+        let known = known(first.length);
+        if !acknowledges(*first) || known == Known::Ticket || self.matches_offer(first.length) {
             return tickets(1, true);
         }
-        let has_more = self.records[1..].iter().any(|record| self.is_candidate(*record));
-        if JDK_TICKET.contains(&first.length) {
-            return tickets(usize::from(has_more), false);
-        }
         let is_offer_unknown = self.handshake.resumed && self.handshake.offered_ticket_bytes == 0;
-        tickets(0, !(is_offer_unknown && has_more))
+        let may_be_one = self.expects_ticket() || self.handshake.resumed && self.is_near_offer(first.length);
+        match (may_be_one, self.has_more()) {
+            (true, true) => tickets(1, false),
+            // Nothing else has come: the answer, unless it is one of those that were followed by more before.
+            (true, false) => Tickets {
+                count: 0,
+                is_certain: known == Known::Nothing,
+                may_be_one: true,
+            },
+            (false, has_more) => tickets(0, !(is_offer_unknown && !self.has_early_tickets && has_more)),
+        }
     }
 
     /// Acknowledges the request, and is no control record of HTTP/2.

@@ -1,6 +1,8 @@
 //! What real servers send after the handshake, with the decrypted truth: `recorded.txt` says how it was made.
 
-use agent_ebpf::timeline::{ANSWER_ACKS_REQUEST, AnswerRecord, PROTOCOL_TLS, TIMELINE_GAP, Timeline};
+use agent_ebpf::timeline::{
+    ANSWER_ACKS_REQUEST, AnswerRecord, PROTOCOL_TLS, TIMELINE_EARLY_TICKETS, TIMELINE_GAP, Timeline,
+};
 
 use super::super::ticket_lengths::TicketLengths;
 use super::*;
@@ -45,6 +47,7 @@ fn read(line: &'static str, role: Role) -> Option<Recorded> {
         offers_h2: alpn != "-",
         chose_h2: (!is_tls13).then_some(alpn == "h2"),
         resumed: words.next()? == "resumed",
+        no_tickets: false,
         offered_ticket_bytes: words.next()?.parse().ok()?,
     };
     let request_us: u64 = words.next()?.parse().ok()?;
@@ -54,6 +57,12 @@ fn read(line: &'static str, role: Role) -> Option<Recorded> {
         request_ns: DONE_NS + request_us * 1000,
         protocol: PROTOCOL_TLS,
         cipher,
+        // Go's tickets come with its Finished.
+        flags: if is_tls13 && server.starts_with("go-") {
+            TIMELINE_EARLY_TICKETS
+        } else {
+            0
+        },
         ..Timeline::default()
     };
     for (record, word) in timeline.answers.iter_mut().zip(words) {
@@ -196,7 +205,8 @@ fn without_tls_the_kernel_knows() {
         found,
         Some(FirstByte {
             at_ns: 9,
-            basis: Basis::Exact
+            basis: Basis::Exact,
+            may_be_ticket: false,
         })
     );
 }
@@ -221,7 +231,34 @@ fn a_learned_length_is_a_ticket() {
         judge(&tickets),
         Some(FirstByte {
             at_ns: DONE_NS + 1000,
-            basis: Basis::Inferred
+            basis: Basis::Inferred,
+            may_be_ticket: false,
         })
     );
+}
+
+#[test]
+fn a_lone_first_record_is_doubted_where_a_ticket_is_due() {
+    let mut tickets = TicketLengths::new(1);
+    let lone = tls13(&[(730, true)]);
+    let followed = tls13(&[(730, true), (108, true), (42, true)]);
+    let full = Handshake::default();
+    let judge = |timeline: &Timeline, handshake, tickets: &TicketLengths| {
+        let found = first_byte(timeline, handshake, tickets, || 3).expect("something has come");
+        ((found.at_ns - DONE_NS) / 1000, found.basis, found.may_be_ticket)
+    };
+    assert_eq!(judge(&lone, full, &tickets), (0, Basis::Inferred, true));
+    assert_eq!(judge(&followed, full, &tickets), (1, Basis::Ambiguous, false));
+    // What was followed once makes its like suspect.
+    learn_tickets(&followed, full, &mut tickets, || 3);
+    assert_eq!(judge(&lone, full, &tickets), (0, Basis::Ambiguous, true));
+    // No ticket is due.
+    let none = Handshake {
+        no_tickets: true,
+        ..full
+    };
+    assert_eq!(judge(&followed, none, &tickets), (0, Basis::Inferred, false));
+    let mut early = followed;
+    early.flags = TIMELINE_EARLY_TICKETS;
+    assert_eq!(judge(&early, full, &tickets), (0, Basis::Inferred, false));
 }

@@ -54,6 +54,8 @@ pub struct ClientHello {
     pub pre_shared_key: bool,
     /// Length of the first ticket in `pre_shared_key`; the server's next ticket will be about as long. 0 without one.
     pub offered_ticket_bytes: u16,
+    /// `psk_key_exchange_modes`: without it the client takes no session tickets of TLS 1.3 (RFC 8446 section 4.2.9).
+    pub psk_modes: bool,
     /// `early_data`: 0-RTT.
     pub early_data: bool,
     /// Not all of it was seen; what is here is from its first part.
@@ -158,7 +160,10 @@ impl ClientHello {
                         self.supported_versions.push(version);
                     }
                 }
+                // What follows the list is no version: another reader would refuse the hello.
+                content.is_empty().then_some(())?;
             }
+            45 => self.psk_modes = true,
             _ => {}
         }
         Some(())
