@@ -33,6 +33,9 @@ const QUIET_NS: u64 = 1_000_000_000;
 /// Resolvers give a server about a second at least before they turn to another (Go's clock was seen to run 1 ms ahead): an
 /// earlier query is not theirs.
 const PATIENCE_NS: u64 = 900_000_000;
+/// A lookup waits for that of the other address type for so long at most: a resolver that has lost one of two answers asks
+/// for A alone, three servers twice for 5 s each, before it asks for AAAA again (glibc).
+const SIBLING_NS: u64 = 30_000_000_000;
 /// Numbers of A and AAAA (RFC 1035, RFC 3596), which programs ask for together.
 const ADDRESS_KINDS: [u16; 2] = [1, 28];
 /// Open lookups with one base that are looked at to find the one that a query belongs to.
@@ -226,7 +229,7 @@ impl Lookups {
             && deadline_ns <= now_ns
         {
             self.by_deadline.pop_first();
-            if self.waits_for_sibling(id)
+            if self.waits_for_sibling(id, deadline_ns)
                 && let Some(open) = self.open.get_mut(&id)
             {
                 open.not_before_ns = deadline_ns + QUIET_NS;
@@ -238,11 +241,17 @@ impl Lookups {
         ended
     }
 
-    /// Whether a lookup of A has its answer and its program that of AAAA not yet, or the other way round: what becomes of
-    /// the one shows only then.
-    fn waits_for_sibling(&self, id: u64) -> bool {
-        let Some(open) = self.open.get(&id).filter(|open| open.held.is_some()) else {
+    /// Whether the program still waits for AAAA where this is A, or the other way round: what becomes of the one shows only
+    /// then. An answer waits for a sibling without one; what has none, for one that was asked later.
+    fn waits_for_sibling(&self, id: u64, now_ns: u64) -> bool {
+        let Some(open) = self.open.get(&id) else {
             return false;
+        };
+        if now_ns.saturating_sub(open.last.sent_ns) > SIBLING_NS {
+            return false;
+        }
+        let waits_for = |sibling: &Open| {
+            sibling.held.is_none() && (open.held.is_some() || sibling.last.sent_ns > open.last.sent_ns)
         };
         let kind = open.first.question.kind;
         let Some(other) = ADDRESS_KINDS.into_iter().find(|other| *other != kind) else {
@@ -253,7 +262,7 @@ impl Lookups {
                 let (pid, hash) = (open.first.pid, self.hasher.hash_one(base));
                 let same = self.by_base.range((pid, other, hash, 0)..=(pid, other, hash, u64::MAX));
                 let mut siblings = same.take(PROBES).filter_map(|(.., id)| self.open.get(id));
-                siblings.any(|sibling| sibling.held.is_none())
+                siblings.any(waits_for)
             })
     }
 

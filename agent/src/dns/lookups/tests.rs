@@ -250,6 +250,30 @@ fn a_lookup_is_not_over_while_its_sibling_waits() {
     assert_eq!(asker.finish(), []);
 }
 
+/// Both answers are lost; libc then asks for A alone, and for AAAA only once it has that.
+#[test]
+fn a_lookup_without_an_answer_waits_for_its_sibling_that_is_asked_alone() {
+    const AAAA: u16 = 28;
+    let mut asker = Asker::in_kubernetes();
+    let lost = asker.ask(0, "a.svc.cluster.local", AAAA);
+    let first = asker.ask(0, "a.svc.cluster.local", A);
+    assert_eq!(asker.lookups.expire(3 * S), []);
+    let again = asker.ask(4 * S, "a.svc.cluster.local", A);
+    asker.end(lost, 5 * S, Ending::Timeout, 0, false);
+    asker.end(first, 5 * S, Ending::Timeout, 0, false);
+    assert_eq!(asker.lookups.expire(7 * S), []);
+    asker.deny(again, 8 * S, NXDOMAIN);
+    let late = asker.ask(8 * S, "a.svc.cluster.local", AAAA);
+    assert_eq!(asker.find(late, 8 * S + MS).queries, 2);
+    // Nobody is waited for without end.
+    asker.ask(10 * S, "b.svc.cluster.local", AAAA);
+    (10..50).for_each(|at| {
+        asker.ask(at * S, "b.svc.cluster.local", A);
+        let over = asker.lookups.expire(at * S);
+        assert_eq!(over.iter().any(|lookup| lookup.kind == AAAA), at == 41, "{at} s");
+    });
+}
+
 #[test]
 fn retries_and_other_servers_are_the_same_lookup() {
     let mut asker = Asker::new(&[], 1);

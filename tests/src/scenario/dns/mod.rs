@@ -128,7 +128,7 @@ fn resolvers(lab: &Lab, verdict: &mut Verdict, sites: &[Site<'_>]) -> Result<()>
             queries == at_server,
             "the path lost queries: {queries}, but {at_server} came"
         );
-        let late = truth::late_answers(&messages, clients::timeout(lab.tolerance));
+        let late = truth::late_answers(&messages, clients::timeout(lab));
         ensure!(
             late == 0,
             "{late} answers came as late as clients give up: the machine is too busy"
