@@ -7,12 +7,10 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
 
+use super::Network;
 use super::mirrors::{FAST, HEAVY, SILENT, UNNAMED};
-use crate::certificates::Certificates;
 use crate::lab::Lab;
-use crate::names::Names;
 use crate::process::Process;
-use crate::topology::Pair;
 
 /// A running job. Its steps go on for as long as their `go` file is there.
 #[derive(Debug)]
@@ -23,13 +21,8 @@ pub(super) struct Job {
 
 impl Job {
     /// Starts it; `keys` gets the secrets of its connections.
-    pub(super) fn start(
-        lab: &Lab,
-        pair: &Pair,
-        names: &Names,
-        certificates: &Certificates,
-        keys: &str,
-    ) -> Result<Self> {
+    pub(super) fn start(lab: &Lab, network: &Network, keys: &str) -> Result<Self> {
+        let certificates = &network.certificates;
         let directory = lab.file("job");
         fs::create_dir(&directory)?;
         let curl = ["/usr/bin/curl", "/bin/curl", "/usr/local/bin/curl"];
@@ -68,13 +61,13 @@ impl Job {
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
         let go = directory.join("go");
         fs::write(&go, "")?;
-        let mut command = names.command(program);
+        let mut command = network.names.command(program);
         command
             .env("SSLKEYLOGFILE", keys)
             .current_dir(&directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        let runner = Process::spawn(command, Some(&pair.client), &lab.traffic)?;
+        let runner = Process::spawn(command, Some(&network.pair.client), &lab.traffic)?;
         Ok(Self { runner, go })
     }
 

@@ -12,38 +12,38 @@ use crate::router::{DEVICE, Direction, Fault, PayloadEvent, PortFault, RouterSet
 use crate::topology::Pair;
 
 /// One package mirror.
-pub(super) struct Mirror {
-    pub(super) name: &'static str,
-    pub(super) address: Ipv4Addr,
-    pub(super) port: u16,
+pub(crate) struct Mirror {
+    pub(crate) name: &'static str,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) port: u16,
     about: &'static str,
 }
 
-pub(super) const FAST: Mirror = Mirror {
+pub(crate) const FAST: Mirror = Mirror {
     name: "fast.mirror.lab.test",
     address: Ipv4Addr::new(10, 99, 2, 11),
     port: 443,
     about: "10 ms away, does all right",
 };
-pub(super) const UNNAMED: Mirror = Mirror {
+pub(crate) const UNNAMED: Mirror = Mirror {
     name: "slow-dns.mirror.lab.test",
     address: Ipv4Addr::new(10, 99, 2, 12),
     port: 443,
     about: "the same, but its name is known to a slow resolver alone",
 };
-pub(super) const HEAVY: Mirror = Mirror {
+pub(crate) const HEAVY: Mirror = Mirror {
     name: "slow-tls.mirror.lab.test",
     address: Ipv4Addr::new(10, 99, 2, 13),
     port: 8443,
     about: "slow to shake hands, TLS 1.2, and lacks its intermediate certificate",
 };
-pub(super) const SILENT: Mirror = Mirror {
+pub(crate) const SILENT: Mirror = Mirror {
     name: "silent.mirror.lab.test",
     address: Ipv4Addr::new(10, 99, 2, 14),
     port: 444,
     about: "accepts connections and never says a word",
 };
-pub(super) const ALL: [&Mirror; 4] = [&FAST, &UNNAMED, &HEAVY, &SILENT];
+pub(crate) const ALL: [&Mirror; 4] = [&FAST, &UNNAMED, &HEAVY, &SILENT];
 
 /// Whom the build asks for names, and who alone knows [`UNNAMED`].
 pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 53);
@@ -57,11 +57,11 @@ const HELLO_US: u64 = 90_000;
 pub(super) const ADDED_US: u64 = 100_000;
 
 impl Mirror {
-    pub(super) fn at(&self) -> SocketAddr {
+    pub(crate) fn at(&self) -> SocketAddr {
         SocketAddr::from((self.address, self.port))
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("https://{}:{}/package", self.name, self.port)
     }
 

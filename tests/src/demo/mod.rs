@@ -6,7 +6,8 @@
 //! truth of its captures is printed. It starts no hopline and judges nothing.
 
 mod job;
-mod mirrors;
+pub(crate) mod mirrors;
+mod network;
 mod truth;
 
 use std::fs;
@@ -17,11 +18,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 
 use self::job::Job;
-use self::mirrors::{ADDED_US, ALL, FAST, RESOLVER, SLOW_RESOLVER, UNNAMED};
+use self::mirrors::{ADDED_US, ALL, FAST};
+pub(crate) use self::network::Network;
 use crate::capture::Capture;
 use crate::certificates::Certificates;
 use crate::lab::{Lab, Tolerance};
-use crate::names::Names;
 use crate::router::DEVICE;
 use crate::topology::Pair;
 use crate::{signals, tools};
@@ -46,21 +47,7 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
     tools::check(TOOLS)?;
     signals::block()?;
     let lab = Lab::set_up(None, Tolerance::Host, Some(arguments.seconds), false)?;
-    let certificates = Certificates::make(&lab)?;
-    let mut pair = Pair::new(&lab, &mirrors::path())?;
-    // The network's servers are not watched: each connection is shown once, as its client saw it.
-    let _servers = mirrors::serve(&lab, &pair, &certificates)?;
-    pair.client.ip(&format!("addr add {RESOLVER}/32 dev lo"))?;
-    let address = |mirror: &mirrors::Mirror| format!("address=/{}/{}", mirror.name, mirror.address);
-    let _upstream = Names::start(&lab, &pair.server, &lab.tools, SLOW_RESOLVER, &[address(&UNNAMED)])?;
-    let known = ALL
-        .iter()
-        .filter(|mirror| mirror.name != UNNAMED.name)
-        .map(|mirror| address(mirror));
-    let options: Vec<String> = known
-        .chain([format!("server=/{}/{SLOW_RESOLVER}", UNNAMED.name)])
-        .collect();
-    let names = Names::start(&lab, &pair.client, &lab.tools, RESOLVER, &options)?;
+    let mut network = Network::start(&lab, Certificates::make(&lab)?)?;
     let config = lab.file("hopline.yaml");
     fs::write(&config, "groups:\n  mirrors: [\"*.mirror.lab.test\"]\n")?;
 
@@ -75,10 +62,10 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
         return Ok(());
     }
     let keys = lab.file("keys");
-    let traffic = Capture::start_long(&lab, "demo", &pair.client, DEVICE)?;
-    let lookups = Capture::start_dns(&lab, "lookups", &pair.client, "lo")?;
-    let mut job = Job::start(&lab, &pair, &names, &certificates, &keys.display().to_string())?;
-    attend(&lab, &mut pair, &mut job, &input)?;
+    let traffic = Capture::start_long(&lab, "demo", &network.pair.client, DEVICE)?;
+    let lookups = Capture::start_dns(&lab, "lookups", &network.pair.client, "lo")?;
+    let mut job = Job::start(&lab, &network, &keys.display().to_string())?;
+    attend(&lab, &mut network.pair, &mut job, &input)?;
     job.end()?;
     thread::sleep(LAST_FETCHES);
     for line in truth::lines(&traffic.end()?, &lookups.end()?, &keys)? {

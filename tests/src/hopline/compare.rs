@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::sabotage;
 use crate::lab::Lab;
+use crate::names::Names;
 use crate::netns::NetNs;
 use crate::process::Process;
 
@@ -63,11 +64,23 @@ pub(crate) struct Chain {
 }
 
 impl Compare {
-    /// Runs it in `netns`; the keys of its connections go to `keys`, `name` tells runs of one lab apart.
-    pub(crate) fn run(lab: &Lab, name: &str, netns: &NetNs, keys: &Path, words: &[String]) -> Result<Self> {
+    /// Runs it in `netns`; the keys of its connections go to `keys`, `name` tells runs of one lab apart. With `names` it
+    /// resolves by them.
+    pub(crate) fn run(
+        lab: &Lab,
+        name: &str,
+        (netns, names): (&NetNs, Option<&Names>),
+        keys: &Path,
+        words: &[String],
+    ) -> Result<Self> {
         let [output, log] = ["json", "log"].map(|kind| lab.file(format!("{name}.{kind}")));
-        let mut command = lab.hopline(&["compare", "--json"]);
+        let plain = lab.hopline(&["compare", "--json"]);
+        let mut command = match names {
+            Some(names) => names.command(plain.get_program()),
+            None => Command::new(plain.get_program()),
+        };
         command
+            .args(plain.get_args())
             .args(words)
             .env("SSLKEYLOGFILE", keys)
             .stdin(Stdio::null())

@@ -2,6 +2,9 @@
 //!
 //! Its quantiles are compared with those of the same connections in the capture at the client, decrypted with the
 //! client's keys. A mirror whose certificates are not good is asked nothing: it has a first byte with `--insecure` only.
+//! Then the same of the demo's mirrors (`mirrors`), which are asked for by name.
+
+mod mirrors;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -88,7 +91,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         ..RouterSettings::default()
     };
     let pair = Pair::new(lab, &settings)?;
-    let _servers = serve(lab, &pair, &certificates)?;
+    let servers = serve(lab, &pair, &certificates)?;
 
     let requests = if lab.short { 10 } else { 30 };
     let authority = certificates.file("root.pem").display().to_string();
@@ -132,7 +135,9 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         "intermediate.lab.test",
     );
     verdict.count("--insecure: exit code when no condition holds", exit(&compare), 0);
-    Ok(())
+    // The demo's network has the same addresses.
+    drop((servers, pair));
+    mirrors::run(lab, verdict, certificates)
 }
 
 fn exit(compare: &Compare) -> u64 {
@@ -173,7 +178,7 @@ struct Truth {
 fn measure(lab: &Lab, pair: &Pair, name: &str, words: &[String]) -> Result<(Compare, Truth)> {
     let capture = Capture::start_long(lab, name, &pair.client, DEVICE)?;
     let keys = lab.file(format!("{name}.keys"));
-    let compare = Compare::run(lab, name, &pair.client, &keys, words)?;
+    let compare = Compare::run(lab, name, (&pair.client, None), &keys, words)?;
     Ok((compare, truth(&capture.end()?, &keys)?))
 }
 
@@ -267,25 +272,30 @@ fn judge_times(
     }
     for (phase, mut truth) in [("tcp", tcp), ("tls", tls), ("ttfb", ttfb)] {
         let name = format!("{insecure}{}: {phase}", mirror.port);
-        let quantiles = row.phases_us.get(phase).copied().flatten();
         // Without a request the capture does not tell when TLS was done.
         if truth.is_empty() {
-            let is_told = quantiles.is_some();
+            let is_told = row.phases_us.get(phase).copied().flatten().is_some();
             verdict.count(name, is_told.into(), (phase == "tls" && mirror.tls.is_some()).into());
-            continue;
-        }
-        for percent in [50, 95] {
-            let measured = quantiles.map(|both| if percent == 50 { both.p50 } else { both.p95 });
-            let measured = measured.map_or(f64::NAN, |us| us as f64);
-            let truth = percentile(&mut truth, percent);
-            if percent == 95 && lab.tolerance == Tolerance::Vm {
-                // Of few connections it is the slowest: between device and socket an emulated machine loses time.
-                verdict.note(format!("{name} p{percent} off by"), measured - truth, "us");
-            } else {
-                let tolerance_us = lab.tolerance.of_phase_us(truth);
-                verdict.time_us(format!("{name} p{percent}"), measured, truth, tolerance_us);
-            }
+        } else {
+            judge_phase(lab, verdict, &name, (row, phase), &mut truth);
         }
     }
     Ok(())
+}
+
+/// A phase's p50 and p95 beside those of the connections in the capture.
+fn judge_phase(lab: &Lab, verdict: &mut Verdict, name: &str, (row, phase): (&Row, &str), truth: &mut [f64]) {
+    let quantiles = row.phases_us.get(phase).copied().flatten();
+    for percent in [50, 95] {
+        let measured = quantiles.map(|both| if percent == 50 { both.p50 } else { both.p95 });
+        let measured = measured.map_or(f64::NAN, |us| us as f64);
+        let truth = percentile(truth, percent);
+        if percent == 95 && lab.tolerance == Tolerance::Vm {
+            // Of few connections it is the slowest: between device and socket an emulated machine loses time.
+            verdict.note(format!("{name} p{percent} off by"), measured - truth, "us");
+        } else {
+            let tolerance_us = lab.tolerance.of_phase_us(truth);
+            verdict.time_us(format!("{name} p{percent}"), measured, truth, tolerance_us);
+        }
+    }
 }
