@@ -4,7 +4,8 @@
 //! Nothing on the wire says which name a program asked for; its search list does. Each queried name may be what was asked
 //! for, or that with a suffix (`bases`), and a lookup is open for whatever all its queries have in common. Resolvers work
 //! in sequence: a query goes on with a lookup that waits for its program, not with one that waits for a server, which is
-//! another thread's. A and AAAA are lookups of their own, since they answer in their own time.
+//! another thread's. Who asks again for what he was told begins another lookup. A and AAAA are lookups of their own, since
+//! they answer in their own time.
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::RandomState},
     hash::BuildHasher as _,
@@ -36,8 +37,12 @@ const PATIENCE_NS: u64 = 900_000_000;
 /// A lookup waits for that of the other address type for so long at most: a resolver that has lost one of two answers asks
 /// for A alone, three servers twice for 5 s each, before it asks for AAAA again (glibc).
 const SIBLING_NS: u64 = 30_000_000_000;
+/// There is no such name (RFC 1035 section 4.1.1).
+const NXDOMAIN: u16 = 3;
 /// Numbers of A and AAAA (RFC 1035, RFC 3596), which programs ask for together.
 const ADDRESS_KINDS: [u16; 2] = [1, 28];
+/// Questions of one lookup that are remembered as answered: a search list has fewer names.
+const ANSWERED: usize = 32;
 /// Open lookups with one base that are looked at to find the one that a query belongs to.
 const PROBES: usize = 16;
 
@@ -119,6 +124,8 @@ struct Open {
     tcp: bool,
     /// The latest answer since the last query.
     held: Option<Held>,
+    /// Hashes of the questions that were answered for good, by "no such name" or "nothing of this type".
+    answered: Vec<u64>,
     /// Not over before then, as its program waits for its sibling.
     not_before_ns: u64,
     /// It has been reported as stuck.
@@ -195,6 +202,10 @@ impl Lookups {
             return None;
         };
         let is_final = rcode == 0 && answered.answers.is_found && !answered.truncated;
+        let is_definite = matches!(rcode, 0 | NXDOMAIN) && !answered.truncated;
+        if is_definite && open.answered.len() < ANSWERED {
+            open.answered.push(self.hasher.hash_one(&answered.query.question));
+        }
         // The program went on to another name: an answer to an earlier one only counts if it is one.
         if !is_final && answered.query.question != open.last.question {
             return None;
@@ -250,20 +261,31 @@ impl Lookups {
         if now_ns.saturating_sub(open.last.sent_ns) > SIBLING_NS {
             return false;
         }
-        let waits_for = |sibling: &Open| {
-            sibling.held.is_none() && (open.held.is_some() || sibling.last.sent_ns > open.last.sent_ns)
-        };
-        let kind = open.first.question.kind;
-        let Some(other) = ADDRESS_KINDS.into_iter().find(|other| *other != kind) else {
-            return false;
-        };
-        ADDRESS_KINDS.contains(&kind)
-            && open.bases.iter(open.first.question.name.as_str()).any(|base| {
-                let (pid, hash) = (open.first.pid, self.hasher.hash_one(base));
-                let same = self.by_base.range((pid, other, hash, 0)..=(pid, other, hash, u64::MAX));
-                let mut siblings = same.take(PROBES).filter_map(|(.., id)| self.open.get(id));
-                siblings.any(waits_for)
-            })
+        self.siblings(open)
+            .any(|sibling| sibling.held.is_none() && (open.held.is_some() || sibling.last.sent_ns > open.last.sent_ns))
+    }
+
+    /// Lookups of A where this is AAAA, or the other way round, of the same process for what may be the same name.
+    fn siblings<'a>(&'a self, open: &'a Open) -> impl Iterator<Item = &'a Open> {
+        let first = &open.first;
+        let kind = first.question.kind;
+        let is_address = ADDRESS_KINDS.contains(&kind);
+        let other = ADDRESS_KINDS.into_iter().find(|other| is_address && *other != kind);
+        let keys = other.into_iter().flat_map(move |other| {
+            let bases = open.bases.iter(first.question.name.as_str());
+            bases.map(move |base| (first.pid, other, self.hasher.hash_one(base)))
+        });
+        keys.flat_map(|(pid, other, hash)| {
+            let same = self.by_base.range((pid, other, hash, 0)..=(pid, other, hash, u64::MAX));
+            same.take(PROBES).filter_map(|(.., id)| self.open.get(id))
+        })
+    }
+
+    /// Whether a query asks for what this lookup was told already: that is another lookup, unless its sibling has waited in
+    /// vain, after which libc asks for both again.
+    fn was_told(&self, open: &Open, query: &Query) -> bool {
+        let waits = |sibling: &Open| sibling.held.is_none() && sibling.has_waited(query);
+        open.answered.contains(&self.hasher.hash_one(&query.question)) && !self.siblings(open).any(waits)
     }
 
     /// Lookups that have waited for `after_ns`, the longest waiting first.
@@ -306,9 +328,11 @@ impl Lookups {
             let same = self.by_base.range((pid, kind, hash, 0)..=(pid, kind, hash, u64::MAX));
             same.take(PROBES).map(|(.., id)| *id)
         });
-        ids.filter_map(|id| Some((self.open.get(&id)?.fit(query, bases)?, id)))
-            .min()
-            .map(|(_, id)| id)
+        let fitting = ids.filter_map(|id| {
+            let open = self.open.get(&id)?;
+            Some((open.fit(query, bases).filter(|_| !self.was_told(open, query))?, id))
+        });
+        fitting.min().map(|(_, id)| id)
     }
 
     fn begin(&mut self, query: &Query, bases: Bases) -> u64 {
@@ -321,6 +345,7 @@ impl Lookups {
             queries: 1,
             tcp: query.transport == Transport::Tcp,
             held: None,
+            answered: Vec::new(),
             not_before_ns: 0,
             told: false,
         };
@@ -388,9 +413,13 @@ impl Open {
         } else if query.socket == self.last.socket && query.question == self.last.question {
             Some(0)
         } else {
-            let has_waited = query.sent_ns.saturating_sub(self.last.sent_ns) >= PATIENCE_NS;
-            (self.held.is_some() || has_waited).then_some(1)
+            (self.held.is_some() || self.has_waited(query)).then_some(1)
         }
+    }
+
+    /// For as long as a resolver gives a server, when this query was sent.
+    fn has_waited(&self, query: &Query) -> bool {
+        query.sent_ns.saturating_sub(self.last.sent_ns) >= PATIENCE_NS
     }
 
     fn asked(&self) -> DnsName {

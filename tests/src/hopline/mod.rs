@@ -21,7 +21,7 @@ pub(crate) use lookup::Lookup;
 pub(crate) use metrics::Metrics;
 pub(crate) use record::{Owner, Record, Retransmits, Tls};
 pub(crate) use replay::Replay;
-pub(crate) use sabotage::Sabotage;
+pub(crate) use sabotage::{Sabotage, falsify_lines};
 pub(crate) use totals::Totals;
 pub(crate) use trace::{Trace, read_records};
 

@@ -67,6 +67,15 @@ pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
     records
 }
 
+/// Falsifies lines for people: only [`Sabotage::Drop`] has a meaning there.
+pub(crate) fn falsify_lines(sabotage: Option<Sabotage>, text: &str) -> Vec<String> {
+    let mut lines = text.lines().map(str::to_owned).collect();
+    if sabotage == Some(Sabotage::Drop) {
+        drop_some(&mut lines);
+    }
+    lines
+}
+
 /// Falsifies lookups in the order in which hopline gave them.
 pub(super) fn falsify_lookups(sabotage: Option<Sabotage>, mut lookups: Vec<Lookup>) -> Vec<Lookup> {
     match sabotage {

@@ -8,7 +8,6 @@ use crate::protocol::dns::Question;
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 const A: u16 = 1;
-const NXDOMAIN: u16 = 3;
 const SERVFAIL: u16 = 2;
 
 /// A process that asks, seen on the wire.
@@ -248,6 +247,26 @@ fn a_lookup_is_not_over_while_its_sibling_waits() {
     assert_eq!(asker.find(next, 5 * S + 3 * MS).queries, 3);
     assert_eq!(asker.find(other, 5 * S + 3 * MS).queries, 3);
     assert_eq!(asker.finish(), []);
+}
+
+/// A program that connects again and again to a name without AAAA.
+#[test]
+fn who_asks_again_for_what_he_was_told_begins_another_lookup() {
+    const AAAA: u16 = 28;
+    let mut asker = Asker::new(&["a.example", "b.example"], 1);
+    for time in 0..3 {
+        let at = time * 100 * MS;
+        let (first, second) = (asker.ask(at, "x.a.example", AAAA), at + 10 * MS);
+        asker.deny(first, at + MS, NXDOMAIN);
+        let second = asker.ask(second, "x.b.example", AAAA);
+        asker.deny(second, at + 11 * MS, 0);
+    }
+    let times: Vec<(u64, u32)> = asker
+        .finish()
+        .iter()
+        .map(|lookup| ((lookup.answered_ns - lookup.started_ns) / MS, lookup.queries))
+        .collect();
+    assert_eq!(times, [(11, 2), (11, 2), (11, 2)]);
 }
 
 /// Both answers are lost; libc then asks for A alone, and for AAAA only once it has that.

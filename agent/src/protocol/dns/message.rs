@@ -30,7 +30,7 @@ const AAAA: u16 = 28;
 const OPT: u16 = 41;
 
 /// What is asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
     /// The name, in lower case: the capitals that some resolvers scatter in it (0x20) come back as they were sent.
     pub name: DnsName,

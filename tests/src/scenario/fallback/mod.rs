@@ -6,11 +6,12 @@
 
 mod cases;
 mod module;
+mod typed;
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -123,7 +124,20 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     verdict.count("fallbacks told in all", fallbacks.len() as u64, expected);
     verdict.count("fallbacks counted in all", metrics.sum(COUNTER, &[]), expected);
     super::compare_losses(verdict, &metrics);
-    agent.stop()
+    agent.stop()?;
+    let site = typed::Site {
+        lab,
+        pair: &pair,
+        names: &resolver,
+        certificates: &certificates,
+        config: &config,
+    };
+    for (number, case) in CASES.iter().enumerate() {
+        if let Call::Go(separator) = case.call {
+            typed::run(&site, verdict, number, case, separator)?;
+        }
+    }
+    Ok(())
 }
 
 /// Everything at both addresses that is not silent is one nginx.
@@ -172,9 +186,9 @@ fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Vec<Proc
 fn call(lab: &Lab, pair: &Pair, names: &Names, certificates: &Certificates, number: usize, case: &Case) -> Result<u32> {
     let job = lab.file(format!("job-{number}"));
     fs::create_dir_all(&job)?;
-    let urls =
-        mirrors(number, case).map(|mirror| format!("{}://{}:{}", case.scheme, mirror.host, mirror.address.port()));
+    let urls = urls(number, case);
     let mut command = names.command("sh");
+    surroundings(&mut command, certificates, &job);
     // The shell says who the client is: a truth about owners that is not hopline's.
     command.args(["-c", "\"$@\" & echo $!; wait $!", "sh"]);
     match case.call {
@@ -195,6 +209,28 @@ fn call(lab: &Lab, pair: &Pair, names: &Names, certificates: &Certificates, numb
             }
         }
     }
+    let log = job.join("log");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log)?);
+    let mut shell = Process::spawn(command, Some(&pair.client), &lab.traffic)?;
+    let pid = shell.line()?.parse()?;
+    let status = shell.wait(LIMIT * lab.patience())?;
+    ensure!(
+        status.success(),
+        "ended with {status}: {}",
+        fs::read_to_string(log)?.trim()
+    );
+    Ok(pid)
+}
+
+fn urls(number: usize, case: &Case) -> [String; 2] {
+    mirrors(number, case).map(|mirror| format!("{}://{}:{}", case.scheme, mirror.host, mirror.address.port()))
+}
+
+/// What a Go program of the job is told: nothing but its mirrors is to be asked, and nothing kept elsewhere.
+fn surroundings(command: &mut Command, certificates: &Certificates, job: &Path) {
     for (key, directory) in [
         ("HOME", "."),
         ("GOPATH", "go"),
@@ -211,22 +247,9 @@ fn call(lab: &Lab, pair: &Pair, names: &Names, certificates: &Certificates, numb
     ] {
         command.env(key, value);
     }
-    let log = job.join("log");
     command
         .env("SSL_CERT_FILE", certificates.file("root.pem"))
-        .current_dir(&job)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(File::create(&log)?);
-    let mut shell = Process::spawn(command, Some(&pair.client), &lab.traffic)?;
-    let pid = shell.line()?.parse()?;
-    let status = shell.wait(LIMIT * lab.patience())?;
-    ensure!(
-        status.success(),
-        "ended with {status}: {}",
-        fs::read_to_string(log)?.trim()
-    );
-    Ok(pid)
+        .current_dir(job);
 }
 
 /// A module that needs the published one. Where each try costs seconds, all but the zip is known already.
