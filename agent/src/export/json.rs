@@ -57,6 +57,7 @@ fn destination(destination: &DestinationSnapshot) -> Value {
         "turn_us": destination.turn.map(quantiles),
         "rtt_us": destination.rtt.map(quantiles),
         "rtt_min_us": destination.rtt_min_us,
+        "rtt_jitter_us": destination.rtt_jitter_us,
         "counters": counters(&destination.counters),
     })
 }
