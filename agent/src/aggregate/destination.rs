@@ -120,6 +120,8 @@ pub(super) struct RttJitter {
     sum_us: u64,
     count: u64,
     last_us: Option<u64>,
+    /// Smoothed RTT that a connection told last, microseconds.
+    pub(super) srtt_us: Option<u32>,
 }
 
 /// Connections that wait at one destination, by phase, and the longest of them.
@@ -200,6 +202,7 @@ impl Entry {
             ttfb: named.ttfb.quantiles(),
             turn: named.turn.quantiles(),
             rtt_min_us: named.rtt_min.last_us.or(named.rtt_min.running_us),
+            srtt_us: named.rtt_jitter.srtt_us,
             rtt_jitter_us: named.rtt_jitter.last_us.or(named.rtt_jitter.mean_us()),
         }
     }

@@ -197,7 +197,9 @@ impl Series {
         let gauge = self.admit(id, Child::RttMin);
         self.named_mut(gauge).rtt_min.sample(window.min_us, now_ns);
         let gauge = self.admit(id, Child::RttJitter);
-        self.named_mut(gauge).rtt_jitter.sample(window.rttvar_us, now_ns);
+        let jitter = &mut self.named_mut(gauge).rtt_jitter;
+        jitter.sample(window.rttvar_us, now_ns);
+        jitter.srtt_us = window.srtt_us.or(jitter.srtt_us);
     }
 
     /// Segments were sent again.

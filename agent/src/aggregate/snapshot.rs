@@ -152,6 +152,8 @@ pub struct DestinationSnapshot {
     pub turn: Option<Quantiles>,
     /// Smallest RTT in the last window with samples, microseconds.
     pub rtt_min_us: Option<u32>,
+    /// Smoothed RTT (RFC 6298) that a connection told last, microseconds.
+    pub srtt_us: Option<u32>,
     /// RTTVAR of RFC 6298 in that window, the mean of its reports, microseconds.
     pub rtt_jitter_us: Option<u64>,
 }

@@ -58,6 +58,7 @@ fn destination(destination: &DestinationSnapshot) -> Value {
         "rtt_us": destination.rtt.map(quantiles),
         "rtt_min_us": destination.rtt_min_us,
         "rtt_jitter_us": destination.rtt_jitter_us,
+        "srtt_us": destination.srtt_us,
         "counters": counters(&destination.counters),
     })
 }
