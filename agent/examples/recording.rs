@@ -7,9 +7,10 @@ use std::path::Path;
 use agent_ebpf::{
     connection::{CLOSED_BY_LOCAL, ConnectionState, ROLE_CLIENT, RttSamples, TcpCounters, tcp_state},
     event::{
-        CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, EventHeader, RTT_WINDOW,
+        CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, EventHeader, PROCESS_EXEC, RTT_WINDOW,
         UPDATE_INTERVAL_NS,
     },
+    process::{ExecEvent, PATH_BYTES},
     rtt::{RttCounts, RttEvent, bucket},
 };
 use hopline::{
@@ -18,8 +19,10 @@ use hopline::{
 };
 
 const SECOND_NS: u64 = 1_000_000_000;
+const BEGIN_NS: u64 = 100 * SECOND_NS;
 /// Processes that the connections belong to, and hosts that they go to.
 const PROCESSES: u32 = 200;
+const FIRST_PID: u32 = 1_000;
 const HOSTS: u32 = 1_000;
 
 fn main() -> anyhow::Result<()> {
@@ -43,8 +46,12 @@ fn main() -> anyhow::Result<()> {
         keep: 1,
     };
     let mut recorder = Recorder::create(Path::new(file), &settings, header)?;
-    let mut now_ns = 100 * SECOND_NS;
+    let mut now_ns = BEGIN_NS;
     let mut events = 0;
+    for pid in FIRST_PID..FIRST_PID + PROCESSES {
+        recorder.sample(bytes(&process(now_ns, pid)));
+        events += 1;
+    }
     for cookie in 1..=open {
         recorder.sample(bytes(&connection(CONNECTION_OPEN, now_ns, cookie, 1)));
         events += 1;
@@ -73,8 +80,28 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
+fn process(time_ns: u64, pid: u32) -> ExecEvent {
+    let mut event = ExecEvent {
+        header: header::<ExecEvent>(PROCESS_EXEC, time_ns),
+        cgroup_id: 7,
+        pid,
+        parent_pid: 1,
+        comm: [0; 16],
+        path: [0; PATH_BYTES],
+    };
+    event.comm[..4].copy_from_slice(b"load");
+    event.path[..9].copy_from_slice(b"/bin/load");
+    event
+}
+
 fn connection(kind: u32, time_ns: u64, cookie: u64, round: u64) -> ConnectionEvent {
     let host = (cookie as u32).wrapping_mul(2_654_435_761) % HOSTS;
+    // Those that stay open were opened before the first report.
+    let begin_ns = if kind == CONNECTION_CLOSE {
+        time_ns - 60_000_000
+    } else {
+        BEGIN_NS - 60_000_000
+    };
     let mut state = ConnectionState {
         role: ROLE_CLIENT,
         tcp_state: tcp_state::ESTABLISHED,
@@ -82,11 +109,11 @@ fn connection(kind: u32, time_ns: u64, cookie: u64, round: u64) -> ConnectionEve
         cookie,
         cgroup_id: 7,
         attempt: 1,
-        pid: 1_000 + cookie as u32 % PROCESSES,
+        pid: FIRST_PID + cookie as u32 % PROCESSES,
         netns: 1,
-        intent_ns: time_ns - 40 * 1_000_000,
-        syn_ns: time_ns - 39 * 1_000_000,
-        established_ns: time_ns - 19 * 1_000_000,
+        intent_ns: begin_ns,
+        syn_ns: begin_ns + 1_000_000,
+        established_ns: begin_ns + 20_000_000,
         reported_ns: time_ns,
         remote_port: 443_u16.to_be_bytes(),
         local_port: (cookie as u16).to_be_bytes(),

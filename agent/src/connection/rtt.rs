@@ -5,7 +5,7 @@
 //! the mean of the rest.
 use agent_ebpf::{
     connection::{ConnectionState, FLAG_RTT_KEPT, RttSamples},
-    rtt::{BUCKETS, RttEvent, bucket, lowest_us, middle_us},
+    rtt::{BUCKETS, RttEvent, bucket, middle_us},
 };
 
 /// Samples that sums stand for at most: a histogram takes no more in the time before there is one.
@@ -62,15 +62,37 @@ impl RttWindow {
     }
 }
 
+/// Bits of a word that count.
+const COUNT_BITS: u32 = 24;
+const COUNT: u32 = (1 << COUNT_BITS) - 1;
+
+/// What a later report is compared with.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    sum_us: u64,
+    count: u32,
+    min_us: u32,
+}
+
+impl From<RttSamples> for Sums {
+    fn from(samples: RttSamples) -> Self {
+        Self {
+            sum_us: samples.sum_us,
+            count: samples.count,
+            min_us: samples.min_us,
+        }
+    }
+}
+
 /// The round-trip times of one connection so far.
 #[derive(Debug, Default)]
 pub struct Rtt {
-    /// Sums that a window was made of.
-    told: RttSamples,
+    /// Sums that a window was made of: samples, their sum and the smallest.
+    told: Sums,
     /// Smallest sample and the mean of the others, with counts: of the time without a histogram.
     exact: [(u32, u32); 2],
-    /// Buckets that had a sample, in their order, with their counts.
-    buckets: Vec<(u8, u32)>,
+    /// A word for each bucket that had a sample, in their order: the bucket above its count.
+    buckets: Vec<u32>,
     delayed_acks: u32,
     rttvar_us: u32,
     /// There was a histogram.
@@ -81,7 +103,7 @@ impl Rtt {
     /// Of a connection that was there before hopline: what it did until then is not counted.
     pub fn before(samples: RttSamples) -> Self {
         Self {
-            told: samples,
+            told: samples.into(),
             ..Self::default()
         }
     }
@@ -105,7 +127,7 @@ impl Rtt {
         } else {
             [(mean_us(sum_us, count), count.min(MOST_OF_SUMS)), (0, 0)]
         };
-        self.told = *now;
+        self.told = (*now).into();
         self.keep(exact);
         Some(RttWindow {
             mean_ns: sum_us.saturating_mul(1_000) / u64::from(count),
@@ -144,7 +166,7 @@ impl Rtt {
         let new = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
         let count = new(event.rtt.count.into(), self.told.count.into());
         let sum_us = new(event.rtt.sum_us, self.told.sum_us);
-        self.told = event.rtt;
+        self.told = event.rtt.into();
         window.min_us = match lowest {
             Some(lowest) if lowest == bucket(event.rtt.min_us) as usize => event.rtt.min_us,
             Some(lowest) => middle_us(lowest),
@@ -157,11 +179,19 @@ impl Rtt {
 
     /// Takes a bucket's count as the kernel has it, 16 bits that wrap; gives what is new in it.
     fn add(&mut self, bucket: u8, count: u16) -> u16 {
-        match self.buckets.binary_search_by_key(&bucket, |(bucket, _)| *bucket) {
+        let word = u32::from(bucket) << COUNT_BITS | u32::from(count);
+        match self
+            .buckets
+            .binary_search_by_key(&bucket, |word| (word >> COUNT_BITS) as u8)
+        {
             Ok(at) => {
-                let known = &mut self.buckets[at].1;
+                let known = &mut self.buckets[at];
                 let new = count.wrapping_sub(*known as u16);
-                *known = known.saturating_add(new.into());
+                // After days of one length the eldest half is forgotten; the kernel's 16 bits stay what they are.
+                if (*known & COUNT) + u32::from(new) > COUNT {
+                    *known -= 1 << (COUNT_BITS - 1);
+                }
+                *known += u32::from(new);
                 new
             }
             Err(_) if count == 0 => 0,
@@ -169,7 +199,7 @@ impl Rtt {
                 if self.buckets.len() == self.buckets.capacity() {
                     self.buckets.reserve_exact(4);
                 }
-                self.buckets.insert(at, (bucket, count.into()));
+                self.buckets.insert(at, word);
                 count
             }
         }
@@ -191,9 +221,9 @@ impl Rtt {
     /// The quantile `q`, from 0 to 1, in microseconds (nearest rank); `None` without a sample.
     pub fn quantile_us(&self, q: f64) -> Option<u64> {
         let least_us = self.told.min_us;
-        let of_buckets = self.buckets.iter().map(|(bucket, count)| {
-            let bucket = usize::from(*bucket);
-            (middle_us(bucket).max(least_us.max(lowest_us(bucket))), *count)
+        let of_buckets = self.buckets.iter().map(|word| {
+            let bucket = (word >> COUNT_BITS) as usize;
+            (middle_us(bucket).max(least_us), word & COUNT)
         });
         let mut all: Vec<(u32, u32)> = of_buckets.chain(self.exact).filter(|(_, count)| *count > 0).collect();
         all.sort_unstable();
@@ -330,7 +360,22 @@ mod tests {
             let window = rtt.of_histogram(&event).expect("new");
             told += window.samples().map(|(_, count)| count).sum::<u32>();
         }
-        assert_eq!((told, rtt.buckets[0].1), (200_000, 200_000));
+        assert_eq!((told, rtt.buckets[0] & COUNT), (200_000, 200_000));
+    }
+
+    #[test]
+    fn days_of_one_length() {
+        let mut rtt = Rtt::default();
+        let (mut event, at) = (histogram(&[10_000], 0), bucket(10_000) as usize);
+        let mut sent = 1_u64;
+        for _ in 0..500 {
+            sent += 50_000;
+            event.counts.buckets[at] = sent as u16;
+            rtt.of_histogram(&event);
+            assert_eq!(rtt.buckets[0] as u16, sent as u16);
+            assert_eq!(rtt.buckets[0] >> COUNT_BITS, at as u32);
+        }
+        assert!(rtt.buckets[0] & COUNT >= COUNT / 2);
     }
 
     #[test]
