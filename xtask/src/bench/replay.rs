@@ -79,7 +79,7 @@ fn replay(hopline: &Path, file: &Path) -> Result<(f64, f64)> {
     let before = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let totals = file.with_extension("totals");
     let mut child = Command::new(hopline)
-        .args(["replay", "--json"])
+        .arg("replay")
         .arg(file)
         .stdin(Stdio::null())
         .stdout(std::fs::File::create(&totals)?)
