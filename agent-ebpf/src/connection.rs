@@ -21,6 +21,10 @@ pub const FLAG_MPTCP: u8 = 1 << 2;
 pub const FLAG_LISTENER_OWNER: u8 = 1 << 3;
 /// [`ConnectionState::flags`]: the peer's FIN was received (it counts as one byte in `tcp_sock.bytes_received`).
 pub const FLAG_FIN_RECEIVED: u8 = 1 << 4;
+/// [`ConnectionState::flags`]: a histogram of its RTT samples is kept, and told of in events of its own.
+pub const FLAG_RTT_KEPT: u8 = 1 << 5;
+/// [`ConnectionState::flags`]: there was no room for one.
+pub const FLAG_RTT_REFUSED: u8 = 1 << 6;
 /// [`ConnectionState::closed_by`]: not closed yet, or nobody closed what never opened.
 pub const CLOSED_BY_NOBODY: u8 = 0;
 /// [`ConnectionState::closed_by`]: this side's FIN (or the abort of an unanswered connect) came first.
@@ -64,8 +68,8 @@ pub struct RttSamples {
     pub min_us: u32,
     /// Latest sample; 0 while there is none.
     pub last_us: u32,
-    /// Unused, zero.
-    pub reserved: u32,
+    /// Machine's own: when a sample last passed the gate, in units of 1 024 µs ([`crate::rtt::GATE`]).
+    pub gate: u32,
 }
 
 /// Retransmitted segments by the reason the kernel had (a super-packet counts as its segments).
@@ -166,8 +170,9 @@ pub struct ConnectionState {
     pub inode: u32,
     /// Number of the connect attempt on this socket, from 1 (a socket may try again after a failure).
     pub attempt: u32,
-    /// `tcp_sock.total_retrans` when last seen.
-    pub total_retrans: u32,
+    /// Mean deviation of the RTT (RTTVAR of RFC 6298) in microseconds, filled when an event is made that looks at the
+    /// socket; 0 while there was no sample.
+    pub rttvar_us: u32,
     /// Segments, sent and received, when the walk over open connections last reported this one.
     pub reported_segments: u32,
     /// Name of the process that called `connect` or `listen` (its main thread's), NUL-padded.

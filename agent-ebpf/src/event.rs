@@ -16,6 +16,8 @@ pub const LISTENER_OPEN: u32 = 6;
 pub const HELLO_BYTES: u32 = 7;
 /// A DNS message or a piece of a stream of them: [`crate::dns::DnsHeader`] and the bytes.
 pub const DNS_MESSAGE: u32 = 8;
+/// RTT samples of a connection that has lived for a while: [`crate::rtt::RttEvent`].
+pub const RTT_WINDOW: u32 = 9;
 /// A process was forked: [`crate::process::ForkEvent`].
 pub const PROCESS_FORK: u32 = 16;
 /// A process executed a program: [`crate::process::ExecEvent`].
@@ -33,7 +35,11 @@ pub const UPDATE_INTERVAL_NS: u64 = 5_000_000_000;
 /// An open connection is reported at least this often, moving or not: one that is not heard of for longer has lost its
 /// CLOSE.
 pub const HEARTBEAT_NS: u64 = 60_000_000_000;
-/// Connections younger than this are not told of while they are open: most end before.
+/// RTT samples of an open connection are told of at most this often. A walk a second makes it four: what changes is in
+/// `/metrics` within five.
+pub const RTT_INTERVAL_NS: u64 = 3_500_000_000;
+/// Connections younger than this are not told of while they are open: most end before. Nor is a histogram kept of their
+/// RTT samples.
 pub const TOLD_AFTER_NS: u64 = 250_000_000;
 
 /// The name under which a kind is counted in `hopline_events_total{kind}`; `None` for a number that is no kind.
@@ -46,6 +52,7 @@ pub const fn kind_name(kind: u32) -> Option<&'static str> {
         LISTENER_OPEN => "listener_open",
         HELLO_BYTES => "hello_bytes",
         DNS_MESSAGE => "dns_message",
+        RTT_WINDOW => "rtt_window",
         PROCESS_FORK => "process_fork",
         PROCESS_EXEC => "process_exec",
         PROCESS_EXIT => "process_exit",

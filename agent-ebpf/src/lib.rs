@@ -11,6 +11,7 @@ pub mod fields;
 pub mod hello;
 pub mod loss;
 pub mod process;
+pub mod rtt;
 pub mod scope;
 pub mod timeline;
 

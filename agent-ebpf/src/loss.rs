@@ -19,14 +19,17 @@ pub struct EventCounts {
 pub const STORAGE_FAILED: u32 = 0;
 /// The table of connects in flight was full (kernels without fexit): a failure before the SYN may go unseen.
 pub const INTENTS_FULL: u32 = 1;
+/// The table of RTT histograms was full: of this connection only sums of its samples are known.
+pub const RTT_HISTOGRAMS_FULL: u32 = 2;
 /// Number of such failures.
-pub const FAILURES: u32 = 2;
+pub const FAILURES: u32 = 3;
 
 /// Name of such a failure in `hopline_events_lost_total{kind}`.
 pub const fn failure_name(index: u32) -> Option<&'static str> {
     Some(match index {
         STORAGE_FAILED => "storage_failed",
         INTENTS_FULL => "intents_full",
+        RTT_HISTOGRAMS_FULL => "rtt_histograms_full",
         _ => return None,
     })
 }

@@ -29,6 +29,7 @@ mod owner;
 mod phases;
 mod programs;
 mod records;
+mod samples;
 mod segment;
 mod settings;
 mod socket;

@@ -3,6 +3,7 @@
 use agent_ebpf::{
     event::{ConnectionEvent, KINDS},
     loss::{EventCounts, FAILURES as FAILURE_KINDS, Share, ShareKey},
+    rtt::RttHistogram,
     scope::{MAX_SCOPES, ScopeEntry},
 };
 use aya_ebpf::{
@@ -74,6 +75,11 @@ pub static MPTCP_OWNERS: LruHashMap<u64, Owner, 4096> = LruHashMap::new();
 #[btf_map]
 pub static SYNACKS: LruHashMap<u64, u64, 16384> = LruHashMap::new();
 
+/// RTT samples of connections that have lived for a while, by cookie. Written under the socket's lock, read by the walk,
+/// removed at CLOSE; in memory of the agent, as socket storage is charged to the application.
+#[btf_map]
+pub static RTTS: HashMap<u64, RttHistogram, 131_072, NO_PREALLOC> = HashMap::new();
+
 /// Connections whose payload came before their socket, by listener and peer.
 #[btf_map]
 pub static EARLY: LruHashMap<EarlyKey, ConnectionEvent, 1024> = LruHashMap::new();
@@ -82,7 +88,7 @@ pub static EARLY: LruHashMap<EarlyKey, ConnectionEvent, 1024> = LruHashMap::new(
 #[btf_map]
 pub static EARLY_SEEN: Array<u32, 1> = Array::new();
 
-/// Nothing but zeros: what a new entry of `EARLY` starts from, too large for the stack.
+/// Nothing but zeros: what a new entry of `EARLY` and of `RTTS` starts from, too large for the stack.
 #[btf_map]
 pub static EMPTY: Array<ConnectionEvent, 1> = Array::new();
 

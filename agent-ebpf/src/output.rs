@@ -4,8 +4,9 @@ use core::{ffi::c_void, mem::size_of};
 
 use agent_ebpf::{
     connection::TcpCounters,
-    event::{ConnectionEvent, DNS_MESSAGE, EventHeader, HELLO_BYTES},
+    event::{ConnectionEvent, DNS_MESSAGE, EventHeader, HELLO_BYTES, RTT_WINDOW},
     loss::{EventCounts, Share, ShareKey},
+    rtt::RttEvent,
 };
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
@@ -172,6 +173,18 @@ pub fn fill_hello<T>(cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
 #[inline(always)]
 pub fn fill_dns<T>(cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
     self::fill(ring(&DNS), settings::dns_ring_bytes(), DNS_MESSAGE, cgroup_id, fill);
+}
+
+/// Sends what `fill` puts into the room of a connection's RTT samples; nothing when it says `false`.
+#[inline(always)]
+pub fn fill_rtt(cgroup_id: u64, fill: impl FnOnce(*mut RttEvent) -> bool) {
+    self::fill(
+        ring(&CONNECTIONS),
+        settings::connection_ring_bytes(),
+        RTT_WINDOW,
+        cgroup_id,
+        fill,
+    );
 }
 
 #[inline(always)]

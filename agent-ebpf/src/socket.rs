@@ -22,7 +22,7 @@ use aya_ebpf::{
 use crate::{
     kernel::{Sock, TcpSock},
     maps::{SOCKETS, SYNACKS},
-    output,
+    output, samples,
 };
 
 const AF_INET: u16 = 2;
@@ -139,7 +139,6 @@ pub fn accepted(state: &mut ConnectionState, tcp: *const TcpSock, cookie: u64) {
     }
     identify(state, tcp);
     let retransmits = TcpSock::total_retransmits(tcp);
-    state.total_retrans = retransmits;
     state.retransmits.synack = retransmits;
     if retransmits == 0 {
         // The first sample of the smoothed RTT is the time from SYN-ACK to ACK, so no table of handshakes is needed.
@@ -196,6 +195,7 @@ pub fn close(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8) {
     if state.closed_by == CLOSED_BY_NOBODY {
         state.closed_by = closed_by(old, state.error);
     }
+    samples::finish(&mut event.state, tcp);
     report(event, tcp, CONNECTION_CLOSE);
 }
 
@@ -218,6 +218,7 @@ fn closed_by(old: u8, error: u16) -> u8 {
 #[inline(always)]
 pub fn report(event: &mut ConnectionEvent, tcp: *const TcpSock, kind: u32) {
     event.state.counters = TcpSock::counters(tcp);
+    event.state.rttvar_us = TcpSock::rttvar_us(tcp);
     send(event, kind);
 }
 

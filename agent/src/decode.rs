@@ -5,10 +5,11 @@ use agent_ebpf::{
     dns::DnsHeader,
     event::{
         CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, DNS_MESSAGE, EventHeader,
-        HELLO_BYTES, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, SYNACK_RETRANSMIT,
+        HELLO_BYTES, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RTT_WINDOW, SYNACK_RETRANSMIT,
     },
     hello::HelloHeader,
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
+    rtt::RttEvent,
 };
 
 /// What the kernel side said.
@@ -24,6 +25,8 @@ pub enum Event<'a> {
     Dns(DnsHeader, &'a [u8]),
     /// `CONNECTION_*`, `LISTENER_OPEN` or `SYNACK_RETRANSMIT`: the header's kind tells.
     Connection(ConnectionEvent),
+    /// RTT samples of a connection that has lived for a while.
+    Rtt(RttEvent),
     /// A process was forked.
     Fork(ForkEvent),
     /// A process executed a program.
@@ -41,6 +44,7 @@ impl Event<'_> {
             Self::Hello(hello, _) => &hello.header,
             Self::Dns(dns, _) => &dns.header,
             Self::Connection(event) => &event.header,
+            Self::Rtt(event) => &event.header,
             Self::Fork(event) => &event.header,
             Self::Exec(event) => &event.header,
             Self::Exit(event) => &event.header,
@@ -92,6 +96,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
             let (header, rest) = with_bytes(bytes, |header: &DnsHeader| (header.header, header.length))?;
             Ok(Event::Dns(header, rest))
         }
+        RTT_WINDOW => body(bytes, &header).map(Event::Rtt),
         PROCESS_FORK => body(bytes, &header).map(Event::Fork),
         PROCESS_EXEC => body(bytes, &header).map(|event| Event::Exec(Box::new(event))),
         PROCESS_EXIT => body(bytes, &header).map(Event::Exit),
@@ -157,6 +162,8 @@ unsafe impl Wire for HelloHeader {}
 unsafe impl Wire for DnsHeader {}
 // SAFETY: `repr(C)`, integers and byte arrays only, nested structs included.
 unsafe impl Wire for ConnectionEvent {}
+// SAFETY: `repr(C)`, integers and arrays of them only, nested structs included.
+unsafe impl Wire for RttEvent {}
 // SAFETY: `repr(C)`, integers and byte arrays only.
 unsafe impl Wire for ForkEvent {}
 // SAFETY: `repr(C)`, integers and byte arrays only.

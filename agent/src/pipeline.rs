@@ -7,6 +7,7 @@ mod follow;
 mod progress;
 mod records;
 mod resolution;
+mod rtt;
 mod talk;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
@@ -19,7 +20,7 @@ use agent_ebpf::{
 use crate::{
     aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot},
     attribution::{Attribution, Cgroup, Process},
-    connection::{ConnectionRecord, Role, Table, TcpState, Turns, WaitingList},
+    connection::{ConnectionRecord, Role, Rtt, Table, TcpState, Turns, WaitingList},
     declared::Declaration,
     decode::{DecodeError, Event, decode},
     groups::{Group, Groups},
@@ -36,6 +37,7 @@ use progress::Counted;
 use records::Surroundings;
 pub use resolution::LookupRecord;
 use resolution::{Resolution, Resolved, Waited};
+use rtt::Unplaced;
 use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
@@ -120,6 +122,7 @@ struct Attached {
     gauge: Option<(DestinationId, TcpState)>,
     counted: Counted,
     turns: Turns,
+    rtt: Rtt,
     /// Its name is as good as it will get; nothing is counted before.
     named: bool,
     claim: Option<Claim>,
@@ -142,6 +145,7 @@ pub struct Pipeline {
     /// Where each listener is shown, by its cookie.
     listeners: HashMap<u64, DestinationId>,
     waiting: WaitingList,
+    unplaced_rtt: Unplaced,
     hellos: Assembler,
     tickets: TicketLengths,
     choices: Choices,
@@ -168,6 +172,7 @@ impl Pipeline {
             connections: Table::new(settings.max_connections),
             listeners: HashMap::new(),
             waiting: WaitingList::default(),
+            unplaced_rtt: Unplaced::default(),
             hellos: Assembler::new(AssemblerLimits::default()),
             tickets: TicketLengths::new(MAX_TICKET_LENGTHS),
             choices: Choices::new(&settings),
@@ -213,6 +218,7 @@ impl Pipeline {
             Event::Hello(header, bytes) => self.hellos.push(&header, bytes),
             Event::Dns(header, bytes) => self.dns(&header, bytes),
             Event::Connection(event) => self.socket(&event),
+            Event::Rtt(event) => self.rtt(&event),
             Event::Fork(event) => {
                 self.choices.began(event.pid);
                 self.attribution.fork(&event);
@@ -241,6 +247,7 @@ impl Pipeline {
         self.dns_tick(now_ns);
         self.look_for_fallbacks(now_ns);
         self.attribution.tick(now_ns);
+        self.unplaced_rtt.expire(now_ns);
         self.hellos.expire(now_ns);
         if now_ns.saturating_sub(self.expired_ns) >= EXPIRE_EVERY_NS {
             self.expired_ns = now_ns;
@@ -299,6 +306,7 @@ impl Pipeline {
             dns_names_evicted: dns.names_evicted,
             dns_lookups_refused: dns.lookups_refused,
             dns_streams_refused: dns.streams_refused,
+            rtt_unplaced: self.unplaced_rtt.dropped(),
             hellos_evicted: hellos.evicted,
             hellos_expired: hellos.expired,
             tickets_forgotten: self.tickets.forgotten(),

@@ -5,6 +5,7 @@
 mod bounded;
 mod cgroup;
 mod field;
+mod sk_buff;
 mod sock;
 mod task;
 mod tcp_sock;
@@ -12,6 +13,7 @@ mod tcp_sock;
 pub use bounded::{from_one_to, index};
 pub use cgroup::Cgroup;
 pub use field::Field;
+pub use sk_buff::SkBuff;
 pub use sock::{Net, Sock, Socket};
 pub use task::{Binprm, Task};
 pub use tcp_sock::{RequestSock, RetransmitReason, TcpSock};

@@ -35,6 +35,12 @@ static TCP_TOTAL_RETRANS: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TCP_SRTT_US: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
+static TCP_MDEV_US: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_MSTAMP: Field<TcpSock, u64> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_RCV_TSVAL: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
 static TCP_RACK_RTT_US: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TCP_CB_FLAGS: Field<TcpSock, u8> = Field::new();
@@ -97,7 +103,32 @@ impl TcpSock {
         TCP_SRTT_US.read(tcp) >> 3
     }
 
+    /// RTTVAR of RFC 6298 in microseconds (`mdev_us` holds four times that; `rttvar_us` has the floor of the smallest
+    /// RTO and shows no jitter below 200 ms); 0 before the first sample.
+    #[inline(always)]
+    pub fn rttvar_us(tcp: *const Self) -> u32 {
+        TCP_MDEV_US.read(tcp) >> 2
+    }
+
+    /// When a segment was last received or sent, microseconds of the monotonic clock: the kernel reads it once per packet,
+    /// before it looks at the acknowledgement.
+    #[inline(always)]
+    pub fn received_us(tcp: *const Self) -> u64 {
+        TCP_MSTAMP.read(tcp)
+    }
+
+    /// The peer's clock in the segment received last (RFC 7323 `TSval`); 0 when it has sent none.
+    #[inline(always)]
+    pub fn peer_clock(tcp: *const Self) -> u32 {
+        TCP_RCV_TSVAL.read(tcp)
+    }
+
     /// Raw RTT of the segment delivered last (RACK, RFC 8985); 0 before the first sample or when the kernel has none.
+    ///
+    /// In 6.1 (and 6.6, read there) `tcp_clean_rtx_queue` calls `tcp_rack_advance` for each segment that an ACK delivers,
+    /// which stores `tcp_mstamp` less the time it was sent, and only then takes the sample of the smoothed RTT from the
+    /// oldest of them: so what stands here at `RTT_CB` is this ACK's own sample, of the newest segment that it delivers.
+    /// Segments that were sent twice give none (`TCPCB_RETRANS` below the smallest RTT), as Karn's rule wants it.
     #[inline(always)]
     pub fn last_rtt_us(tcp: *const Self) -> u32 {
         if TCP_RACK_RTT_US.is_present() {

@@ -15,7 +15,7 @@ use crate::{
     inside,
     kernel::{Sock, TcpSock},
     maps::LISTENING,
-    phases, settings, socket,
+    phases, samples, settings, socket,
 };
 
 const SOL_TCP: i32 = 6;
@@ -57,7 +57,6 @@ pub extern "C" fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
     socket::identify(state, tcp);
     state.inode = Sock::inode(sk);
     state.tcp_state = tcp_state;
-    state.total_retrans = TcpSock::total_retransmits(tcp);
     let port = u64::from(state.netns) << 16 | u64::from(u16::from_be_bytes(state.local_port));
     let kind = if tcp_state == tcp_state::LISTEN {
         state.role = ROLE_LISTENER;
@@ -78,7 +77,8 @@ pub extern "C" fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
     0
 }
 
-/// Before 6.12 nothing calls back for a late socket: each walk takes the last sample instead.
+/// Before 6.12 nothing calls back for a late socket: each walk takes the last sample instead. Where nothing was received
+/// since the walk before, the gate of `samples` refuses the same one again, but the sums have it twice.
 #[inline(always)]
 fn sample_without_callbacks(event: &mut ConnectionEvent, tcp: *const TcpSock) {
     let state = &mut event.state;
@@ -87,7 +87,7 @@ fn sample_without_callbacks(event: &mut ConnectionEvent, tcp: *const TcpSock) {
     }
     let sample = TcpSock::last_rtt_us(tcp);
     if sample != 0 {
-        socket::add_rtt_sample(&mut state.rtt, sample);
+        samples::add(state, tcp, sample);
     }
 }
 

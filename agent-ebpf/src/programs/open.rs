@@ -12,7 +12,7 @@ use agent_ebpf::{
 
 use crate::{
     kernel::{Sock, TcpSock},
-    output, socket,
+    output, samples, socket,
 };
 
 /// Kernel's `struct bpf_iter__bpf_sk_storage_map`, which is part of the BPF ABI.
@@ -42,15 +42,26 @@ pub extern "C" fn iter_open(ctx: *const IterStorageContext) -> i32 {
     }
     let Some(tcp) = TcpSock::of(sk) else { return 0 };
     let now = socket::now();
-    let silent_ns = now.saturating_sub(state.reported_ns);
     let first = state.reported_ns == 0;
     if first && now.saturating_sub(begun_ns(state)) < TOLD_AFTER_NS {
         return 0;
     }
+    tell_progress(value, tcp, now);
+    samples::tell_open(&raw const *state, tcp, now);
+    0
+}
+
+/// Sends the state of one that has moved on.
+#[inline(always)]
+fn tell_progress(value: *mut ConnectionEvent, tcp: *const TcpSock, now: u64) {
+    // SAFETY: as the caller's.
+    let state = unsafe { &mut (*value).state };
+    let first = state.reported_ns == 0;
+    let silent_ns = now.saturating_sub(state.reported_ns);
     let progress = state.progress(now);
     let may_have_moved = silent_ns >= UPDATE_INTERVAL_NS;
     if !first && progress == state.reported_progress && !may_have_moved {
-        return 0;
+        return;
     }
     let counters = TcpSock::counters(tcp);
     let segments = counters.segments_sent.wrapping_add(counters.segments_received);
@@ -65,7 +76,6 @@ pub extern "C" fn iter_open(ctx: *const IterStorageContext) -> i32 {
         state.reported_segments = segments;
         state.reported_ns = now;
     }
-    0
 }
 
 /// When the connection began, as far as it is known; a late one has its first report for a beginning.

@@ -13,7 +13,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    kernel::{RequestSock, RetransmitReason, Sock, TcpSock},
+    kernel::{RequestSock, RetransmitReason, SkBuff, Sock, TcpSock},
     maps::SYNACKS,
     settings, socket,
 };
@@ -25,19 +25,19 @@ static SCRATCH_SYNACK: PerCpuArray<ConnectionEvent, 1> = PerCpuArray::new();
 
 #[btf_tracepoint(function = "tcp_retransmit_skb")]
 pub fn tcp_retransmit_skb(ctx: BtfTracePointContext) -> i32 {
+    const SKB: usize = 1;
     const RESULT: usize = 2;
     let sk: *const Sock = ctx.arg(0);
     let Some(event) = socket::find(sk) else { return 0 };
     let Some(tcp) = TcpSock::of(sk) else { return 0 };
     let state = &mut event.state;
-    // The kernel has already counted this one, a super-packet by its segments.
-    let total = TcpSock::total_retransmits(tcp);
-    let segments = total.wrapping_sub(state.total_retrans);
-    state.total_retrans = total;
     if settings::retransmit_has_result() && ctx.arg::<i32>(RESULT) != 0 {
-        // Never left this host: no retransmission.
+        // Never left this host: no retransmission, though the kernel's counters have it. Before 6.18 the tracepoint is
+        // silent then, so that the difference of two counters would take it for the next one's.
         return 0;
     }
+    // As many as the kernel counts: a super-packet by its segments.
+    let segments = SkBuff::tcp_segments(ctx.arg(SKB));
     let retransmits = &mut state.retransmits;
     if Sock::state(sk) == tcp_state::SYN_SENT {
         retransmits.syn += segments;

@@ -19,7 +19,7 @@ use crate::{
     early, intent,
     kernel::{Sock, TcpSock},
     maps::CONNECT_STARTED,
-    owner, settings, socket,
+    owner, samples, settings, socket,
 };
 
 /// What a `sock_ops` program returns; `reply` is never written, so hopline changes nothing that others decide.
@@ -79,7 +79,6 @@ fn connecting(ctx: &SockOpsContext) {
     }
     socket::identify(state, tcp);
     state.tcp_state = tcp_state::SYN_SENT;
-    state.total_retrans = TcpSock::total_retransmits(tcp);
     call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
     state.flags |= FLAG_CALLBACKS;
 }
@@ -132,7 +131,8 @@ fn state_changed(ctx: &SockOpsContext) {
     }
 }
 
-/// An ACK gave a raw sample: the argument from 6.10 on, RACK's before. Never `srtt_us`, which is older than the sample.
+/// An ACK gave a raw sample, the first in each round trip: the argument from 6.10 on, RACK's before. Never `srtt_us`, which
+/// is older than the sample.
 #[inline(always)]
 fn rtt_sample(ctx: &SockOpsContext) {
     let Some(sk) = sk(ctx) else { return };
@@ -141,13 +141,13 @@ fn rtt_sample(ctx: &SockOpsContext) {
         // A child before it was accepted, with its listener's copy: the sample is taken there.
         return;
     }
+    let Some(tcp) = TcpSock::of(sk) else { return };
     let mut sample = ctx.arg(0);
     if sample == 0 {
-        let Some(tcp) = TcpSock::of(sk) else { return };
         sample = TcpSock::last_rtt_us(tcp);
     }
     if sample != 0 {
-        socket::add_rtt_sample(&mut event.state.rtt, sample);
+        samples::add(&mut event.state, tcp, sample);
     }
 }
 

@@ -23,6 +23,8 @@ pub enum Family {
     Rtt,
     /// `hopline_tcp_rtt_min_seconds`
     RttMin,
+    /// `hopline_tcp_rtt_jitter_seconds`
+    RttJitter,
     /// `hopline_tcp_retransmits_total`
     Retransmits,
     /// `hopline_tcp_bytes_total`
@@ -49,7 +51,7 @@ pub enum Family {
 
 impl Family {
     /// Every family, in the order of `self as usize`.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Handshake,
         Self::Connections,
         Self::Active,
@@ -57,6 +59,7 @@ impl Family {
         Self::Ended,
         Self::Rtt,
         Self::RttMin,
+        Self::RttJitter,
         Self::Retransmits,
         Self::Bytes,
         Self::Segments,
@@ -80,6 +83,7 @@ impl Family {
             Self::Ended => "hopline_connections_ended_total",
             Self::Rtt => "hopline_tcp_rtt_seconds",
             Self::RttMin => "hopline_tcp_rtt_min_seconds",
+            Self::RttJitter => "hopline_tcp_rtt_jitter_seconds",
             Self::Retransmits => "hopline_tcp_retransmits_total",
             Self::Bytes => "hopline_tcp_bytes_total",
             Self::Segments => "hopline_tcp_segments_total",
@@ -117,6 +121,8 @@ pub enum Child {
     Rtt,
     /// The smallest RTT of the last window.
     RttMin,
+    /// How much RTTs differ in the last window.
+    RttJitter,
     /// Both directions of bytes.
     Bytes,
     /// Both directions of segments.
@@ -150,7 +156,7 @@ pub enum Child {
 }
 
 /// Members that are alone in their family, in the order of their bits.
-const SINGLES: [Child; 10] = [
+const SINGLES: [Child; 11] = [
     Child::Handshake,
     Child::Rtt,
     Child::RttMin,
@@ -161,6 +167,7 @@ const SINGLES: [Child; 10] = [
     Child::TtfbAmbiguous,
     Child::Turn,
     Child::TurnsOverlapping,
+    Child::RttJitter,
 ];
 /// Bits of the histograms, and of those with both directions.
 const HISTOGRAMS: u128 = 0b1_0110_0011;
@@ -195,6 +202,7 @@ impl Child {
             Self::TtfbAmbiguous => 7,
             Self::Turn => 8,
             Self::TurnsOverlapping => 9,
+            Self::RttJitter => 10,
             Self::Connections(outcome) => CONNECTIONS + outcome as usize,
             Self::Active(state) => ACTIVE + state as usize,
             Self::Waiting(phase) => WAITING + phase as usize,
@@ -212,6 +220,7 @@ impl Child {
             Self::Handshake => Family::Handshake,
             Self::Rtt => Family::Rtt,
             Self::RttMin => Family::RttMin,
+            Self::RttJitter => Family::RttJitter,
             Self::Bytes => Family::Bytes,
             Self::Segments => Family::Segments,
             Self::Tls => Family::Tls,

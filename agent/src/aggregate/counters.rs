@@ -201,7 +201,7 @@ impl Counters {
             Family::Turn => observations(&self.turn),
             Family::TurnsOverlapping => self.turns_overlapping,
             Family::HttpResponses => self.http_responses.iter().sum(),
-            Family::Active | Family::Waiting | Family::RttMin => return None,
+            Family::Active | Family::Waiting | Family::RttMin | Family::RttJitter => return None,
         })
     }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::connection::{Phase, Role, TcpState};
 
-/// Length of the window of `hopline_tcp_rtt_min_seconds`.
+/// Length of the window of `hopline_tcp_rtt_min_seconds` and `hopline_tcp_rtt_jitter_seconds`.
 const RTT_WINDOW_NS: u64 = 5_000_000_000;
 
 /// A destination's place in [`super::Series`]. May be kept for as long as one likes: what is counted there after the
@@ -102,6 +102,7 @@ pub(super) struct Named {
     pub(super) ttfb: Sketch,
     pub(super) turn: Sketch,
     pub(super) rtt_min: RttMin,
+    pub(super) rtt_jitter: RttJitter,
 }
 
 /// Smallest RTT of the running window and of the last one with samples, microseconds.
@@ -110,6 +111,17 @@ pub(super) struct RttMin {
     window: u64,
     running_us: Option<u32>,
     last_us: Option<u32>,
+}
+
+/// Mean of the connections' RTTVAR in the running window, and in the last one with samples, microseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct RttJitter {
+    window: u64,
+    sum_us: u64,
+    count: u64,
+    last_us: Option<u64>,
+    /// Smoothed RTT that a connection told last, microseconds.
+    pub(super) srtt_us: Option<u32>,
 }
 
 /// Connections that wait at one destination, by phase, and the longest of them.
@@ -190,6 +202,8 @@ impl Entry {
             ttfb: named.ttfb.quantiles(),
             turn: named.turn.quantiles(),
             rtt_min_us: named.rtt_min.last_us.or(named.rtt_min.running_us),
+            srtt_us: named.rtt_jitter.srtt_us,
+            rtt_jitter_us: named.rtt_jitter.last_us.or(named.rtt_jitter.mean_us()),
         }
     }
 }
@@ -202,5 +216,21 @@ impl RttMin {
             self.window = window;
         }
         self.running_us = Some(self.running_us.map_or(min_us, |running_us| running_us.min(min_us)));
+    }
+}
+
+impl RttJitter {
+    pub(super) fn sample(&mut self, rttvar_us: u32, now_ns: u64) {
+        let window = now_ns / RTT_WINDOW_NS;
+        if window != self.window {
+            self.last_us = self.mean_us().or(self.last_us);
+            (self.window, self.sum_us, self.count) = (window, 0, 0);
+        }
+        self.sum_us += u64::from(rttvar_us);
+        self.count += 1;
+    }
+
+    fn mean_us(&self) -> Option<u64> {
+        self.sum_us.checked_div(self.count)
     }
 }

@@ -28,9 +28,14 @@ pub struct Histogram {
 impl Histogram {
     /// Counts one observation.
     pub fn observe(&mut self, value_ns: u64) {
-        self.buckets[BOUNDS_NS.partition_point(|bound| *bound < value_ns)] += 1;
-        self.count += 1;
-        self.sum_ns = self.sum_ns.saturating_add(value_ns);
+        self.observe_many(value_ns, 1);
+    }
+
+    /// Counts so many of the same value.
+    pub fn observe_many(&mut self, value_ns: u64, count: u64) {
+        self.buckets[BOUNDS_NS.partition_point(|bound| *bound < value_ns)] += count;
+        self.count += count;
+        self.sum_ns = self.sum_ns.saturating_add(value_ns.saturating_mul(count));
     }
 
     /// The upper bound of the bucket that holds this quantile, `percent` in a hundred: `None` when the last one does.

@@ -184,15 +184,22 @@ impl Series {
     }
 
     /// RTT samples came.
-    pub fn rtt(&mut self, id: DestinationId, window: RttWindow, now_ns: u64) {
+    pub fn rtt(&mut self, id: DestinationId, window: &RttWindow, now_ns: u64) {
         let weight = slowness(window.mean_ns, self.slow_of(id).rtt_ns);
-        self.count(id, Child::Rtt, weight, now_ns, |counters| {
-            counters.rtt.observe(window.mean_ns);
-        })
-        .rtt
-        .observe(window.mean_ns);
+        let named = self.count(id, Child::Rtt, weight, now_ns, |counters| {
+            for (value_ns, count) in window.samples() {
+                counters.rtt.observe_many(value_ns, count.into());
+            }
+        });
+        for (value_ns, count) in window.samples() {
+            (0..count).for_each(|_| named.rtt.observe(value_ns));
+        }
         let gauge = self.admit(id, Child::RttMin);
         self.named_mut(gauge).rtt_min.sample(window.min_us, now_ns);
+        let gauge = self.admit(id, Child::RttJitter);
+        let jitter = &mut self.named_mut(gauge).rtt_jitter;
+        jitter.sample(window.rttvar_us, now_ns);
+        jitter.srtt_us = window.srtt_us.or(jitter.srtt_us);
     }
 
     /// Segments were sent again.

@@ -142,7 +142,7 @@ pub struct DestinationSnapshot {
     pub longest_wait_ns: u64,
     /// Handshakes, ≤ 1 % error.
     pub handshake: Option<Quantiles>,
-    /// RTT window means, ≤ 1 % error.
+    /// RTT samples, ≤ 1 % error beyond that of the kernel's buckets.
     pub rtt: Option<Quantiles>,
     /// TLS handshakes, ≤ 1 % error.
     pub tls: Option<Quantiles>,
@@ -152,6 +152,10 @@ pub struct DestinationSnapshot {
     pub turn: Option<Quantiles>,
     /// Smallest RTT in the last window with samples, microseconds.
     pub rtt_min_us: Option<u32>,
+    /// Smoothed RTT (RFC 6298) that a connection told last, microseconds.
+    pub srtt_us: Option<u32>,
+    /// RTTVAR of RFC 6298 in that window, the mean of its reports, microseconds.
+    pub rtt_jitter_us: Option<u64>,
 }
 
 impl DestinationSnapshot {
@@ -241,6 +245,8 @@ pub struct PipelineCounts {
     pub superseded: u64,
     /// Events of connections that the full table had refused; their CLOSE still counts whole.
     pub untracked: u64,
+    /// RTT samples whose connection did not come for them.
+    pub rtt_unplaced: u64,
     /// Silent connections that a full table gave up.
     pub evicted: u64,
     /// Processes that the full cache forgot before their time.

@@ -10,7 +10,7 @@ mod turns;
 mod waiting;
 
 pub use record::ConnectionRecord;
-pub use rtt::{RttWindow, rtt_window};
+pub use rtt::{Rtt, RttWindow};
 pub use state::{ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, sent_bytes};
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;

@@ -229,11 +229,11 @@ pub struct RttRecord {
     pub min: Option<u32>,
     /// Mean of all samples.
     pub mean: Option<u64>,
-    /// Median.
+    /// Median of raw samples, without acknowledgements that the peer held back.
     pub p50: Option<u64>,
     /// 99th percentile.
     pub p99: Option<u64>,
-    /// Mean deviation.
+    /// RTTVAR of RFC 6298: smoothed mean deviation, at the end.
     pub var: Option<u64>,
 }
 

@@ -57,6 +57,8 @@ fn destination(destination: &DestinationSnapshot) -> Value {
         "turn_us": destination.turn.map(quantiles),
         "rtt_us": destination.rtt.map(quantiles),
         "rtt_min_us": destination.rtt_min_us,
+        "rtt_jitter_us": destination.rtt_jitter_us,
+        "srtt_us": destination.srtt_us,
         "counters": counters(&destination.counters),
     })
 }

@@ -19,7 +19,9 @@ use super::{
 use crate::{
     aggregate::{DestinationKey, Ended, Name, Series},
     attribution::Process,
-    connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, TcpState, Turns, last_phase, outcome, phase},
+    connection::{
+        Admission, ClosedBy, Endpoints, Entry, Phase, Role, Rtt, TcpState, Turns, last_phase, outcome, phase,
+    },
     groups::Group,
     protocol::{assembler::Assembler, facts::Facts},
 };
@@ -111,6 +113,9 @@ impl Pipeline {
         }
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         if attached.named {
+            if let Some(event) = self.unplaced_rtt.take(state.cookie) {
+                progress::count_rtt(&mut self.series, attached, &event);
+            }
             progress::count(&mut self.series, attached, state, facts, now_ns);
             if let Some(answer) = answer
                 && progress::is_decided(state, answer, now_ns)
@@ -165,10 +170,10 @@ impl Pipeline {
         let host = claim.as_ref().map(|claim| &claim.host);
         let group = self.choices.group(state, host.map(|host| &**host));
         let destination = self.series.destination(key(role, &owner, state, host, &group), now_ns);
-        let counted = if late(state) {
-            Counted::before(state)
+        let (counted, rtt) = if late(state) {
+            (Counted::before(state), Rtt::before(state.rtt))
         } else {
-            Counted::default()
+            Default::default()
         };
         Attached {
             owner,
@@ -176,6 +181,7 @@ impl Pipeline {
             gauge: None,
             counted,
             turns: Turns::default(),
+            rtt,
             named,
             claim,
             resolved: resolved.map(Box::new),
@@ -246,6 +252,9 @@ impl Pipeline {
         if let Some(facts) = facts {
             talk::learn_tickets(state, role, facts, &mut self.tickets);
         }
+        if let Some(event) = self.unplaced_rtt.take(state.cookie) {
+            progress::count_rtt(&mut self.series, attached, &event);
+        }
         progress::count(&mut self.series, attached, state, facts, now_ns);
         if let Some(answer) = answer {
             progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
@@ -285,6 +294,7 @@ impl Pipeline {
                 answer,
                 failure,
                 turns: &attached.turns,
+                rtt: &attached.rtt,
             };
             let surroundings = self.surroundings(cgroup.as_deref());
             let record = surroundings.record(role, state, &owner, &said, first_seen_ns..end_ns, None);
@@ -315,6 +325,7 @@ impl Pipeline {
                 answer: talk::first_byte(state, role, facts, &self.tickets),
                 failure: None,
                 turns: &attached.turns,
+                rtt: &attached.rtt,
             };
             let times = entry.first_seen_ns..self.now_ns;
             let surroundings = self.surroundings(cgroup.as_deref());

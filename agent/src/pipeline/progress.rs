@@ -1,13 +1,14 @@
 //! Counts what a snapshot of a connection tells beyond what was counted before.
 use agent_ebpf::{
-    connection::{ConnectionState, Retransmits, RttSamples, TcpCounters},
+    connection::{ConnectionState, Retransmits, TcpCounters},
+    rtt::RttEvent,
     timeline::RECENT_TURNS,
 };
 
 use super::{Attached, talk};
 use crate::{
     aggregate::{HttpClass, Outcome, Retransmit, Series},
-    connection::{received_bytes, rtt_window, sent_bytes},
+    connection::{received_bytes, sent_bytes},
     protocol::{
         facts::Facts,
         first_byte::{Basis, FirstByte},
@@ -23,7 +24,6 @@ pub(super) struct Counted {
     tls: bool,
     first_byte: bool,
     http: bool,
-    rtt: RttSamples,
     retransmits: Retransmits,
     sent: u64,
     received: u64,
@@ -37,7 +37,6 @@ impl Counted {
     /// What a connection did before hopline is not counted.
     pub(super) fn before(state: &ConnectionState) -> Self {
         Self {
-            rtt: state.rtt,
             retransmits: state.retransmits,
             sent: sent_bytes(state),
             received: received_bytes(state),
@@ -127,13 +126,19 @@ pub(super) fn count_first_byte(
     }
 }
 
+/// The samples of a connection's histogram.
+pub(super) fn count_rtt(series: &mut Series, attached: &mut Attached, event: &RttEvent) {
+    if let Some(window) = attached.rtt.of_histogram(event) {
+        series.rtt(attached.destination, &window, event.header.time_ns);
+    }
+}
+
 fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionState, now_ns: u64) {
     let id = attached.destination;
-    let before = &mut attached.counted;
-    if let Some(window) = rtt_window(&before.rtt, &state.rtt) {
-        series.rtt(id, window, now_ns);
+    if let Some(window) = attached.rtt.of_sums(state) {
+        series.rtt(id, &window, now_ns);
     }
-    before.rtt = state.rtt;
+    let before = &mut attached.counted;
     for (kind, before, now) in [
         (Retransmit::Syn, before.retransmits.syn, state.retransmits.syn),
         (Retransmit::Rto, before.retransmits.rto, state.retransmits.rto),

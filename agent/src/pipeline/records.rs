@@ -14,7 +14,7 @@ use crate::{
     aggregate::TlsFailure,
     attribution::{Cgroup, Process},
     connection::{
-        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Turns, outcome, received_bytes,
+        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Rtt, Turns, outcome, received_bytes,
         record::{
             AddressRecord, BackendRecord, DestinationRecord, DnsRecord, HttpRecord, MarksRecord, PhasesRecord,
             ProcessRecord, RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TlsRecord, TurnsRecord,
@@ -39,6 +39,7 @@ pub(super) struct Said<'a> {
     pub(super) answer: Option<FirstByte>,
     pub(super) failure: Option<TlsFailure>,
     pub(super) turns: &'a Turns,
+    pub(super) rtt: &'a Rtt,
 }
 
 /// What a record says beside the connection itself.
@@ -93,7 +94,7 @@ impl Surroundings<'_> {
             dns: said.waited.map(dns),
             tls: tls(state, said, ended),
             http: http(said.facts),
-            tcp: tcp(state),
+            tcp: tcp(state, said.rtt),
             waiting: waiting.map(|(phase, _)| phase),
             waiting_us: waiting.map(|(_, since_ns)| seen.end.saturating_sub(since_ns) / 1_000),
             outcome: ended.then(|| match outcome(state) {
@@ -277,14 +278,16 @@ fn http(facts: Option<&Facts>) -> Option<HttpRecord> {
     })
 }
 
-fn tcp(state: &ConnectionState) -> TcpRecord {
+fn tcp(state: &ConnectionState, rtt: &Rtt) -> TcpRecord {
     let sampled = state.rtt.count > 0;
     let retransmits = &state.retransmits;
     TcpRecord {
         rtt_us: RttRecord {
             min: sampled.then_some(state.rtt.min_us),
             mean: state.rtt.sum_us.checked_div(u64::from(state.rtt.count)),
-            ..RttRecord::default()
+            p50: rtt.quantile_us(0.5),
+            p99: rtt.quantile_us(0.99),
+            var: rtt.rttvar_us().map(u64::from),
         },
         retransmits: RetransmitsRecord {
             syn: retransmits.syn,

@@ -1,5 +1,5 @@
 //! Bytes to events: every kind, every truncation, and bytes that are no event.
-use super::events::{Random, bytes, cgroup, client, close, connection, exec, exit, fork, listener};
+use super::events::{Random, bytes, cgroup, client, close, connection, exec, exit, fork, listener, samples};
 use agent_ebpf::{
     event::{
         CONNECTION_CLOSE, CONNECTION_OPEN, EventHeader, HELLO_BYTES, KINDS, LISTENER_OPEN, SYNACK_RETRANSMIT, kind_name,
@@ -14,6 +14,7 @@ fn one_of_each() -> Vec<Vec<u8>> {
         close(2, client(1)),
         connection(LISTENER_OPEN, 3, listener(2)),
         connection(SYNACK_RETRANSMIT, 4, listener(2)),
+        bytes(&samples(4, 1, &[10_000])),
         fork(5, 2, 1, "sh"),
         exec(6, 2, 1, "/usr/bin/curl"),
         exit(7, 2),
@@ -27,6 +28,7 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
         Event::Hello(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::Dns(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::Connection(event) => bytes(event),
+        Event::Rtt(event) => bytes(event),
         Event::Fork(event) => bytes(event),
         Event::Exec(event) => bytes(event.as_ref()),
         Event::Exit(event) => bytes(event),

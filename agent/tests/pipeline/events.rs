@@ -6,10 +6,11 @@ use agent_ebpf::{
     },
     event::{
         CGROUP_MKDIR, CONNECTION_CLOSE, ConnectionEvent, EventHeader, HELLO_BYTES, PROCESS_EXEC, PROCESS_EXIT,
-        PROCESS_FORK,
+        PROCESS_FORK, RTT_WINDOW,
     },
     hello::{FORWARD, HelloHeader},
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent, PATH_BYTES},
+    rtt::{RttCounts, RttEvent, bucket},
     timeline::PROTOCOL_TLS,
 };
 
@@ -209,7 +210,7 @@ pub(crate) fn moved() -> ConnectionState {
             count: 3,
             min_us: 200,
             last_us: 400,
-            reserved: 0,
+            gate: 0,
         },
         retransmits: Retransmits {
             syn: 1,
@@ -220,7 +221,34 @@ pub(crate) fn moved() -> ConnectionState {
             other: 5,
         },
         flags: FLAG_FIN_RECEIVED,
+        rttvar_us: 70,
         ..closed_locally(1)
+    }
+}
+
+/// The histogram of a connection with these samples, microseconds; 10 ms smoothed, 500 us of deviation.
+pub(crate) fn samples(time_ns: u64, cookie: u64, all_us: &[u32]) -> RttEvent {
+    let mut counts = RttCounts::default();
+    for us in all_us {
+        counts.buckets[bucket(*us) as usize] += 1;
+        counts.samples += 1;
+    }
+    RttEvent {
+        header: EventHeader {
+            kind: RTT_WINDOW,
+            size: size_of::<RttEvent>() as u32,
+            time_ns,
+        },
+        cookie,
+        rtt: RttSamples {
+            sum_us: all_us.iter().map(|us| u64::from(*us)).sum(),
+            count: all_us.len() as u32,
+            min_us: all_us.iter().copied().min().unwrap_or_default(),
+            ..RttSamples::default()
+        },
+        srtt_us: 10_000,
+        rttvar_us: 500,
+        counts,
     }
 }
 

@@ -65,7 +65,7 @@ fn the_record_has_every_key() {
         "turns": {"count": none, "p50_us": none, "p95_us": none, "overlapping": none},
         "dns": none, "tls": none, "http": none,
         "tcp": {
-            "rtt_us": {"min": 200, "mean": 300, "p50": none, "p99": none, "var": none},
+            "rtt_us": {"min": 200, "mean": 300, "p50": 350, "p99": 350, "var": 70},
             "retransmits": {"syn": 1, "rto": 2, "fast": 3, "tlp": 4, "other": 5},
             "bytes_sent": 1_000, "bytes_received": 5_000, "closed_by": "local",
         },
@@ -88,7 +88,7 @@ fn lost_events_lose_no_numbers() {
             count: 1,
             min_us: 200,
             last_us: 200,
-            reserved: 0,
+            gate: 0,
         },
         ..established(1)
     };

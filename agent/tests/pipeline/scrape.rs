@@ -33,7 +33,7 @@ fn history() -> Pipeline {
             count: 2,
             min_us: 300,
             last_us: 400,
-            reserved: 0,
+            gate: 0,
         },
         retransmits: Retransmits {
             rto: 2,
@@ -111,8 +111,8 @@ fn every_family() {
         format!("hopline_tcp_handshake_duration_seconds_bucket{{le=\"0.0128\",{histogram} 0"),
         format!("hopline_tcp_handshake_duration_seconds_bucket{{le=\"0.0256\",{histogram} 1"),
         format!("hopline_tcp_handshake_duration_seconds_bucket{{le=\"+Inf\",{histogram} 1"),
-        format!("hopline_tcp_rtt_seconds_count{{{histogram} 1"),
-        format!("hopline_tcp_rtt_seconds_sum{{{histogram} 0.00035"),
+        format!("hopline_tcp_rtt_seconds_count{{{histogram} 2"),
+        format!("hopline_tcp_rtt_seconds_sum{{{histogram} 0.0007"),
         client("hopline_tcp_connections_total", "role=\"client\",error=\"\"") + " 1",
         client("hopline_tcp_connections_total", "role=\"client\",error=\"refused\"") + " 1",
         client("hopline_tcp_connections_active", "role=\"client\",state=\"syn_sent\"") + " 1.0",
@@ -275,7 +275,7 @@ fn a_full_scrape() {
                 count: 2,
                 min_us: 300,
                 last_us: 400,
-                reserved: 0,
+                gate: 0,
             },
             counters: TcpCounters {
                 bytes_sent: 10,

@@ -4,6 +4,7 @@ pub(crate) mod decrypted;
 pub(crate) mod dns;
 mod handshake;
 mod pcap;
+mod rtt;
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 pub(crate) use handshake::{Closer, Conversation, Conversations};
+pub(crate) use rtt::{RoundTrip, RoundTrips};
 
 use crate::lab::Lab;
 use crate::netns::NetNs;

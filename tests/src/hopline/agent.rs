@@ -101,6 +101,13 @@ impl Agent {
         Ok(metrics)
     }
 
+    /// What the agent answers to this path of its API.
+    pub(crate) fn api(&self, path: &str) -> Result<serde_json::Value> {
+        let (status, body) = http::get(self.address, path).context("asking the agent")?;
+        ensure!(status == 200, "{path} answered {status}");
+        Ok(serde_json::from_str(&body)?)
+    }
+
     /// `/api/v1/totals`.
     pub(crate) fn totals(&self) -> Result<Totals> {
         let (status, body) = http::get(self.address, "/api/v1/totals").context("asking the agent for its totals")?;

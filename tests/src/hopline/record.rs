@@ -104,10 +104,21 @@ pub(crate) struct Http {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Tcp {
+    pub(crate) rtt_us: Rtt,
     pub(crate) retransmits: Retransmits,
     pub(crate) bytes_sent: Option<u64>,
     pub(crate) bytes_received: Option<u64>,
     pub(crate) closed_by: Option<String>,
+}
+
+/// Microseconds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub(crate) struct Rtt {
+    pub(crate) min: Option<u64>,
+    pub(crate) mean: Option<u64>,
+    pub(crate) p50: Option<u64>,
+    pub(crate) p99: Option<u64>,
+    pub(crate) var: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -161,7 +172,7 @@ pub(crate) mod tests {
             "dns": null,
             "tls": {"version": "1.3", "cipher": "TLS_AES_256_GCM_SHA384", "sni": name, "resumed": false, "outcome": "ok"},
             "http": {"status": 200, "host": name}, "waiting": null, "outcome": "ok",
-            "tcp": {"retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
+            "tcp": {"rtt_us": {"min": 1, "mean": 1, "p50": 1, "p99": 1, "var": 1}, "retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
                 "bytes_sent": 0, "bytes_received": 0, "closed_by": "local"},
         });
         serde_json::from_value(text).expect("a record")

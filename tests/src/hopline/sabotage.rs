@@ -42,7 +42,10 @@ pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
                 let phases = &mut record.phases_us;
                 let turns = &mut record.turns;
                 let times = [&mut phases.dns, &mut phases.tcp, &mut phases.tls, &mut phases.ttfb];
-                for time in times.into_iter().chain([&mut turns.p50_us, &mut turns.p95_us]) {
+                let rtt = &mut record.tcp.rtt_us;
+                let rtts = [&mut rtt.min, &mut rtt.mean, &mut rtt.p50, &mut rtt.p99, &mut rtt.var];
+                let turns = [&mut turns.p50_us, &mut turns.p95_us];
+                for time in times.into_iter().chain(turns).chain(rtts) {
                     *time = time.map(shift);
                 }
                 record.duration_us = shift(record.duration_us);

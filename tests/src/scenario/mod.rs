@@ -2,6 +2,7 @@
 
 mod alerts;
 mod budget;
+mod busy;
 mod churn;
 mod compare;
 mod connect;
@@ -13,9 +14,12 @@ mod fallback;
 mod flood;
 mod handshakes;
 mod hostile;
+mod idle;
 mod names;
 mod overflow;
 mod replay;
+mod retransmits;
+mod rtt;
 mod stuck;
 mod timeline;
 mod trace;
@@ -77,6 +81,30 @@ const SCENARIOS: &[Scenario] = &[
         about: "every alert in the clear and every certificate that TLS 1.2 shows: the exact reason",
         tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "nginx"],
         run: alerts::run,
+    },
+    Scenario {
+        name: "rtt",
+        about: "a path that becomes slow and fast again; 100 connections of 100 lengths against captures and ss",
+        tools: &["ip", "ss", "tcpdump"],
+        run: rtt::run,
+    },
+    Scenario {
+        name: "idle",
+        about: "5 minutes of requests with pauses: acknowledgements held back are no round trips",
+        tools: &["ip", "tcpdump"],
+        run: idle::run,
+    },
+    Scenario {
+        name: "busy",
+        about: "round trips of 50 +- 15 ms for 2 minutes while the processors are 95 % busy",
+        tools: &["ip", "tcpdump"],
+        run: busy::run,
+    },
+    Scenario {
+        name: "retransmits",
+        about: "losses of every kind: segments sent again by reason against nstat and captures",
+        tools: &["ip", "tcpdump", "nstat"],
+        run: retransmits::run,
     },
     Scenario {
         name: "budget",

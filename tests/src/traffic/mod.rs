@@ -10,6 +10,7 @@ pub(crate) mod hosts;
 pub(crate) mod mutual;
 pub(crate) mod names;
 pub(crate) mod once;
+pub(crate) mod pulse;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod server;

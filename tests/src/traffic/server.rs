@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::pulse::{MESSAGE, THINK_UNIT};
 use crate::hello::FATAL_ALERT;
 
 /// Content type of a record with a hello (RFC 8446 section 5.1).
@@ -47,6 +48,8 @@ enum Behaviour {
     HangUp,
     /// Never reads: the connection stays as the kernel accepted it.
     Hold,
+    /// Answers messages of [`MESSAGE`] bytes, after as long as the first byte says.
+    Pulse,
     /// Answers one HTTP/1 request, or a TLS hello with an alert, and closes.
     Http,
 }
@@ -66,6 +69,7 @@ impl FromStr for Listen {
             Some("hang-up") => Behaviour::HangUp,
             Some("hold") => Behaviour::Hold,
             Some("http") => Behaviour::Http,
+            Some("pulse") => Behaviour::Pulse,
             other => return Err(anyhow!("behaviour {other:?}")),
         };
         Ok(Self {
@@ -117,6 +121,9 @@ fn accept(listener: &Socket, behaviour: Behaviour) {
             Behaviour::Think => {
                 thread::spawn(move || think(socket));
             }
+            Behaviour::Pulse => {
+                thread::spawn(move || pulse(socket));
+            }
         }
     }
 }
@@ -126,7 +133,7 @@ fn serve(mut socket: Socket, behaviour: Behaviour) {
     let mut buffer = vec![0; 65_536];
     while let Ok(length @ 1..) = socket.read(&mut buffer) {
         let answered = match behaviour {
-            Behaviour::Drain | Behaviour::Sink | Behaviour::Hold | Behaviour::Think => continue,
+            Behaviour::Drain | Behaviour::Sink | Behaviour::Hold | Behaviour::Think | Behaviour::Pulse => continue,
             Behaviour::Echo | Behaviour::CloseFirst => socket.write_all(&buffer[..length]),
             Behaviour::HangUp => return,
             Behaviour::Http if buffer[0] == TLS_HANDSHAKE => socket.write_all(&FATAL_ALERT),
@@ -134,6 +141,20 @@ fn serve(mut socket: Socket, behaviour: Behaviour) {
             Behaviour::Http => socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
         };
         if answered.is_err() || matches!(behaviour, Behaviour::CloseFirst | Behaviour::Http) {
+            return;
+        }
+    }
+}
+
+/// Answers until the client closes.
+fn pulse(mut socket: Socket) {
+    let mut message = [0; MESSAGE];
+    if socket.set_tcp_nodelay(true).is_err() {
+        return;
+    }
+    while socket.read_exact(&mut message).is_ok() {
+        thread::sleep(THINK_UNIT * u32::from(message[0]));
+        if socket.write_all(&message).is_err() {
             return;
         }
     }

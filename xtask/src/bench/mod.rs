@@ -8,6 +8,7 @@ mod datagrams;
 mod empty;
 mod https;
 mod programs;
+mod replay;
 mod sandbox;
 mod traffic;
 
@@ -35,6 +36,8 @@ pub(crate) struct Arguments {
 enum What {
     /// Time per kernel program and per connection, and the traffic's rate with and without hopline.
     Kernel(KernelArguments),
+    /// Events that one core applies from a recording, and memory with many open connections.
+    Replay(replay::Arguments),
     /// The load itself, inside the bench's namespaces: not for users.
     #[command(hide = true)]
     Traffic(traffic::Arguments),
@@ -48,7 +51,7 @@ struct KernelArguments {
     /// Requests and responses on one connection.
     #[arg(long, default_value_t = 300_000)]
     round_trips: u32,
-    /// MiB of one download.
+    /// MiB of one download, and of 16 at once.
     #[arg(long, default_value_t = 4_000)]
     bulk: u32,
     /// DNS queries, and as many datagrams of another kind.
@@ -67,6 +70,7 @@ struct KernelArguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.what {
         What::Kernel(kernel) => self::kernel(kernel),
+        What::Replay(arguments) => replay::run(arguments),
         What::Traffic(traffic) => traffic::run(traffic),
     }
 }
@@ -85,6 +89,7 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
             count: arguments.round_trips,
         },
         Load::Bulk { count: arguments.bulk },
+        Load::Streams { count: arguments.bulk },
         Load::Dns {
             count: arguments.datagrams,
         },

@@ -20,6 +20,8 @@ use super::{datagrams, https};
 const MESSAGE: usize = 64;
 /// Bytes of a download that count as one operation.
 const MEBIBYTE: usize = 1 << 20;
+/// Downloads at once.
+const STREAMS: u32 = 16;
 
 /// Hidden: what the sandbox runs.
 #[derive(Debug, clap::Args)]
@@ -37,6 +39,8 @@ pub(crate) enum Load {
     RoundTrips { count: u32 },
     /// One answer of so many MiB.
     Bulk { count: u32 },
+    /// Answers of so many MiB in all, on [`STREAMS`] connections at once.
+    Streams { count: u32 },
     /// So many DNS queries, each from a socket of its own, and their answers.
     Dns { count: u32 },
     /// So many datagrams that are not of DNS, and their answers, from one socket.
@@ -51,6 +55,7 @@ impl Load {
             Self::Connections { count }
             | Self::RoundTrips { count }
             | Self::Bulk { count }
+            | Self::Streams { count }
             | Self::Dns { count }
             | Self::Datagrams { count }
             | Self::Https { count } => count,
@@ -63,6 +68,7 @@ impl Load {
             Self::Connections { .. } => "connections",
             Self::RoundTrips { .. } => "round-trips",
             Self::Bulk { .. } => "bulk",
+            Self::Streams { .. } => "streams",
             Self::Dns { .. } => "dns",
             Self::Datagrams { .. } => "datagrams",
             Self::Https { .. } => "https",
@@ -77,6 +83,7 @@ impl Display for Load {
             Self::Connections { count } => write!(f, "{count} connections"),
             Self::RoundTrips { count } => write!(f, "{count} round trips"),
             Self::Bulk { count } => write!(f, "a download of {count} MiB"),
+            Self::Streams { count } => write!(f, "{STREAMS} downloads of {count} MiB"),
             Self::Dns { count } => write!(f, "{count} DNS queries"),
             Self::Datagrams { count } => write!(f, "{count} datagrams and answers"),
             Self::Https { count } => write!(f, "{count} HTTPS connections"),
@@ -104,7 +111,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Load::Https { count } => https::run(count)?.as_secs_f64(),
         Load::Dns { count } => datagrams::run(53, count, true)?.as_secs_f64(),
         Load::Datagrams { count } => datagrams::run(5_300, count, false)?.as_secs_f64(),
-        Load::Connections { .. } | Load::RoundTrips { .. } | Load::Bulk { .. } => run_bare(load)?,
+        Load::Connections { .. } | Load::RoundTrips { .. } | Load::Bulk { .. } | Load::Streams { .. } => {
+            run_bare(load)?
+        }
     };
     let rate = Rate {
         operations: load.operations(),
@@ -155,13 +164,9 @@ fn serve(listener: &TcpListener, load: Load) -> Result<()> {
                 ensure!(rest == 0, "more than one byte");
             }
         }
-        Load::Bulk { count } => {
-            let mut stream = listener.accept()?.0;
-            stream.read_exact(&mut [0; MESSAGE])?;
-            let part = vec![1; MEBIBYTE];
-            for _ in 0..count {
-                stream.write_all(&part)?;
-            }
+        Load::Bulk { count } => send_bulk(listener.accept()?.0, count)?,
+        Load::Streams { count } => {
+            at_once(|| Ok(listener.accept()?.0), |stream| send_bulk(stream, count / STREAMS))?;
         }
         Load::Dns { .. } | Load::Datagrams { .. } | Load::RoundTrips { .. } | Load::Https { .. } => {
             let mut stream = listener.accept()?.0;
@@ -175,6 +180,39 @@ fn serve(listener: &TcpListener, load: Load) -> Result<()> {
     Ok(())
 }
 
+/// Does the same on all streams, each on a thread of its own, on this thread's CPU.
+fn at_once(open: impl Fn() -> Result<TcpStream>, work: impl Fn(TcpStream) -> Result<()> + Sync) -> Result<()> {
+    thread::scope(|scope| {
+        let work = &work;
+        let streams = (0..STREAMS).map(|_| open()).collect::<Result<Vec<_>>>()?;
+        let threads: Vec<_> = streams
+            .into_iter()
+            .map(|stream| scope.spawn(move || work(stream)))
+            .collect();
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a stream panicked"))?)
+    })
+}
+
+fn send_bulk(mut stream: TcpStream, mebibytes: u32) -> Result<()> {
+    stream.read_exact(&mut [0; MESSAGE])?;
+    let part = vec![1; MEBIBYTE];
+    for _ in 0..mebibytes {
+        stream.write_all(&part)?;
+    }
+    Ok(())
+}
+
+fn read_bulk(mut stream: TcpStream, mebibytes: u32) -> Result<()> {
+    stream.write_all(&[7; MESSAGE])?;
+    let mut part = vec![0; MEBIBYTE];
+    for _ in 0..mebibytes {
+        stream.read_exact(&mut part)?;
+    }
+    Ok(())
+}
+
 fn call(address: SocketAddr, load: Load) -> Result<()> {
     match load {
         Load::Connections { count } => {
@@ -184,13 +222,12 @@ fn call(address: SocketAddr, load: Load) -> Result<()> {
                 stream.read_exact(&mut [0])?;
             }
         }
-        Load::Bulk { count } => {
-            let mut stream = TcpStream::connect(address)?;
-            stream.write_all(&[7; MESSAGE])?;
-            let mut part = vec![0; MEBIBYTE];
-            for _ in 0..count {
-                stream.read_exact(&mut part)?;
-            }
+        Load::Bulk { count } => read_bulk(TcpStream::connect(address)?, count)?,
+        Load::Streams { count } => {
+            at_once(
+                || Ok(TcpStream::connect(address)?),
+                |stream| read_bulk(stream, count / STREAMS),
+            )?;
         }
         Load::Dns { count } | Load::Datagrams { count } | Load::RoundTrips { count } | Load::Https { count } => {
             let mut stream = TcpStream::connect(address)?;
@@ -215,6 +252,7 @@ mod tests {
             Load::Connections { count: 20 },
             Load::RoundTrips { count: 20 },
             Load::Bulk { count: 2 },
+            Load::Streams { count: 32 },
         ] {
             run(&Arguments { load }).unwrap();
         }

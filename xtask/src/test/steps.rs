@@ -23,7 +23,11 @@ const SCENARIO: Duration = Duration::from_mins(5);
 const DEMO: &str = "15s";
 
 /// Scenarios that are too loud for an emulated machine, with the options that make them short.
-const HERE_ONLY: &[(&str, &[&str])] = &[("hostile", &["--seconds", "6"])];
+const HERE_ONLY: &[(&str, &[&str])] = &[
+    ("hostile", &["--seconds", "6"]),
+    ("idle", &["--short"]),
+    ("busy", &["--short"]),
+];
 
 /// Falsified output that a scenario must catch: one of each kind here, all of them in the long form of the lab.
 const SABOTAGE: &[(&str, &str)] = &[
@@ -40,6 +44,10 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("names", "swap"),
     ("hostile", "drop"),
     ("dns", "swap"),
+    ("rtt", "shift"),
+    ("idle", "shift"),
+    ("busy", "shift"),
+    ("retransmits", "drop"),
 ];
 
 /// Kernels of the VM steps.

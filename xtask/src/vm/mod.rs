@@ -50,6 +50,8 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("fallback", &[]),
     ("compare", &["--short"]),
     ("existing", &[]),
+    ("rtt", &[]),
+    ("retransmits", &[]),
     ("overflow", &[]),
     ("degrade", &[]),
     ("churn", &[]),

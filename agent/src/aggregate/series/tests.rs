@@ -321,11 +321,8 @@ fn random_observations_keep_the_sums() {
             7 => series.turns_overlapped(id, random.below(3), now_ns),
             8 => series.http_response(id, random.of(&HttpClass::ALL), now_ns),
             9 => {
-                let window = RttWindow {
-                    mean_ns: duration_ns,
-                    min_us: 7,
-                };
-                series.rtt(id, window, now_ns);
+                let window = RttWindow::of((duration_ns / 1_000) as u32, random.below(4) as u32);
+                series.rtt(id, &window, now_ns);
             }
             10 => series.retransmitted(id, random.of(&Retransmit::ALL), random.below(9), now_ns),
             11 => series.bytes(id, random.below(99), random.below(99), now_ns),

@@ -36,6 +36,10 @@ pub(super) fn encode(metric: &mut MetricEncoder<'_>, family: Family, destination
             Some(min_us) => to.gauge(&[], f64::from(min_us) / 1e6),
             None => Ok(()),
         },
+        Family::RttJitter if has(Child::RttJitter) => match destination.rtt_jitter_us {
+            Some(jitter_us) => to.gauge(&[], jitter_us as f64 / 1e6),
+            None => Ok(()),
+        },
         Family::TtfbAmbiguous if has(Child::TtfbAmbiguous) => to.counter(&[], counters.ttfb_ambiguous),
         Family::TurnsOverlapping if has(Child::TurnsOverlapping) => to.counter(&[], counters.turns_overlapping),
         Family::Bytes if has(Child::Bytes) => to.directions(counters.bytes_sent, counters.bytes_received),
@@ -187,9 +191,13 @@ pub(super) fn describe(family: Family) -> (MetricType, &'static str) {
         ),
         Family::Rtt => (
             MetricType::Histogram,
-            "Round-trip times: the mean of each connection's samples between two of its reports.",
+            "Round-trip times: raw samples, at most 50 a second of one connection, without acknowledgements held back.",
         ),
         Family::RttMin => (MetricType::Gauge, "Smallest round-trip time of the last window."),
+        Family::RttJitter => (
+            MetricType::Gauge,
+            "RTTVAR of RFC 6298 (smoothed mean deviation), mean of the last window.",
+        ),
         Family::Retransmits => (MetricType::Counter, "Segments sent again, by reason."),
         Family::Bytes => (MetricType::Counter, "Payload bytes, each counted once."),
         Family::Segments => (

@@ -67,6 +67,7 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         ("malformed", counts.malformed),
         ("unknown_kind", counts.unknown_kind),
         ("connection_untracked", counts.untracked),
+        ("rtt_unplaced", counts.rtt_unplaced),
         ("connection_evicted", counts.evicted),
         ("process_evicted", counts.processes_evicted),
         ("cgroup_evicted", counts.cgroups_evicted),
