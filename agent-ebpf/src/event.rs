@@ -1,10 +1,10 @@
 //! What travels through the ring buffers: a header with the kind, then the body of that kind.
 
-use crate::connection::ConnectionState;
+use crate::{connection::ConnectionState, timeline::RECENT_TURNS};
 
 /// The first report of a connection that is still open: found by the walk, or opened before hopline.
 pub const CONNECTION_OPEN: u32 = 1;
-/// An open connection has moved on, or a whole [`crate::timeline::Timeline::recent_turns_us`] is new.
+/// An open connection has moved on.
 pub const CONNECTION_UPDATE: u32 = 3;
 /// The socket reached CLOSE, or a connect failed before a SYN left. The last event of this attempt, with everything known.
 pub const CONNECTION_CLOSE: u32 = 4;
@@ -18,6 +18,8 @@ pub const HELLO_BYTES: u32 = 7;
 pub const DNS_MESSAGE: u32 = 8;
 /// RTT samples of a connection that has lived for a while: [`crate::rtt::RttEvent`].
 pub const RTT_WINDOW: u32 = 9;
+/// All the turns that are kept of a connection are new: [`TurnsEvent`].
+pub const TURNS: u32 = 10;
 /// A process was forked: [`crate::process::ForkEvent`].
 pub const PROCESS_FORK: u32 = 16;
 /// A process executed a program: [`crate::process::ExecEvent`].
@@ -53,6 +55,7 @@ pub const fn kind_name(kind: u32) -> Option<&'static str> {
         HELLO_BYTES => "hello_bytes",
         DNS_MESSAGE => "dns_message",
         RTT_WINDOW => "rtt_window",
+        TURNS => "turns",
         PROCESS_FORK => "process_fork",
         PROCESS_EXEC => "process_exec",
         PROCESS_EXIT => "process_exit",
@@ -85,5 +88,27 @@ pub struct ConnectionEvent {
     pub state: ConnectionState,
 }
 
+/// Turns of a connection that was told of before, each time as many are new as are kept: small, as a busy connection sends
+/// thousands a second.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TurnsEvent {
+    /// Kind, size and time.
+    pub header: EventHeader,
+    /// The socket's.
+    pub cookie: u64,
+    /// [`ConnectionState::attempt`].
+    pub attempt: u32,
+    /// [`crate::timeline::Timeline::turns`].
+    pub turns: u32,
+    /// [`crate::timeline::Timeline::turns_overlapping`].
+    pub turns_overlapping: u32,
+    /// Unused, zero.
+    pub reserved: u32,
+    /// [`crate::timeline::Timeline::recent_turns_us`].
+    pub recent_turns_us: [u32; RECENT_TURNS],
+}
+
+const _: () = assert!(size_of::<TurnsEvent>() == 40 + 4 * RECENT_TURNS);
 const _: () = assert!(size_of::<EventHeader>() == 16);
 const _: () = assert!(size_of::<ConnectionEvent>() == 16 + size_of::<ConnectionState>());

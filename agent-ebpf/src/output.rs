@@ -4,7 +4,7 @@ use core::{ffi::c_void, mem::size_of};
 
 use agent_ebpf::{
     connection::TcpCounters,
-    event::{ConnectionEvent, DNS_MESSAGE, EventHeader, HELLO_BYTES, RTT_WINDOW},
+    event::{ConnectionEvent, DNS_MESSAGE, EventHeader, HELLO_BYTES, RTT_WINDOW, TURNS, TurnsEvent},
     loss::{EventCounts, Share, ShareKey},
     rtt::RttEvent,
 };
@@ -182,6 +182,18 @@ pub fn fill_rtt(cgroup_id: u64, fill: impl FnOnce(*mut RttEvent) -> bool) {
         ring(&CONNECTIONS),
         settings::connection_ring_bytes(),
         RTT_WINDOW,
+        cgroup_id,
+        fill,
+    );
+}
+
+/// Sends what `fill` puts into the room of a connection's turns; nothing when it says `false`.
+#[inline(always)]
+pub fn fill_turns(cgroup_id: u64, fill: impl FnOnce(*mut TurnsEvent) -> bool) {
+    self::fill(
+        ring(&CONNECTIONS),
+        settings::connection_ring_bytes(),
+        TURNS,
         cgroup_id,
         fill,
     );

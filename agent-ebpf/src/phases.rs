@@ -5,7 +5,7 @@
 
 use agent_ebpf::{
     connection::{ConnectionState, ROLE_CLIENT},
-    event::{CONNECTION_UPDATE, ConnectionEvent},
+    event::{CONNECTION_UPDATE, ConnectionEvent, EventHeader, TURNS, TurnsEvent},
     hello::{BACKWARD, FORWARD, HELLO_LIMIT, HTTP_LIMIT},
     timeline::{
         PROTOCOL_DNS, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS, RECENT_TURNS, TIMELINE_EARLY_DATA,
@@ -155,7 +155,34 @@ fn may_begin(timeline: &Timeline, payload: &Payload) -> bool {
 #[inline(always)]
 fn tell_turns(event: &mut ConnectionEvent, now: u64) {
     event.state.timeline.turns_full = 0;
-    let _counted_when_lost = output::send_open(CONNECTION_UPDATE, now, event, None);
+    let state = &mut event.state;
+    if state.reported_ns == 0 {
+        // Nobody knows of it yet.
+        if output::send_open(CONNECTION_UPDATE, now, event, None) {
+            event.state.reported_ns = now;
+        }
+        return;
+    }
+    output::fill_turns(state.cgroup_id, |room| {
+        let timeline = &state.timeline;
+        let told = TurnsEvent {
+            header: EventHeader {
+                kind: TURNS,
+                size: size_of::<TurnsEvent>() as u32,
+                time_ns: now,
+            },
+            cookie: state.cookie,
+            attempt: state.attempt,
+            turns: timeline.turns,
+            turns_overlapping: timeline.turns_overlapping,
+            reserved: 0,
+            recent_turns_us: timeline.recent_turns_us,
+        };
+        // SAFETY: the reserved room is a whole event's.
+        unsafe { room.write(told) };
+        // Its CLOSE tells of them, and may have been sent meanwhile.
+        state.closed_ns == 0
+    });
 }
 
 /// The first request begins with the payload at `seq`.

@@ -11,6 +11,9 @@ const IPPROTO_TCP: u8 = 6;
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
 const MOST_EXTENSIONS: usize = 3;
 
+/// The longest headers without extensions: IPv6, and TCP with all its options.
+const LONGEST_BARE: u32 = 40 + 60;
+
 /// Payload of one TCP segment, or of a super-packet of several.
 #[derive(Clone, Copy)]
 pub struct Segment {
@@ -31,6 +34,25 @@ pub struct Segment {
 }
 
 impl Segment {
+    /// A TCP segment without payload: an acknowledgement, most of all. Told from the packet alone, before the socket's
+    /// storage is looked for; most packets are found to be none by their length.
+    #[inline(always)]
+    pub fn is_bare(skb: *const __sk_buff) -> bool {
+        // SAFETY: the context is valid for the program's run.
+        let (data, end, length) = unsafe { ((*skb).data as usize, (*skb).data_end as usize, (*skb).len) };
+        if length > LONGEST_BARE || data + IPV4_MINIMUM + TCP_MINIMUM > end {
+            return false;
+        }
+        let Some(at) = transport_header(data, end, IPPROTO_TCP) else {
+            return false;
+        };
+        let tcp = data + at;
+        if tcp + TCP_MINIMUM > end {
+            return false;
+        }
+        at as u32 + u32::from(byte(tcp + 12) >> 4) * 4 >= length
+    }
+
     /// `None` for anything without TCP payload, and for headers that are not what they should be.
     #[inline(always)]
     pub fn with_payload(skb: *const __sk_buff) -> Option<Self> {

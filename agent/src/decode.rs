@@ -5,7 +5,8 @@ use agent_ebpf::{
     dns::DnsHeader,
     event::{
         CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, DNS_MESSAGE, EventHeader,
-        HELLO_BYTES, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RTT_WINDOW, SYNACK_RETRANSMIT,
+        HELLO_BYTES, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RTT_WINDOW, SYNACK_RETRANSMIT, TURNS,
+        TurnsEvent,
     },
     hello::HelloHeader,
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
@@ -27,6 +28,8 @@ pub enum Event<'a> {
     Connection(ConnectionEvent),
     /// RTT samples of a connection that has lived for a while.
     Rtt(RttEvent),
+    /// Turns of a connection that is known.
+    Turns(TurnsEvent),
     /// A process was forked.
     Fork(ForkEvent),
     /// A process executed a program.
@@ -45,6 +48,7 @@ impl Event<'_> {
             Self::Dns(dns, _) => &dns.header,
             Self::Connection(event) => &event.header,
             Self::Rtt(event) => &event.header,
+            Self::Turns(event) => &event.header,
             Self::Fork(event) => &event.header,
             Self::Exec(event) => &event.header,
             Self::Exit(event) => &event.header,
@@ -97,6 +101,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
             Ok(Event::Dns(header, rest))
         }
         RTT_WINDOW => body(bytes, &header).map(Event::Rtt),
+        TURNS => body(bytes, &header).map(Event::Turns),
         PROCESS_FORK => body(bytes, &header).map(Event::Fork),
         PROCESS_EXEC => body(bytes, &header).map(|event| Event::Exec(Box::new(event))),
         PROCESS_EXIT => body(bytes, &header).map(Event::Exit),
@@ -164,6 +169,8 @@ unsafe impl Wire for DnsHeader {}
 unsafe impl Wire for ConnectionEvent {}
 // SAFETY: `repr(C)`, integers and arrays of them only, nested structs included.
 unsafe impl Wire for RttEvent {}
+// SAFETY: as above.
+unsafe impl Wire for TurnsEvent {}
 // SAFETY: `repr(C)`, integers and byte arrays only.
 unsafe impl Wire for ForkEvent {}
 // SAFETY: `repr(C)`, integers and byte arrays only.

@@ -219,6 +219,7 @@ impl Pipeline {
             Event::Dns(header, bytes) => self.dns(&header, bytes),
             Event::Connection(event) => self.socket(&event),
             Event::Rtt(event) => self.rtt(&event),
+            Event::Turns(event) => self.turns(&event),
             Event::Fork(event) => {
                 self.choices.began(event.pid);
                 self.attribution.fork(&event);

@@ -43,7 +43,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 fn observe(skb: *const __sk_buff, egress: bool) {
     // SAFETY: the context is valid for the program's run.
     let sk = unsafe { (*skb).__bindgen_anon_2.sk };
-    if sk.is_null() {
+    if sk.is_null() || Segment::is_bare(skb) {
         return;
     }
     let Some(event) = socket::find(sk.cast_const()) else {

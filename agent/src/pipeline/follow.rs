@@ -3,7 +3,8 @@ use std::sync::Arc;
 
 use agent_ebpf::{
     connection::{ConnectionState, FLAG_LATE, tcp_state},
-    event::HEARTBEAT_NS,
+    event::{HEARTBEAT_NS, TurnsEvent},
+    timeline::Timeline,
 };
 
 use super::{
@@ -138,6 +139,29 @@ impl Pipeline {
         enter(&mut self.series, attached, state);
         self.waiting
             .set(state.cookie, phase(state, answer.is_some(), entry.first_seen_ns));
+    }
+
+    /// Turns of an open connection; of one that has gone, its CLOSE has told.
+    pub(super) fn turns(&mut self, event: &TurnsEvent) {
+        let Some(entry) = self.connections.get(event.cookie) else {
+            self.counts.stale += 1;
+            return;
+        };
+        let is_news = event.turns.wrapping_sub(entry.attached.counted.turns()) <= u32::MAX / 2;
+        let Some(role) = Role::of(&entry.state).filter(|_| is_news && entry.state.attempt == event.attempt) else {
+            self.counts.stale += 1;
+            return;
+        };
+        let mut state = entry.state;
+        state.timeline = Timeline {
+            turns: event.turns,
+            turns_overlapping: event.turns_overlapping,
+            recent_turns_us: event.recent_turns_us,
+            // It was told of when the last of them ended.
+            turn_ns: 0,
+            ..state.timeline
+        };
+        self.advance(role, &state, event.header.time_ns);
     }
 
     /// Connections whose CLOSE was lost: everything open is heard of once in [`HEARTBEAT_NS`] while the walk goes on.

@@ -34,6 +34,11 @@ pub(super) struct Counted {
 }
 
 impl Counted {
+    /// Turns that were counted.
+    pub(super) fn turns(&self) -> u32 {
+        self.turns
+    }
+
     /// What a connection did before hopline is not counted.
     pub(super) fn before(state: &ConnectionState) -> Self {
         Self {

@@ -29,6 +29,7 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
         Event::Dns(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::Connection(event) => bytes(event),
         Event::Rtt(event) => bytes(event),
+        Event::Turns(event) => bytes(event),
         Event::Fork(event) => bytes(event),
         Event::Exec(event) => bytes(event.as_ref()),
         Event::Exit(event) => bytes(event),
