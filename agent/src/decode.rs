@@ -13,12 +13,8 @@ use agent_ebpf::{
     rtt::RttEvent,
 };
 
-/// What the kernel side said.
+/// What the kernel side said. Decoded, applied and gone: a box would cost an allocation for each connection event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "decoded, applied and gone: a box would cost an allocation for each connection event"
-)]
 pub enum Event<'a> {
     /// First bytes of a conversation: the header, and what is behind it.
     Hello(HelloHeader, &'a [u8]),

@@ -248,7 +248,8 @@ impl Pipeline {
         self.dns_tick(now_ns);
         self.look_for_fallbacks(now_ns);
         self.attribution.tick(now_ns);
-        self.unplaced_rtt.expire(now_ns);
+        self.unplaced_rtt
+            .expire(now_ns, |cookie| self.connections.get(cookie).is_some());
         self.hellos.expire(now_ns);
         if now_ns.saturating_sub(self.expired_ns) >= EXPIRE_EVERY_NS {
             self.expired_ns = now_ns;

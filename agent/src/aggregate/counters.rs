@@ -125,6 +125,8 @@ pub struct Counters {
     pub handshake: Histogram,
     /// One observation per connection and report: the mean of the samples since its last report.
     pub rtt: Histogram,
+    /// Acknowledgements that the peer held back: no round trips.
+    pub delayed_acks: u64,
     /// Segments sent again by [`Retransmit`].
     pub retransmits: [u64; Retransmit::ALL.len()],
     /// Payload bytes that left, each counted once.
@@ -219,6 +221,7 @@ impl Counters {
         add_all(self.ended.as_flattened_mut(), other.ended.as_flattened());
         self.handshake.add(&other.handshake);
         self.rtt.add(&other.rtt);
+        self.delayed_acks += other.delayed_acks;
         add_all(&mut self.retransmits, &other.retransmits);
         self.bytes_sent = self.bytes_sent.saturating_add(other.bytes_sent);
         self.bytes_received = self.bytes_received.saturating_add(other.bytes_received);

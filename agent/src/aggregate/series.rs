@@ -190,6 +190,7 @@ impl Series {
             for (value_ns, count) in window.samples() {
                 counters.rtt.observe_many(value_ns, count.into());
             }
+            counters.delayed_acks += u64::from(window.delayed_acks);
         });
         for (value_ns, count) in window.samples() {
             (0..count).for_each(|_| named.rtt.observe(value_ns));

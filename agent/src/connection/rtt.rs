@@ -383,7 +383,7 @@ mod tests {
         let mut rtt = Rtt::default();
         for byte in [0_u8, 255, 1, 128] {
             let mut event = histogram(&[1], byte.into());
-            event.counts.buckets = [u16::from(byte) << 8 | 77; BUCKETS];
+            event.counts.buckets = [u16::from_be_bytes([byte, 77]); BUCKETS];
             event.rtt.count = u32::from(byte) << 24;
             event.rtt.sum_us = u64::from(byte) << 56;
             rtt.of_histogram(&event);

@@ -102,6 +102,7 @@ fn counters(counters: &Counters) -> Value {
         "ended": Value::Object(ended.collect()),
         "handshake": histogram(&counters.handshake),
         "rtt": histogram(&counters.rtt),
+        "delayed_acks": counters.delayed_acks,
         "retransmits": by_name(Retransmit::ALL.map(Retransmit::name), &counters.retransmits),
         "bytes_sent": counters.bytes_sent,
         "bytes_received": counters.bytes_received,

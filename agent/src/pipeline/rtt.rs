@@ -7,7 +7,7 @@ use super::{Pipeline, progress};
 
 /// Connections whose samples wait for them.
 const MOST: usize = 4_096;
-/// A CLOSE follows its samples at once, a name within seconds.
+/// A CLOSE follows its samples at once.
 const KEPT_NS: u64 = 10_000_000_000;
 
 /// The latest samples of connections that have no name yet, or no place in the table: counts are sums since the begin,
@@ -38,11 +38,11 @@ impl Unplaced {
         self.by_cookie.remove(&cookie)
     }
 
-    /// Forgets what nobody came for.
-    pub(super) fn expire(&mut self, now_ns: u64) {
+    /// Forgets what nobody came for; connections that are followed will, once they are told of again.
+    pub(super) fn expire(&mut self, now_ns: u64, is_followed: impl Fn(u64) -> bool) {
         let before = self.by_cookie.len();
         self.by_cookie
-            .retain(|_, event| now_ns.saturating_sub(event.header.time_ns) < KEPT_NS);
+            .retain(|cookie, event| now_ns.saturating_sub(event.header.time_ns) < KEPT_NS || is_followed(*cookie));
         self.dropped += (before - self.by_cookie.len()) as u64;
     }
 

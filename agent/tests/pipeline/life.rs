@@ -1,14 +1,16 @@
 //! The life of connections: counts, gauges and records, with events lost and out of order.
 use super::{
     events::{
-        MILLISECOND, SECOND, cgroup, client, close, closed_locally, connection, established, exec, fork, ipv4, moved,
+        MILLISECOND, SECOND, bytes, cgroup, client, close, closed_locally, connection, established, exec, fork, ipv4,
+        moved, samples,
     },
     only_destination, only_record, pipeline, records, run,
 };
 use agent_ebpf::{
     connection::{
         CLOSED_BY_LOCAL, CLOSED_BY_NOBODY, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE,
-        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LATE, RttSamples, TcpCounters, tcp_state,
+        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LATE, FLAG_RTT_KEPT, RttSamples, TcpCounters,
+        tcp_state,
     },
     event::{CONNECTION_OPEN, CONNECTION_UPDATE},
     timeline::Timeline,
@@ -124,6 +126,45 @@ fn lost_events_lose_no_numbers() {
         assert_eq!(records(&mut pipeline).len(), 1);
         assert_eq!(pipeline.snapshot().counts.connections, 0);
     }
+}
+
+/// Samples come apart from the connection: before it has a name, before anything else of it, and again.
+#[test]
+fn samples_of_a_connection_are_counted_once() {
+    let open = ConnectionState {
+        flags: FLAG_RTT_KEPT,
+        ..established(1)
+    };
+    let (first, second) = ([10_000; 5].as_slice(), [10_000; 8].as_slice());
+    let last = close(20 * SECOND, moved());
+    let told = |time_ns, all_us| bytes(&samples(time_ns, 1, all_us));
+    for events in [
+        vec![
+            connection(CONNECTION_OPEN, 2 * SECOND, open),
+            told(2 * SECOND, first),
+            told(6 * SECOND, second),
+        ],
+        vec![told(6 * SECOND, first), told(19 * SECOND, second)],
+        vec![told(19 * SECOND, second)],
+        vec![
+            connection(CONNECTION_OPEN, 9 * SECOND, open),
+            told(9 * SECOND, second),
+            told(9 * SECOND, second),
+        ],
+    ] {
+        let mut pipeline = run(&events);
+        pipeline.tick(19 * SECOND);
+        pipeline.apply(&last);
+        let counters = only_destination(&pipeline).counters;
+        assert_eq!(counters.rtt.count, 8);
+        assert_eq!(pipeline.snapshot().counts.rtt_unplaced, 0);
+        let rtt = &records(&mut pipeline)[0].tcp.rtt_us;
+        assert!(rtt.p50.expect("samples").abs_diff(10_000) <= 320, "{rtt:?}");
+        assert_eq!(rtt.var, Some(70), "the last report's");
+    }
+    let mut pipeline = run(&[told(SECOND, first)]);
+    pipeline.tick(30 * SECOND);
+    assert_eq!(pipeline.snapshot().counts.rtt_unplaced, 1, "nobody came for them");
 }
 
 #[test]

@@ -3,7 +3,9 @@ use agent_ebpf::connection::{ConnectionState, RttSamples};
 use hopline::pipeline::{Pipeline, PipelineSettings};
 
 use super::{
-    events::{Random, SECOND, child, client, close, connection, established, exec, exit, fork, ipv4, moved},
+    events::{
+        Random, SECOND, bytes, child, client, close, connection, established, exec, exit, fork, ipv4, moved, samples,
+    },
     run,
 };
 
@@ -38,10 +40,14 @@ fn random_events_keep_the_sums() {
     for step in 0..60_000 {
         now_ns += random.below(SECOND);
         let (cookie, pid) = (random.below(100) + 1, random.below(60) as u32 + 1);
-        let mut sample = match random.below(8) {
+        let mut sample = match random.below(9) {
             0 => fork(now_ns, pid, random.below(60) as u32, "f"),
             1 => exec(now_ns, pid, random.below(60) as u32, "/bin/x"),
             2 => exit(now_ns, pid),
+            8 => {
+                let all_us = [random.below(1 << 26) as u32, 10_000, 10_000];
+                bytes(&samples(now_ns, cookie, &all_us))
+            }
             kind => {
                 let mut state = if random.below(2) == 0 {
                     established(cookie)
@@ -57,7 +63,7 @@ fn random_events_keep_the_sums() {
                     ..moved().rtt
                 };
                 state.attempt = random.below(3) as u32;
-                state.flags = random.below(32) as u8;
+                state.flags = random.below(128) as u8;
                 state.tcp_state = random.below(14) as u8;
                 state.pid = pid;
                 if kind == 7 {

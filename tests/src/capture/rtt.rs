@@ -27,7 +27,7 @@ pub(crate) struct RoundTrip {
 struct Sent {
     begin: u32,
     end: u32,
-    sent_ns: u64,
+    time_ns: u64,
     again: bool,
 }
 
@@ -97,7 +97,7 @@ impl RoundTrips {
 }
 
 fn is_before(a: u32, b: u32) -> bool {
-    (a.wrapping_sub(b) as i32) < 0
+    a.wrapping_sub(b).cast_signed() < 0
 }
 
 impl Sender {
@@ -113,7 +113,7 @@ impl Sender {
         self.under_way.push_back(Sent {
             begin,
             end,
-            sent_ns,
+            time_ns: sent_ns,
             again: false,
         });
         false
@@ -131,8 +131,8 @@ impl Sender {
         }
         if let Some(sent) = oldest.filter(|_| !again) {
             self.measured.push(RoundTrip {
-                sent_ns: sent.sent_ns,
-                us: time_ns.saturating_sub(sent.sent_ns) as f64 / 1_000.0,
+                sent_ns: sent.time_ns,
+                us: time_ns.saturating_sub(sent.time_ns) as f64 / 1_000.0,
             });
         }
     }

@@ -41,6 +41,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let made = pulses(&lab.helper(&words, &pair.client, &lab.traffic)?.finish()?)?;
     trace.wait_for(2 * made.len())?;
     let metrics = agent.scrape_drained()?;
+    let totals = agent.totals()?;
     let records = trace.finish()?;
     drop(server);
     agent.stop()?;
@@ -60,6 +61,9 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         let name = format!("{role} held back, in the capture");
         if role == "client" {
             verdict.at_least(name, held_back as f64, 5.0, "");
+            let told = totals.get("/client/truth/delayed_acks") as f64;
+            verdict.at_least("client held back, told", told, held_back as f64 * 0.9, "");
+            verdict.at_most("client held back, told", told, held_back as f64 * 1.1, "");
         } else {
             // After a pause a client acknowledges at once.
             verdict.note(name, held_back as f64, "");
