@@ -2,6 +2,7 @@
 //!
 //! Names come from others (a process chooses its own): control characters never reach the terminal.
 mod lookup;
+mod spike;
 mod table;
 
 use std::fmt::{self, Write as _};
@@ -61,6 +62,7 @@ pub fn line(output: &Output) -> String {
             )
         }
         Output::Lookup(record) | Output::StuckLookup(record) => lookup::line(record),
+        Output::Spike(record) => spike::line(record),
         Output::Fallback(record) => format!(
             "{:<12} FALLBACK {} {} → {} after {}, {}",
             time_of_day(&record.time),

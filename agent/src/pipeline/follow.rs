@@ -19,9 +19,10 @@ use super::{
 use crate::{
     aggregate::{DestinationKey, Ended, Name, Series},
     attribution::Process,
-    connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, TcpState, Turns, last_phase, outcome, phase},
+    connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, TcpState, last_phase, outcome, phase},
     groups::Group,
     protocol::{assembler::Assembler, facts::Facts},
+    windows::{self, Sketch},
 };
 
 /// A connection whose name does not come is counted under its address after this long.
@@ -112,6 +113,9 @@ impl Pipeline {
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         if attached.named {
             progress::count(&mut self.series, attached, state, facts, now_ns);
+            if attached.window.as_deref_mut().is_some_and(windows::Connection::enlist) {
+                self.watch.touched.push(state.cookie);
+            }
             if let Some(answer) = answer
                 && progress::is_decided(state, answer.at_ns, now_ns)
             {
@@ -175,7 +179,8 @@ impl Pipeline {
             destination,
             gauge: None,
             counted,
-            turns: Turns::default(),
+            turns: Sketch::default(),
+            window: None,
             named,
             claim,
             resolved: resolved.map(Box::new),

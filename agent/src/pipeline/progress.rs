@@ -4,7 +4,7 @@ use agent_ebpf::{
     timeline::RECENT_TURNS,
 };
 
-use super::{Attached, talk};
+use super::{Attached, resolution::Waited, talk};
 use crate::{
     aggregate::{HttpClass, Outcome, Retransmit, Series},
     connection::{received_bytes, rtt_window, sent_bytes},
@@ -12,6 +12,7 @@ use crate::{
         facts::Facts,
         first_byte::{Basis, FirstByte},
     },
+    windows::{self, WINDOW_NS},
 };
 
 /// What has been counted of a connection.
@@ -79,6 +80,9 @@ pub(super) fn count(
         if state.syn_ns != 0 {
             series.handshake(id, state.established_ns.saturating_sub(state.syn_ns), now_ns);
         }
+        if let Some(lookup_ns) = attached.waited.as_deref().and_then(Waited::duration_ns) {
+            series.lookup(id, lookup_ns);
+        }
     }
     let timeline = &state.timeline;
     if !counted.tls && timeline.tls_done_ns != 0 {
@@ -97,8 +101,9 @@ pub(super) fn count(
         }
     }
     for turn_us in new_turns(state, counted.turns) {
-        attached.turns.add(turn_us);
-        series.turn(id, u64::from(turn_us) * 1_000, now_ns);
+        let turn_ns = u64::from(turn_us) * 1_000;
+        attached.turns.add(turn_ns, 1);
+        series.turn(id, turn_ns, now_ns);
     }
     counted.turns = timeline.turns;
     let overlapping = timeline.turns_overlapping.wrapping_sub(counted.overlapping);
@@ -130,8 +135,19 @@ pub(super) fn count_first_byte(
 fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionState, now_ns: u64) {
     let id = attached.destination;
     let before = &mut attached.counted;
-    if let Some(window) = rtt_window(&before.rtt, &state.rtt) {
-        series.rtt(id, window, now_ns);
+    let mut window = of_age(&mut attached.window, state, now_ns);
+    if let Some(news) = rtt_window(&before.rtt, &state.rtt) {
+        series.rtt(id, news, now_ns);
+        let samples = [(news.mean_ns, state.rtt.count - before.rtt.count)];
+        for (sample_ns, count) in samples {
+            series.rtt_samples(id, sample_ns, count);
+            if let Some(window) = &mut window {
+                window.rtt(sample_ns, count, series.slot());
+            }
+        }
+        if let Some(window) = &mut window {
+            window.set_min(u64::from(news.min_us) * 1_000);
+        }
     }
     before.rtt = state.rtt;
     for (kind, before, now) in [
@@ -141,7 +157,11 @@ fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionSta
         (Retransmit::Tlp, before.retransmits.tlp, state.retransmits.tlp),
         (Retransmit::Other, before.retransmits.other, state.retransmits.other),
     ] {
-        series.retransmitted(id, kind, u64::from(now.saturating_sub(before)), now_ns);
+        let new = u64::from(now.saturating_sub(before));
+        series.retransmitted(id, kind, new, now_ns);
+        if let Some(window) = &mut window {
+            window.retransmitted(new, series.slot());
+        }
     }
     before.retransmits = state.retransmits;
     if state.counters == TcpCounters::default() {
@@ -161,6 +181,16 @@ fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionSta
     let sent = new_segments(&mut before.segments_sent, counters.segments_sent);
     let received = new_segments(&mut before.segments_received, counters.segments_received);
     series.segments(id, sent, received, now_ns);
+}
+
+/// The window of a connection that is older than one: those that end before have none.
+fn of_age<'a>(
+    window: &'a mut Option<Box<windows::Connection>>,
+    state: &ConnectionState,
+    now_ns: u64,
+) -> Option<&'a mut windows::Connection> {
+    let is_old = now_ns.saturating_sub(state.established_ns) >= WINDOW_NS;
+    (state.closed_ns == 0 && is_old).then(|| &mut **window.get_or_insert_default())
 }
 
 /// The kernel's counter is 32 bits wide and wraps; one that went back is an older one.
