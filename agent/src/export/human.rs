@@ -4,10 +4,14 @@
 mod lookup;
 mod spike;
 mod table;
+mod top;
 
 use std::fmt::{self, Write as _};
 
-pub use self::table::table;
+pub use self::{
+    table::table,
+    top::{Figures, top},
+};
 use crate::{
     connection::{ConnectionRecord, Outcome, Phase, Role, record::ProcessRecord},
     pipeline::Output,

@@ -1,5 +1,5 @@
 //! JSON of records, destinations and totals: what `--json` and `/api/v1` give. Pure.
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -51,10 +51,21 @@ fn event_line(event: &str, record: &impl Serialize, line: &mut Vec<u8>) {
 
 /// `/api/v1/destinations`: the busiest first.
 pub fn destinations(snapshot: &Snapshot) -> Value {
-    snapshot.destinations.iter().map(destination).collect()
+    let rules: HashMap<(&str, u16, &str), Vec<&str>> =
+        snapshot.active_rules.iter().fold(HashMap::new(), |mut rules, active| {
+            let place = (active.destination.as_str(), active.port, active.group.as_str());
+            rules.entry(place).or_insert_with(Vec::new).push(active.rule);
+            rules
+        });
+    let destinations = snapshot.destinations.iter().map(|one| {
+        let labels = &one.labels;
+        let place = (&*labels.destination, labels.port.unwrap_or_default(), &*labels.group);
+        destination(one, rules.get(&place).map_or(&[], Vec::as_slice))
+    });
+    destinations.collect()
 }
 
-fn destination(destination: &DestinationSnapshot) -> Value {
+fn destination(destination: &DestinationSnapshot, active_rules: &[&str]) -> Value {
     let labels = &destination.labels;
     let since_start = |measure| destination.quantiles(measure).map(quantiles);
     let sent_again: u64 = destination.counters.retransmits.iter().sum();
@@ -80,6 +91,7 @@ fn destination(destination: &DestinationSnapshot) -> Value {
         "errors": errors(&destination.counters),
         "retransmits": sent_again,
         "retransmit_ratio": ratio(sent_again, destination.counters.segments_sent),
+        "active_rules": active_rules,
         "window": window(&destination.window),
         "counters": counters(&destination.counters),
     })
