@@ -139,7 +139,7 @@ pub(crate) fn read_records(path: &Path, sabotage: Option<Sabotage>) -> Result<Ve
 
 /// What tells of something else than one connection.
 fn is_other(line: &str) -> bool {
-    ["fallback", "undeclared", "lookup"]
+    ["fallback", "undeclared", "lookup", "rtt_spike", "rtt_spike_over"]
         .iter()
         .any(|kind| line.contains(&format!("\"type\":\"{kind}\"")))
 }

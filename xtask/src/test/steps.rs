@@ -40,6 +40,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("names", "swap"),
     ("hostile", "drop"),
     ("dns", "swap"),
+    ("spike", "drop"),
 ];
 
 /// Kernels of the VM steps.

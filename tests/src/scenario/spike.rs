@@ -1,0 +1,212 @@
+//! A path that becomes slow for a while: one RTT spike, in time, with the right evidence, and over in time.
+//!
+//! Two clients talk over the path whose delay goes 5 → 80 → 5 ms, a third one over one that stays at 5 ms. Truth is what the
+//! clients' own clocks say of each exchange, and their process and port.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+
+use crate::hopline::{Agent, AgentOptions, Spike};
+use crate::lab::Lab;
+use crate::process::Process;
+use crate::router::RouterSettings;
+use crate::topology::{Family, Pair, SERVER4};
+use crate::traffic::talk::times_us;
+use crate::verdict::{Verdict, percentile};
+
+const PORT: u16 = 8080;
+/// The path's delay each way, and what is added to it for a while, microseconds.
+const DELAY_US: u64 = 5_000;
+const MORE_US: u64 = 75_000;
+/// Path delay alone rises here: nothing is lost, so retransmissions are not asked for.
+const CONFIG: &str = "rtt_spike: {retransmits_above: none, rtt_delta_above: 50ms}\n";
+/// How long the path is calm before; a baseline needs some samples.
+const CALM: Duration = Duration::from_secs(14);
+/// How long it stays slow after the spike was told.
+const SLOW: Duration = Duration::from_secs(6);
+/// What is waited for after the end, that something might be told which is none.
+const AFTER: Duration = Duration::from_secs(5);
+/// The limits of the issue.
+const RAISED_WITHIN: Duration = Duration::from_secs(10);
+const OVER_WITHIN: Duration = Duration::from_secs(15);
+
+/// A client and what it is known by.
+struct Client {
+    process: Process,
+    pid: u32,
+    port: u16,
+}
+
+pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    let mut pair = Pair::new(
+        lab,
+        &RouterSettings {
+            delay_us: DELAY_US,
+            ..RouterSettings::default()
+        },
+    )?;
+    // Not watched: the server's side of the connections would be a destination of its own.
+    let listen = [Family::Ipv4, Family::Ipv6].map(|family| format!("{}/echo", family.server(PORT)));
+    let words: Vec<&str> = ["serve"].into_iter().chain(listen.iter().map(String::as_str)).collect();
+    let mut server = lab.helper(&words, &pair.server, &lab.tools)?;
+    server.wait_for("ready")?;
+    let config = lab.file("spike.yaml");
+    std::fs::write(&config, CONFIG)?;
+    let options = AgentOptions {
+        config: Some(&config),
+        ..AgentOptions::default()
+    };
+    let agent = Agent::start(lab, lab.traffic.path(), &options)?;
+    let slow = [
+        talk(lab, &pair, Family::Ipv4, "lab-spike-a")?,
+        talk(lab, &pair, Family::Ipv4, "lab-spike-b")?,
+    ];
+    let calm = talk(lab, &pair, Family::Ipv6, "lab-calm")?;
+
+    std::thread::sleep(CALM);
+    verdict.count("events before the step", agent.spikes()?.len() as u64, 0);
+    pair.move_away(SERVER4.into(), MORE_US)?;
+    let raised = wait_for(&agent, "rtt_spike", RAISED_WITHIN * lab.patience())?;
+    verdict.at_most(
+        "raised after the step within",
+        raised.as_secs_f64(),
+        limit(lab, RAISED_WITHIN),
+        "s",
+    );
+    std::thread::sleep(SLOW);
+    let rule = [("rule", "rtt_spike"), ("destination", "10.99.2.2")];
+    verdict.count(
+        "hopline_rule_active while slow",
+        agent.scrape()?.sum("hopline_rule_active", &rule),
+        1,
+    );
+    let table = agent.top_once(lab)?;
+    let marked = table.lines().filter(|line| line.starts_with('!')).collect::<Vec<_>>();
+    let shown = marked.len() == 1 && marked[0].contains("10.99.2.2:8080") && marked[0].contains("rtt spike");
+    verdict.count("rows that `top --once` marks, rightly", u64::from(shown), 1);
+
+    pair.move_away(SERVER4.into(), 0)?;
+    let over = wait_for(&agent, "rtt_spike_over", OVER_WITHIN * lab.patience())?;
+    verdict.at_most(
+        "over after the end within",
+        over.as_secs_f64(),
+        limit(lab, OVER_WITHIN),
+        "s",
+    );
+    std::thread::sleep(AFTER);
+    let spikes = agent.spikes()?;
+    verdict.count(
+        "hopline_rule_active afterwards",
+        agent.scrape()?.sum("hopline_rule_active", &rule),
+        0,
+    );
+    agent.stop()?;
+    let mut times = Vec::new();
+    let known = slow.each_ref().map(|client| (client.pid, client.port));
+    for client in slow {
+        times.extend(times_us(&client.process.finish()?)?);
+    }
+    let calm_times = times_us(&calm.process.finish()?)?;
+    drop(server);
+    verdict.note(
+        "exchanges timed by the clients",
+        (times.len() + calm_times.len()) as f64,
+        "",
+    );
+    let of = |kind: &str| spikes.iter().filter(|spike| spike.r#type == kind).collect::<Vec<_>>();
+    let (begun, ended) = (of("rtt_spike"), of("rtt_spike_over"));
+    verdict.count("rtt_spike", begun.len() as u64, 1);
+    verdict.count("rtt_spike_over", ended.len() as u64, 1);
+    if let Some(spike) = begun.first() {
+        compare(lab, verdict, spike, &known, &times);
+    }
+    if let (Some(spike), Some(end)) = (begun.first(), ended.first()) {
+        verdict.text("the end is that of the beginning", &end.id, &spike.id);
+        verdict.text("why it is over", end.over.as_deref().unwrap_or("-"), "calm");
+    }
+    Ok(())
+}
+
+fn limit(lab: &Lab, limit: Duration) -> f64 {
+    (limit * lab.patience()).as_secs_f64()
+}
+
+fn talk(lab: &Lab, pair: &Pair, family: Family, comm: &str) -> Result<Client> {
+    let to = family.server(PORT).to_string();
+    let mut process = lab.helper(&["talk", "--to", &to, "--comm", comm], &pair.client, &lab.traffic)?;
+    let port = process.line()?.parse().context("a port")?;
+    let pid = process.pid();
+    Ok(Client { process, pid, port })
+}
+
+/// How long it took until there was an event of this kind; a little more than the limit when there was none.
+fn wait_for(agent: &Agent, kind: &str, limit: Duration) -> Result<Duration> {
+    let from = Instant::now();
+    while from.elapsed() <= limit && !agent.spikes()?.iter().any(|spike| spike.r#type == kind) {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(from.elapsed())
+}
+
+/// The evidence of a spike beside what is known of the clients.
+fn compare(lab: &Lab, verdict: &mut Verdict, spike: &Spike, known: &[(u32, u16); 2], times_us: &[u64]) {
+    verdict.text(
+        "destination",
+        format!("{}:{}", spike.destination.host, spike.destination.port),
+        "10.99.2.2:8080",
+    );
+    let middle = DELAY_US + MORE_US;
+    let median = |is_wanted: &dyn Fn(u64) -> bool| {
+        let mut wanted: Vec<f64> = times_us
+            .iter()
+            .filter(|us| is_wanted(**us))
+            .map(|us| *us as f64)
+            .collect();
+        percentile(&mut wanted, 50)
+    };
+    let (calm, slow) = (median(&|us| us < middle), median(&|us| us >= middle));
+    let window = spike.window;
+    let measured =
+        |of: fn(&crate::hopline::SpikeWindow) -> u64| window.as_ref().map_or(f64::NAN, |window| of(window) as f64);
+    // A window may still hold the end of the calm before.
+    verdict.time_us("window's median", measured(|window| window.p50_us), slow, slow * 0.05);
+    let tolerance_us = lab.tolerance.of_phase_us(calm);
+    verdict.time_us("baseline", measured(|window| window.baseline_us), calm, tolerance_us);
+    verdict.at_least("samples in the window", measured(|window| window.samples), 3.0, "");
+    let mut shown: Vec<String> = spike
+        .connections
+        .iter()
+        .map(|one| {
+            format!(
+                "{} {} {}",
+                one.process.pid.unwrap_or_default(),
+                one.local.port,
+                one.remote.port
+            )
+        })
+        .collect();
+    let mut expected: Vec<String> = known.iter().map(|(pid, port)| format!("{pid} {port} {PORT}")).collect();
+    shown.sort();
+    expected.sort();
+    verdict.text(
+        "worst connections: process, ports",
+        shown.join(", "),
+        expected.join(", "),
+    );
+    let pids = |pids: &mut dyn Iterator<Item = u32>| {
+        let mut pids: Vec<u32> = pids.collect();
+        pids.sort_unstable();
+        format!("{pids:?}")
+    };
+    // The second one may have become slow a moment later.
+    verdict.at_least("connections affected", spike.connections_affected as f64, 1.0, "");
+    let processes = pids(&mut spike.processes.iter().filter_map(|process| process.pid));
+    let (all, first, second) = (
+        pids(&mut known.iter().map(|(pid, _)| *pid)),
+        format!("[{}]", known[0].0),
+        format!("[{}]", known[1].0),
+    );
+    let truth = [first, second].into_iter().find(|one| *one == processes).unwrap_or(all);
+    verdict.text("processes", processes, truth);
+}
