@@ -33,9 +33,10 @@ pub struct SpikeRecord {
     pub over: Option<&'static str>,
     /// The highest median of a window so far.
     pub peak_us: u64,
-    /// Connections of the destination that fulfil the condition by themselves.
+    /// Connections of the destination whose RTT is above the threshold.
     pub connections_affected: u64,
-    /// The five that are furthest above what is usual, at the beginning.
+    /// The five that are furthest above what is usual. At the end this and what follows are as of a window after the
+    /// beginning: then all that is affected shows.
     pub connections: Vec<SpikeConnection>,
     /// The processes of all that were affected, at most five.
     pub processes: Vec<SpikeProcess>,

@@ -164,9 +164,25 @@ impl<T> Spikes<T> {
         self.incidents.iter().map(|(place, incident)| (*place, incident))
     }
 
+    /// Places of the spikes that this is true of.
+    pub fn places_of(&self, is_wanted: impl Fn(&Incident<T>) -> bool) -> Vec<Place> {
+        let wanted = self.incidents.iter().filter(|(_, incident)| is_wanted(incident));
+        let mut places: Vec<Place> = wanted.map(|(place, _)| *place).collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// The spike at a place.
+    pub fn incident_mut(&mut self, place: Place) -> Option<&mut Incident<T>> {
+        self.incidents.get_mut(&place)
+    }
+
     /// Connections that show one: they want to be judged though they are silent.
     pub fn connections(&self) -> Vec<u64> {
-        self.places.keys().copied().collect()
+        let mut cookies: Vec<u64> = self.places.keys().copied().collect();
+        // The same order in every run.
+        cookies.sort_unstable();
+        cookies
     }
 
     /// Whether this connection shows one.
@@ -176,11 +192,7 @@ impl<T> Spikes<T> {
 
     /// Destinations that show one with their own window.
     pub fn destinations(&self) -> Vec<Place> {
-        let whole = self
-            .incidents
-            .iter()
-            .filter(|(_, incident)| incident.whole_ns.is_some());
-        whole.map(|(place, _)| *place).collect()
+        self.places_of(Incident::is_whole)
     }
 
     /// A connection of this destination shows a spike: `true` when it is a new one, to be begun by [`Self::begin`].

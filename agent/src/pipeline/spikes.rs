@@ -16,7 +16,7 @@ use crate::{
         Ended, Incident, Place, SpikeConnection, SpikeDestination, SpikeProcess, SpikeRecord, SpikeSettings,
         SpikeWindow, Spikes,
     },
-    windows::{Clock, SLOT_NS, Verdict, WINDOW_SLOTS, slot_of},
+    windows::{Clock, SLOT_NS, Verdict, WINDOW_NS, WINDOW_SLOTS, slot_of},
 };
 
 /// Connections and processes in a record.
@@ -39,6 +39,15 @@ pub(super) struct Watch {
 #[derive(Debug)]
 pub(super) struct Known {
     record: SpikeRecord,
+    /// The evidence is that of a whole window by now.
+    is_whole: bool,
+}
+
+/// Who is affected, and how much.
+struct Evidence {
+    affected: u64,
+    connections: Vec<SpikeConnection>,
+    processes: Vec<SpikeProcess>,
 }
 
 /// A connection beside what is usual for it.
@@ -74,6 +83,7 @@ impl Pipeline {
                 }
             }
         }
+        self.complete_evidence(now_ns);
         self.end_spikes(now_ns);
     }
 
@@ -126,10 +136,7 @@ impl Pipeline {
     fn begin_spike(&mut self, place: Place, cookie: Option<u64>, verdict: Verdict, now_ns: u64) {
         let Some(key) = self.series.key_of(place) else { return };
         let (role, destination) = (key.role, spike_destination(key));
-        let mut suspects = self.suspects(place, now_ns);
-        suspects.sort_by_key(|suspect| (Reverse(suspect.verdict.rtt_delta_ns()), suspect.cookie));
-        let threshold_ns = self.watch.spikes.settings().rtt_delta_above.as_nanos() as u64;
-        let affected = suspects.partition_point(|suspect| suspect.verdict.rtt_delta_ns() > threshold_ns);
+        let evidence = self.evidence(place, now_ns);
         let record = SpikeRecord {
             schema: SCHEMA,
             r#type: RULE,
@@ -143,15 +150,14 @@ impl Pipeline {
             duration_us: None,
             over: None,
             peak_us: in_us(verdict.p50_ns),
-            connections_affected: affected as u64,
-            processes: processes(&suspects[..affected]),
-            connections: suspects
-                .into_iter()
-                .take(WORST)
-                .filter_map(|suspect| self.spike_connection(&suspect))
-                .collect(),
+            connections_affected: evidence.affected,
+            connections: evidence.connections,
+            processes: evidence.processes,
         };
-        let known = Known { record: record.clone() };
+        let known = Known {
+            record: record.clone(),
+            is_whole: false,
+        };
         if self
             .watch
             .spikes
@@ -160,6 +166,28 @@ impl Pipeline {
         {
             self.series.set_active(place, true);
             self.tell_spike(record, now_ns);
+        }
+    }
+
+    /// A window after its beginning all that is affected shows: the end tells that.
+    fn complete_evidence(&mut self, now_ns: u64) {
+        for place in self
+            .watch
+            .spikes
+            .places_of(|incident| !incident.known.is_whole && now_ns.saturating_sub(incident.raised_ns) >= WINDOW_NS)
+        {
+            let evidence = self.evidence(place, now_ns);
+            let Some(incident) = self.watch.spikes.incident_mut(place) else {
+                continue;
+            };
+            incident.known.is_whole = true;
+            let record = &mut incident.known.record;
+            // What has become calm again meanwhile was affected all the same.
+            if evidence.affected >= record.connections_affected {
+                record.connections_affected = evidence.affected;
+                record.connections = evidence.connections;
+                record.processes = evidence.processes;
+            }
         }
     }
 
@@ -194,6 +222,22 @@ impl Pipeline {
     fn tell_spike(&mut self, record: SpikeRecord, now_ns: u64) {
         let kept = self.events.admits(now_ns);
         self.tell_event(Output::Spike(Box::new(record)), kept);
+    }
+
+    fn evidence(&mut self, place: Place, now_ns: u64) -> Evidence {
+        let mut suspects = self.suspects(place, now_ns);
+        suspects.sort_by_key(|suspect| (Reverse(suspect.verdict.rtt_delta_ns()), suspect.cookie));
+        let threshold_ns = self.watch.spikes.settings().rtt_delta_above.as_nanos() as u64;
+        let affected = suspects.partition_point(|suspect| suspect.verdict.rtt_delta_ns() > threshold_ns);
+        Evidence {
+            affected: affected as u64,
+            processes: processes(&suspects[..affected]),
+            connections: suspects
+                .iter()
+                .take(WORST)
+                .filter_map(|suspect| self.spike_connection(suspect))
+                .collect(),
+        }
     }
 
     /// The connections of a destination whose windows can be compared.

@@ -1,6 +1,6 @@
 //! The window and the baseline of one connection: RTT and retransmissions, in as little as 100 000 open ones can have.
 //!
-//! Some 120 bytes and four for each step that its RTT was in. Made for a connection only once it is older than a window: those
+//! Some 120 bytes and four for each step that its RTT was in, 350 at most. Made for a connection only once it is older than a window: those
 //! that end before leave nothing.
 use super::{
     BASELINE_SLOTS, WINDOW_SLOTS,
@@ -16,9 +16,9 @@ const STEPS: u64 = 4;
 #[derive(Debug, Default)]
 pub struct Connection {
     /// The last slots.
-    window: Words,
+    window: Words<32>,
     /// What was in the window before, without what came while a rule was active.
-    baseline: Words,
+    baseline: Words<24>,
     /// The newest slot of the window, and step of the baseline.
     latest: u64,
     latest_step: u64,
