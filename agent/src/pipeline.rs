@@ -135,7 +135,8 @@ struct Attached {
     /// Which gauge of open connections it has raised.
     gauge: Option<(DestinationId, TcpState)>,
     counted: Counted,
-    turns: Sketch,
+    /// How long each took; most connections have none.
+    turns: Option<Box<Sketch>>,
     /// RTT of late, once it is older than a window.
     window: Option<Box<windows::Connection>>,
     /// Its name is as good as it will get; nothing is counted before.

@@ -404,4 +404,24 @@ mod tests {
         drop(listening);
         assert_eq!(streams.available_permits(), 1);
     }
+
+    #[tokio::test]
+    async fn a_listener_of_events_gets_no_connections() {
+        let agent = Starting::new();
+        let records = agent.told.subscribe();
+        for output in [Output::Finished(Box::new(record())), Output::Stuck(Box::new(record()))] {
+            agent.told.send(Arc::new(output)).expect("somebody listens");
+        }
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("free");
+        let listening = Listening {
+            records,
+            agent,
+            events_only: true,
+            _permit: permit,
+        };
+        let (event, listening) = next_event(listening).await.expect("an event");
+        let text = format!("{event:?}");
+        assert!(text.contains("stuck") && !text.contains("finished"), "{text}");
+        assert!(listening.records.is_empty());
+    }
 }

@@ -22,7 +22,7 @@ use crate::{
     connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, TcpState, last_phase, outcome, phase},
     groups::Group,
     protocol::{assembler::Assembler, facts::Facts},
-    windows::{self, Sketch},
+    windows,
 };
 
 /// A connection whose name does not come is counted under its address after this long.
@@ -179,7 +179,7 @@ impl Pipeline {
             destination,
             gauge: None,
             counted,
-            turns: Sketch::default(),
+            turns: None,
             window: None,
             named,
             claim,
@@ -289,7 +289,7 @@ impl Pipeline {
                 facts,
                 answer,
                 failure,
-                turns: &attached.turns,
+                turns: attached.turns.as_deref(),
             };
             let surroundings = self.surroundings(cgroup.as_deref());
             let record = surroundings.record(role, state, &owner, &said, first_seen_ns..end_ns, None);
@@ -319,7 +319,7 @@ impl Pipeline {
                 facts,
                 answer: talk::first_byte(state, role, facts, &self.tickets),
                 failure: None,
-                turns: &attached.turns,
+                turns: attached.turns.as_deref(),
             };
             let times = entry.first_seen_ns..self.now_ns;
             let surroundings = self.surroundings(cgroup.as_deref());

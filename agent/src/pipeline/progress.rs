@@ -102,7 +102,7 @@ pub(super) fn count(
     }
     for turn_us in new_turns(state, counted.turns) {
         let turn_ns = u64::from(turn_us) * 1_000;
-        attached.turns.add(turn_ns, 1);
+        attached.turns.get_or_insert_default().add(turn_ns, 1);
         series.turn(id, turn_ns, now_ns);
     }
     counted.turns = timeline.turns;

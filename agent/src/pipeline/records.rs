@@ -39,7 +39,7 @@ pub(super) struct Said<'a> {
     pub(super) facts: Option<&'a Facts>,
     pub(super) answer: Option<FirstByte>,
     pub(super) failure: Option<TlsFailure>,
-    pub(super) turns: &'a Sketch,
+    pub(super) turns: Option<&'a Sketch>,
 }
 
 /// What a record says beside the connection itself.
@@ -211,15 +211,15 @@ fn dns(waited: &Waited) -> DnsRecord {
     }
 }
 
-fn turns(state: &ConnectionState, turns: &Sketch) -> TurnsRecord {
+fn turns(state: &ConnectionState, turns: Option<&Sketch>) -> TurnsRecord {
     let timeline = &state.timeline;
     if timeline.protocol == PROTOCOL_NONE {
         return TurnsRecord::default();
     }
     TurnsRecord {
         count: Some(timeline.turns.into()),
-        p50_us: turns.quantile_ns(0.5).map(in_us),
-        p95_us: turns.quantile_ns(0.95).map(in_us),
+        p50_us: turns.and_then(|turns| turns.quantile_ns(0.5)).map(in_us),
+        p95_us: turns.and_then(|turns| turns.quantile_ns(0.95)).map(in_us),
         overlapping: Some(timeline.turns_overlapping.into()),
     }
 }

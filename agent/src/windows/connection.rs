@@ -126,6 +126,8 @@ impl Connection {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MS: u64 = 1_000_000;
@@ -161,6 +163,27 @@ mod tests {
         }
         let still = connection.judge(1_300).expect("enough samples");
         assert!(near(still.baseline_ns, 10 * MS), "{still:?}");
+    }
+
+    proptest! {
+        /// While the samples of a window are of few enough kinds, its median is that of all of them.
+        #[test]
+        fn medians_are_those_of_all_samples(samples in prop::collection::vec((0_u64..20, 1_u64..1 << 40), 1..100)) {
+            let mut samples = samples;
+            samples.sort_by_key(|(slot, _)| *slot);
+            let (mut connection, last) = (Connection::default(), samples[samples.len() - 1].0);
+            connection.set_min(1);
+            for (slot, ns) in &samples {
+                connection.rtt(*ns, 2, 1_000 + slot);
+            }
+            let mut exact: Vec<u64> = samples.iter().filter(|(slot, _)| slot + 5 > last).map(|(_, ns)| *ns).collect();
+            exact.sort_unstable();
+            prop_assume!((2..=32).contains(&exact.len()));
+            let median = exact[exact.len().div_ceil(2) - 1];
+            let verdict = connection.judge(1_000 + last).expect("enough samples");
+            prop_assert_eq!(verdict.samples, 2 * exact.len() as u64);
+            prop_assert!(verdict.p50_ns.abs_diff(median) * 100 <= median);
+        }
     }
 
     #[test]

@@ -184,6 +184,8 @@ impl Destination {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MS: u64 = 1_000_000;
@@ -231,6 +233,30 @@ mod tests {
         assert!(near(destination.judge(399)));
         (400..900).for_each(|slot| destination.observe(Measure::Rtt, 90 * MS, 5, slot));
         assert_eq!(destination.judge(899), None);
+    }
+
+    proptest! {
+        /// The window's median is that of all samples of its five seconds, whatever came before.
+        #[test]
+        fn medians_are_those_of_all_samples(samples in prop::collection::vec((0_u64..20, 1_u64..1 << 40), 1..400)) {
+            let mut samples = samples;
+            samples.sort_by_key(|(slot, _)| *slot);
+            let (mut destination, last) = (Destination::default(), samples[samples.len() - 1].0);
+            for (slot, ns) in &samples {
+                destination.observe(Measure::Rtt, *ns, 1, 1_000 + slot);
+            }
+            let mut exact: Vec<u64> = samples.iter().filter(|(slot, _)| slot + 5 > last).map(|(_, ns)| *ns).collect();
+            exact.sort_unstable();
+            let median = exact[exact.len().div_ceil(2) - 1];
+            let window = destination.snapshot(1_001 + last);
+            let (count, quantiles) = window.measures[Measure::Rtt as usize].expect("samples");
+            prop_assert_eq!(count, exact.len() as u64);
+            prop_assert!((quantiles.p50 * 1e9 / median as f64 - 1.0).abs() <= 0.01);
+            if let Some(verdict) = destination.judge(1_000 + last) {
+                prop_assert_eq!(verdict.samples, exact.len() as u64);
+                prop_assert!(verdict.p50_ns.abs_diff(median) * 100 <= median);
+            }
+        }
     }
 
     #[test]
