@@ -284,7 +284,7 @@ pub struct ReplayArgs {
     /// Print each finished connection too
     #[arg(long)]
     pub connections: bool,
-    /// Take groups and declared destinations from this YAML file
+    /// Take groups, declared destinations and the rule of RTT spikes from this YAML file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }

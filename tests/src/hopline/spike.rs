@@ -1,12 +1,15 @@
 //! RTT spikes as `/api/v1/events` has them. An event that lacks a key of the contract does not parse.
 
-use anyhow::{Context as _, Result};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Sabotage;
 use super::record::{Endpoint, Owner};
 use super::sabotage::{drop_some, shift};
+use crate::lab::Lab;
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Spike {
@@ -51,6 +54,25 @@ pub(crate) struct Shown {
 }
 
 impl Spike {
+    /// What it is known by, and its figures.
+    pub(crate) fn in_short(&self) -> String {
+        let window = self
+            .window
+            .map(|window| (window.p50_us, window.baseline_us, window.samples));
+        format!("{} {} {window:?} {}", self.r#type, self.id, self.peak_us)
+    }
+
+    /// Those that a replay of a recording tells.
+    pub(crate) fn of_replay(lab: &Lab, recording: &Path, config: &Path) -> Result<Vec<Self>> {
+        let mut command = lab.hopline(&["replay", "--json", "--connections", "--config"]);
+        let output = command.arg(config).arg(recording).output()?;
+        ensure!(output.status.success(), "hopline replay ended with {}", output.status);
+        let text = String::from_utf8(output.stdout)?;
+        let lines = text.lines().filter(|line| line.starts_with("{\"event\":\"rtt_spike"));
+        let events: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
+        Self::of_events(&Value::Array(events), None)
+    }
+
     /// Those among the events, falsified when that is asked for.
     pub(super) fn of_events(events: &Value, sabotage: Option<Sabotage>) -> Result<Vec<Self>> {
         let all = events.as_array().context("events are no list")?;

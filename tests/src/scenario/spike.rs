@@ -53,8 +53,10 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     server.wait_for("ready")?;
     let config = lab.file("spike.yaml");
     std::fs::write(&config, CONFIG)?;
+    let recording = lab.file("spike.hopline");
     let options = AgentOptions {
         config: Some(&config),
+        record: Some(&recording),
         ..AgentOptions::default()
     };
     let agent = Agent::start(lab, lab.traffic.path(), &options)?;
@@ -102,6 +104,11 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         0,
     );
     agent.stop()?;
+    let in_short = |spikes: &[Spike]| spikes.iter().map(Spike::in_short).collect::<Vec<_>>().join("; ");
+    let replayed = Spike::of_replay(lab, &recording, &config)?;
+    verdict.count("events that a replay tells", replayed.len() as u64, spikes.len() as u64);
+    let same = u64::from(in_short(&replayed) == in_short(&spikes));
+    verdict.count("and they are the same", same, 1);
     let mut times = Vec::new();
     let known = slow.each_ref().map(|client| (client.pid, client.port));
     for client in slow {
