@@ -68,9 +68,14 @@ impl Spike {
         let output = command.arg(config).arg(recording).output()?;
         ensure!(output.status.success(), "hopline replay ended with {}", output.status);
         let text = String::from_utf8(output.stdout)?;
+        Self::of_lines(&text, None)
+    }
+
+    /// Those among the lines of a trace.
+    pub(super) fn of_lines(text: &str, sabotage: Option<Sabotage>) -> Result<Vec<Self>> {
         let lines = text.lines().filter(|line| line.starts_with("{\"event\":\"rtt_spike"));
         let events: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
-        Self::of_events(&Value::Array(events), None)
+        Self::of_events(&Value::Array(events), sabotage)
     }
 
     /// Those among the events, falsified when that is asked for.

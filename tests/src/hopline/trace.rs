@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::agent::tail;
 use super::record::Record;
-use super::{Fallback, Lookup, Sabotage, lookup, sabotage};
+use super::{Fallback, Lookup, Sabotage, Spike, lookup, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -112,6 +112,12 @@ impl Trace {
         self.end()?;
         let lookups = lookup::parse(&fs::read_to_string(&self.output)?)?;
         Ok(sabotage::falsify_lookups(self.sabotage, lookups))
+    }
+
+    /// The same for the RTT spikes.
+    pub(crate) fn finish_spikes(mut self) -> Result<Vec<Spike>> {
+        self.end()?;
+        Spike::of_lines(&fs::read_to_string(&self.output)?, self.sabotage)
     }
 
     fn end(&mut self) -> Result<()> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::hopline::{Agent, AgentOptions, Spike};
+use crate::hopline::{Agent, AgentOptions, Spike, Trace};
 use crate::lab::Lab;
 use crate::process::Process;
 use crate::router::RouterSettings;
@@ -60,6 +60,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         ..AgentOptions::default()
     };
     let agent = Agent::start(lab, lab.traffic.path(), &options)?;
+    let trace = Trace::start_configured(lab, "spike", lab.traffic.path(), Some(&config))?;
     let slow = [
         talk(lab, &pair, Family::Ipv4, "lab-spike-a")?,
         talk(lab, &pair, Family::Ipv4, "lab-spike-b")?,
@@ -104,6 +105,11 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         0,
     );
     agent.stop()?;
+    verdict.count(
+        "events in `trace --json`",
+        trace.finish_spikes()?.len() as u64,
+        spikes.len() as u64,
+    );
     let in_short = |spikes: &[Spike]| spikes.iter().map(Spike::in_short).collect::<Vec<_>>().join("; ");
     let replayed = Spike::of_replay(lab, &recording, &config)?;
     verdict.count("events that a replay tells", replayed.len() as u64, spikes.len() as u64);
@@ -129,17 +135,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         compare(lab, verdict, spike, &known, &times);
     }
     if let (Some(spike), Some(end)) = (begun.first(), ended.first()) {
-        verdict.text("the end is that of the beginning", &end.id, &spike.id);
-        // At the beginning one of the two may not have told yet.
-        verdict.count("connections affected", end.connections_affected, known.len() as u64);
-        let sorted = |pids: &mut dyn Iterator<Item = u32>| {
-            let mut pids: Vec<u32> = pids.collect();
-            pids.sort_unstable();
-            format!("{pids:?}")
-        };
-        let shown = sorted(&mut end.processes.iter().filter_map(|process| process.pid));
-        verdict.text("processes", shown, sorted(&mut known.iter().map(|(pid, _)| *pid)));
-        verdict.text("why it is over", end.over.as_deref().unwrap_or("-"), "calm");
+        compare_end(verdict, spike, end, &known);
     }
     Ok(())
 }
@@ -210,4 +206,19 @@ fn compare(lab: &Lab, verdict: &mut Verdict, spike: &Spike, known: &[(u32, u16);
         shown.join(", "),
         expected.join(", "),
     );
+}
+
+/// The end of a spike beside its beginning, and all that were affected.
+fn compare_end(verdict: &mut Verdict, spike: &Spike, end: &Spike, known: &[(u32, u16); 2]) {
+    verdict.text("the end is that of the beginning", &end.id, &spike.id);
+    // At the beginning one of the two may not have told yet.
+    verdict.count("connections affected", end.connections_affected, known.len() as u64);
+    let sorted = |pids: &mut dyn Iterator<Item = u32>| {
+        let mut pids: Vec<u32> = pids.collect();
+        pids.sort_unstable();
+        format!("{pids:?}")
+    };
+    let shown = sorted(&mut end.processes.iter().filter_map(|process| process.pid));
+    verdict.text("processes", shown, sorted(&mut known.iter().map(|(pid, _)| *pid)));
+    verdict.text("why it is over", end.over.as_deref().unwrap_or("-"), "calm");
 }
