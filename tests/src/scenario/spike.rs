@@ -136,6 +136,8 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     }
     if let (Some(spike), Some(end)) = (begun.first(), ended.first()) {
         compare_end(verdict, spike, end, &known);
+        let (_, slow) = medians(&times);
+        verdict.time_us("highest median", end.peak_us as f64, slow, slow * 0.05);
     }
     Ok(())
 }
@@ -168,21 +170,14 @@ fn compare(lab: &Lab, verdict: &mut Verdict, spike: &Spike, known: &[(u32, u16);
         format!("{}:{}", spike.destination.host, spike.destination.port),
         "10.99.2.2:8080",
     );
-    let middle = DELAY_US + MORE_US;
-    let median = |is_wanted: &dyn Fn(u64) -> bool| {
-        let mut wanted: Vec<f64> = times_us
-            .iter()
-            .filter(|us| is_wanted(**us))
-            .map(|us| *us as f64)
-            .collect();
-        percentile(&mut wanted, 50)
-    };
-    let (calm, slow) = (median(&|us| us < middle), median(&|us| us >= middle));
+    let (calm, slow) = medians(times_us);
     let window = spike.window;
     let measured =
         |of: fn(&crate::hopline::SpikeWindow) -> u64| window.as_ref().map_or(f64::NAN, |window| of(window) as f64);
-    // A window may still hold the end of the calm before.
-    verdict.time_us("window's median", measured(|window| window.p50_us), slow, slow * 0.05);
+    // It may still hold the end of the calm before.
+    let first = measured(|window| window.p50_us);
+    verdict.at_least("first window's median", first, calm + 50_000.0, "us");
+    verdict.at_most("first window's median", first, slow * 1.05, "us");
     let tolerance_us = lab.tolerance.of_phase_us(calm);
     verdict.time_us("baseline", measured(|window| window.baseline_us), calm, tolerance_us);
     verdict.at_least("samples in the window", measured(|window| window.samples), 3.0, "");
@@ -206,6 +201,16 @@ fn compare(lab: &Lab, verdict: &mut Verdict, spike: &Spike, known: &[(u32, u16);
         shown.join(", "),
         expected.join(", "),
     );
+}
+
+/// What the clients' exchanges usually took while the path was calm, and while it was slow.
+fn medians(times_us: &[u64]) -> (f64, f64) {
+    let (slow, calm): (Vec<u64>, Vec<u64>) = times_us.iter().partition(|us| **us >= DELAY_US + MORE_US);
+    let [calm, slow] = [calm, slow].map(|times_us| {
+        let mut times_us: Vec<f64> = times_us.into_iter().map(|us| us as f64).collect();
+        percentile(&mut times_us, 50)
+    });
+    (calm, slow)
 }
 
 /// The end of a spike beside its beginning, and all that were affected.
