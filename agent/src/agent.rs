@@ -159,6 +159,7 @@ fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {
         waiting_after_ns: config.waiting_after.as_nanos() as u64,
         groups: config.groups(),
         declared: config.declared.clone(),
+        rtt_spike: config.rtt_spike.settings(),
         read_proc: true,
         cgroup_root: bpf::unified_mount(),
     }
@@ -260,6 +261,13 @@ impl http::Source for Handle {
 
     fn records(&self) -> Option<broadcast::Receiver<Arc<Output>>> {
         self.records.as_ref()?.upgrade().map(|records| records.subscribe())
+    }
+
+    async fn events(&self) -> Option<Vec<Arc<Output>>> {
+        let inputs = self.inputs.upgrade()?;
+        let (answer, events) = oneshot::channel();
+        inputs.send(Input::Events(answer)).await.ok()?;
+        events.await.ok()
     }
 
     fn missed(&self, records: u64) {

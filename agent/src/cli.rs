@@ -49,6 +49,8 @@ pub enum Command {
     Trace(Box<TraceArgs>),
     /// Fetch URLs several times and tell which is the best, phase by phase
     Compare(CompareArgs),
+    /// Show the live table of destinations, those in trouble first
+    Top(TopArgs),
     /// Run the pipeline over a recording and print its totals
     Replay(ReplayArgs),
     /// Tell what this kernel offers and which hook serves each feature
@@ -225,6 +227,41 @@ pub struct CompareArgs {
     pub fail_if: Vec<FailIf>,
 }
 
+const TOP_EXAMPLES: &str = "\
+Examples:
+  hopline top
+      The destinations of this node, shown anew every two seconds.
+  hopline top --agent http://127.0.0.1:9737 --once
+      What a running agent knows, once.
+  hopline top --agent http://127.0.0.1:9737 --last
+      What the last five seconds were like.
+  hopline top --cgroup /sys/fs/cgroup/system.slice
+      The destinations of one cgroup.
+
+First comes what has trouble now (!): active rules, connections that wait, errors in the last five seconds; then what has
+the most connections. `<-` before the name of a server's own. With --once and without an agent it watches for six seconds.";
+
+/// `hopline top`.
+#[derive(Debug, Args)]
+#[command(after_help = TOP_EXAMPLES)]
+pub struct TopArgs {
+    /// What to watch.
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    /// Ask the agent at this address instead of watching
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "cgroup", "record"])]
+    pub agent: Option<String>,
+    /// Show the table once and end
+    #[arg(long)]
+    pub once: bool,
+    /// Show the figures of the last five seconds, not those since the start
+    #[arg(long)]
+    pub last: bool,
+    /// Most rows
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..))]
+    pub rows: u32,
+}
+
 const REPLAY_EXAMPLES: &str = "\
 Examples:
   hopline replay node.hopline
@@ -247,7 +284,7 @@ pub struct ReplayArgs {
     /// Print each finished connection too
     #[arg(long)]
     pub connections: bool,
-    /// Take groups and declared destinations from this YAML file
+    /// Take groups, declared destinations and the rule of RTT spikes from this YAML file
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -336,6 +373,9 @@ mod tests {
         check("hopline compare https://a/ -n 0", false);
         check("hopline compare https://a/ -c 65", false);
         check("hopline compare", false);
+        check("hopline top --once --agent http://localhost:1 --last", true);
+        check("hopline top --cgroup /a --cgroup /b --rows 5", true);
+        check("hopline top --cgroup /a --agent http://localhost:1", false);
         check("hopline replay", false);
         check("hopline replay a b --json", true);
         check("hopline replay a --config b.yaml", true);

@@ -3,6 +3,7 @@
 //! Reads the one file it is given; flags are laid over it by the commands. A key that is unknown, a unit that is wrong
 //! or a value that cannot be is refused with file, line and key.
 mod destinations;
+mod spike;
 
 use std::{
     fmt, fs,
@@ -13,6 +14,8 @@ use std::{
 };
 
 use serde::{Deserialize, Deserializer, de};
+
+pub use spike::SpikeConfig;
 
 use crate::{
     cli::{
@@ -56,6 +59,8 @@ pub struct Config {
     /// Whom processes, workloads and cgroups may talk to.
     #[serde(deserialize_with = "destinations::declared")]
     pub declared: Vec<Declaration>,
+    /// When RTT has a spike.
+    pub rtt_spike: SpikeConfig,
     /// Recording of the event stream.
     pub record: RecordConfig,
     /// Programs to do without, as if the kernel had refused them: by flag alone, for the lab.
@@ -120,6 +125,7 @@ impl Default for Config {
             builtin_groups: true,
             dns_ports: vec![53],
             declared: Vec::new(),
+            rtt_spike: SpikeConfig::default(),
             record: RecordConfig::default(),
             fail_programs: Vec::new(),
         }
@@ -287,6 +293,16 @@ dns_ports: {dns_ports}
 #     destinations: [\"proxy.golang.org\", \"10.0.0.0/8\", \"group:go\"]
 declared: {declared}
 
+# A spike of the round-trip time, told as `rtt_spike` and `rtt_spike_over`: all of it must hold over a window of five
+# seconds, for a connection or for all of a destination.
+rtt_spike:
+  # More segments than this were sent again; none: however many.
+  retransmits_above: {retransmits_above}
+  # The median of the raw samples is by more than this above that of the last ten minutes without a spike.
+  rtt_delta_above: {rtt_delta_above}
+  # For so long.
+  for: {hold}
+
 # Recording of the event stream, for `hopline replay`.
 record:
   # Where to; null: no recording.
@@ -314,6 +330,9 @@ record:
             builtin_groups = self.builtin_groups,
             dns_ports = destinations::list(&self.dns_ports),
             declared = destinations::declared_to_yaml(&self.declared),
+            retransmits_above = self.rtt_spike.retransmits_to_yaml(),
+            rtt_delta_above = Seconds(self.rtt_spike.rtt_delta_above),
+            hold = Seconds(self.rtt_spike.hold),
             record_file = self
                 .record
                 .file

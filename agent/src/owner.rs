@@ -79,6 +79,8 @@ pub enum Input {
     Batch(Batch),
     /// Somebody wants to see the numbers.
     Scrape(oneshot::Sender<Scrape>),
+    /// Somebody wants to see the last events.
+    Events(oneshot::Sender<Vec<Arc<Output>>>),
     /// No more events will come: finish and end.
     Finish,
 }
@@ -130,6 +132,7 @@ impl Owner {
                     Some(Input::Batch(batch)) => self.apply(batch),
                     // Whoever asked may have gone since.
                     Some(Input::Scrape(answer)) => drop(answer.send(self.scrape())),
+                    Some(Input::Events(answer)) => drop(answer.send(self.pipeline.events())),
                     Some(Input::Finish) | None => break,
                 },
                 _ = ticks.tick() => {

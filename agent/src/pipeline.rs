@@ -8,6 +8,7 @@ mod progress;
 mod records;
 mod resolution;
 mod rtt;
+mod spikes;
 mod talk;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
@@ -20,9 +21,10 @@ use agent_ebpf::{
 use crate::{
     aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot},
     attribution::{Attribution, Cgroup, Process},
-    connection::{ConnectionRecord, Role, Rtt, Table, TcpState, Turns, WaitingList},
+    connection::{ConnectionRecord, Role, Rtt, Table, TcpState, WaitingList},
     declared::Declaration,
     decode::{DecodeError, Event, decode},
+    events::{Recent, SpikeRecord, SpikeSettings},
     groups::{Group, Groups},
     protocol::{
         assembler::{Assembler, AssemblerLimits},
@@ -30,6 +32,7 @@ use crate::{
         malformed::Malformed,
         ticket_lengths::TicketLengths,
     },
+    windows::{self, Sketch},
 };
 use choices::Choices;
 pub use choices::{FallbackRecord, UndeclaredRecord};
@@ -38,6 +41,7 @@ use records::Surroundings;
 pub use resolution::LookupRecord;
 use resolution::{Resolution, Resolved, Waited};
 use rtt::Unplaced;
+use spikes::Watch;
 use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
@@ -72,6 +76,8 @@ pub struct PipelineSettings {
     pub groups: Groups,
     /// Whom processes, workloads and cgroups may talk to.
     pub declared: Vec<Declaration>,
+    /// When RTT has a spike.
+    pub rtt_spike: SpikeSettings,
     /// Ask `/proc` and the cgroup tree for what no event told; off on replay.
     pub read_proc: bool,
     /// Where cgroup2 is mounted; `None`: cgroup paths come from events alone.
@@ -90,6 +96,7 @@ impl Default for PipelineSettings {
             waiting_after_ns: 1_000_000_000,
             groups: Groups::default(),
             declared: Vec::new(),
+            rtt_spike: SpikeSettings::default(),
             read_proc: false,
             cgroup_root: None,
         }
@@ -107,10 +114,19 @@ pub enum Output {
     Fallback(Box<FallbackRecord>),
     /// A client connection does not keep to a declaration; told once for each.
     Undeclared(Box<UndeclaredRecord>),
+    /// RTT has a spike, or no more.
+    Spike(Box<SpikeRecord>),
     /// A lookup ended.
     Lookup(Box<LookupRecord>),
     /// A lookup has waited for [`PipelineSettings::stuck_after_ns`]; told once.
     StuckLookup(Box<LookupRecord>),
+}
+
+impl Output {
+    /// Something happened that somebody should know of; what is told of every connection and lookup is no event.
+    pub fn is_event(&self) -> bool {
+        !matches!(self, Self::Finished(_) | Self::Lookup(_))
+    }
 }
 
 /// What the pipeline attaches to an open connection.
@@ -121,8 +137,11 @@ struct Attached {
     /// Which gauge of open connections it has raised.
     gauge: Option<(DestinationId, TcpState)>,
     counted: Counted,
-    turns: Turns,
+    /// How long each took; most connections have none.
+    turns: Option<Box<Sketch>>,
     rtt: Rtt,
+    /// RTT of late, once it is older than a window.
+    window: Option<Box<windows::Connection>>,
     /// Its name is as good as it will get; nothing is counted before.
     named: bool,
     claim: Option<Claim>,
@@ -151,6 +170,9 @@ pub struct Pipeline {
     choices: Choices,
     resolution: Resolution,
     series: Series,
+    watch: Watch,
+    /// The last events.
+    events: Recent<Output>,
     counts: PipelineCounts,
     outputs: Vec<Output>,
     collect: bool,
@@ -178,6 +200,8 @@ impl Pipeline {
             choices: Choices::new(&settings),
             resolution: Resolution::new(dns_series),
             series: Series::new(settings.max_series - dns_series),
+            watch: Watch::new(settings.rtt_spike),
+            events: Recent::default(),
             counts: PipelineCounts::default(),
             outputs: Vec::new(),
             collect: false,
@@ -237,6 +261,7 @@ impl Pipeline {
     /// The agent's clock: who waits, who is stuck, which destinations are idle.
     pub fn tick(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
+        self.look_for_spikes(now_ns);
         for (cookie, waiting) in self.waiting.longer_than(self.settings.waiting_after_ns, now_ns) {
             if let Some(entry) = self.connections.get(cookie) {
                 self.series.waits(entry.attached.destination, waiting.phase, now_ns);
@@ -272,6 +297,11 @@ impl Pipeline {
         into.append(&mut self.outputs);
     }
 
+    /// The last events, the oldest first.
+    pub fn events(&self) -> Vec<Arc<Output>> {
+        self.events.all()
+    }
+
     /// A picture of everything, immutable and cheap to clone. Waiting is told as of the latest tick.
     pub fn snapshot(&self) -> Snapshot {
         let waiting: Vec<_> = self
@@ -285,6 +315,7 @@ impl Pipeline {
             .collect();
         self.choices.complete(Snapshot {
             counts: self.counts(),
+            active_rules: self.active_rules(),
             resolvers: self.resolution.resolvers().snapshot(),
             ..self.series.snapshot(&waiting, self.now_ns)
         })
@@ -300,6 +331,9 @@ impl Pipeline {
             processes,
             processes_evicted,
             cgroups_evicted: self.attribution.cgroups_evicted(),
+            events_dropped: self.events.counts().dropped,
+            spikes_refused: self.watch.spikes.refused(),
+            groups_refused: self.series.groups_refused(),
             fallbacks_evicted: self.choices.evicted(),
             connections: self.connections.len() as u64,
             hellos_malformed: Malformed::ALL.map(malformed).to_vec(),
@@ -319,6 +353,7 @@ impl Pipeline {
     /// An event of a socket.
     fn socket(&mut self, event: &ConnectionEvent) {
         let (kind, now_ns, state) = (event.header.kind, event.header.time_ns, &event.state);
+        self.series.set_slot(self.watch.clock.event(now_ns));
         match (kind, Role::of(state)) {
             (LISTENER_OPEN, _) => self.listener_opened(state, now_ns),
             (SYNACK_RETRANSMIT, _) => self.synack_retransmitted(state, now_ns),
@@ -373,6 +408,16 @@ impl Pipeline {
             boot_id: &settings.boot_id,
             clock_offset_ns: *clock_offset_ns,
             cgroup,
+        }
+    }
+
+    /// Keeps an event if there is room, and tells whoever listens.
+    fn tell_event(&mut self, output: Output, kept: bool) {
+        if kept {
+            self.events.push(output.clone());
+        }
+        if self.collect {
+            self.tell(output);
         }
     }
 

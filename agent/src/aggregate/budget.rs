@@ -9,6 +9,7 @@ use super::{
     child::{Child, Family},
     counters::Counters,
     destination::{DestinationId, DestinationKey, Entry, Workload},
+    groups::GroupWindows,
     histogram::Histogram,
     series::{Series, Slot, other},
 };
@@ -105,6 +106,8 @@ impl Series {
             expired: Default::default(),
             slow,
             balanced_ns: 0,
+            groups: GroupWindows::default(),
+            slot: 0,
         }
     }
 

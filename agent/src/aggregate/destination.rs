@@ -3,13 +3,12 @@ use std::{net::IpAddr, sync::Arc};
 
 use super::{
     counters::Counters,
-    sketch::Sketch,
     snapshot::{DestinationSnapshot, Labels, NameSource},
 };
-use crate::connection::{Phase, Role, TcpState};
-
-/// Length of the window of `hopline_tcp_rtt_min_seconds` and `hopline_tcp_rtt_jitter_seconds`.
-const RTT_WINDOW_NS: u64 = 5_000_000_000;
+use crate::{
+    connection::{Phase, Role, TcpState},
+    windows::{self, Measure, WINDOW_NS},
+};
 
 /// A destination's place in [`super::Series`]. May be kept for as long as one likes: what is counted there after the
 /// destination has gone is counted under `other`.
@@ -21,6 +20,13 @@ pub struct DestinationId {
     /// Tells the times apart in which this destination had a name; of meaning for gauges alone.
     pub(super) naming: u32,
     pub(super) role: Role,
+}
+
+impl DestinationId {
+    /// The slot and its generation: the same however often the destination lost its name; `None` for `other`.
+    pub fn place(self) -> Option<(u32, u32)> {
+        (self.slot as usize >= Role::ALL.len()).then_some((self.slot, self.generation))
+    }
 }
 
 /// What a destination is called.
@@ -96,21 +102,8 @@ pub(super) struct Named {
     pub(super) children: u128,
     pub(super) counters: Counters,
     pub(super) active: [u64; TcpState::ALL.len()],
-    pub(super) handshake: Sketch,
-    pub(super) rtt: Sketch,
-    pub(super) tls: Sketch,
-    pub(super) ttfb: Sketch,
-    pub(super) turn: Sketch,
-    pub(super) rtt_min: RttMin,
+    pub(super) windows: windows::Destination,
     pub(super) rtt_jitter: RttJitter,
-}
-
-/// Smallest RTT of the running window and of the last one with samples, microseconds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct RttMin {
-    window: u64,
-    running_us: Option<u32>,
-    last_us: Option<u32>,
 }
 
 /// Mean of the connections' RTTVAR in the running window, and in the last one with samples, microseconds.
@@ -165,7 +158,7 @@ impl Entry {
         self.key.as_ref()?.source.as_ref()
     }
 
-    pub(super) fn snapshot(&self, named: &Named, waits: Waits) -> DestinationSnapshot {
+    pub(super) fn snapshot(&self, named: &Named, waits: Waits, slot: u64) -> DestinationSnapshot {
         let (destination, source) = match self.key.as_ref().map(|key| &key.name) {
             None => ("other".into(), NameSource::Other),
             Some(Name::Address(address)) => (address.to_string().into(), NameSource::Ip),
@@ -196,32 +189,17 @@ impl Entry {
             waiting: waits.by_phase.iter().sum(),
             waiting_by_phase: waits.by_phase,
             longest_wait_ns: waits.longest_ns,
-            handshake: named.handshake.quantiles(),
-            rtt: named.rtt.quantiles(),
-            tls: named.tls.quantiles(),
-            ttfb: named.ttfb.quantiles(),
-            turn: named.turn.quantiles(),
-            rtt_min_us: named.rtt_min.last_us.or(named.rtt_min.running_us),
+            quantiles: Measure::ALL.map(|measure| named.windows.since_start(measure)),
+            window: named.windows.snapshot(slot),
             srtt_us: named.rtt_jitter.srtt_us,
             rtt_jitter_us: named.rtt_jitter.last_us.or(named.rtt_jitter.mean_us()),
         }
     }
 }
 
-impl RttMin {
-    pub(super) fn sample(&mut self, min_us: u32, now_ns: u64) {
-        let window = now_ns / RTT_WINDOW_NS;
-        if window != self.window {
-            self.last_us = self.running_us.take().or(self.last_us);
-            self.window = window;
-        }
-        self.running_us = Some(self.running_us.map_or(min_us, |running_us| running_us.min(min_us)));
-    }
-}
-
 impl RttJitter {
     pub(super) fn sample(&mut self, rttvar_us: u32, now_ns: u64) {
-        let window = now_ns / RTT_WINDOW_NS;
+        let window = now_ns / WINDOW_NS;
         if window != self.window {
             self.last_us = self.mean_us().or(self.last_us);
             (self.window, self.sum_us, self.count) = (window, 0, 0);

@@ -5,10 +5,10 @@ mod budget;
 mod child;
 mod counters;
 mod destination;
+mod groups;
 mod histogram;
 mod resolvers;
 mod series;
-mod sketch;
 mod snapshot;
 mod tally;
 mod tls;
@@ -21,10 +21,9 @@ pub use destination::{DestinationId, DestinationKey, Name, Workload};
 pub use histogram::{BOUNDS_NS, Histogram};
 pub use resolvers::{DnsLabels, ResolverLabels, Resolvers, ResolversSnapshot};
 pub use series::Series;
-pub use sketch::Quantiles;
 pub use snapshot::{
-    DestinationSnapshot, FamilyCounts, FamilyTotals, Labels, NameSource, PipelineCounts, RoleLess, Snapshot, Totals,
-    without_role,
+    ActiveRule, DestinationSnapshot, FamilyCounts, FamilyTotals, GroupSnapshot, Labels, NameSource, PipelineCounts,
+    RoleLess, Snapshot, Totals, without_role,
 };
 pub use tally::{FallbackLabels, Tally, UndeclaredLabels};
 pub use tls::{TlsFailure, TlsVersion};

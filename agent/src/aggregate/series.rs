@@ -1,6 +1,8 @@
 //! Observations, each counted once: at its destination, or under `other` when that has no name or no room for it.
 //!
 //! Who has a name is decided in `budget`. `truth` counts everything a second time, independently of that.
+mod windows;
+
 use std::{collections::HashMap, sync::Arc};
 
 use super::{
@@ -8,11 +10,15 @@ use super::{
     child::{Child, Family, closed_by_index},
     counters::{Counters, Ended, HttpClass, Retransmit},
     destination::{DestinationId, DestinationKey, Entry, Named, Waits, Workload},
+    groups::GroupWindows,
     histogram::Histogram,
     snapshot::{DestinationSnapshot, FamilyCounts, NameSource, Snapshot, Totals, without_role},
     tls::{TlsFailure, TlsVersion},
 };
-use crate::connection::{ClosedBy, Outcome, Phase, Role, RttWindow, TcpState};
+use crate::{
+    connection::{ClosedBy, Outcome, Phase, Role, RttWindow, TcpState},
+    windows::Measure,
+};
 
 /// What an observation adds to a destination's score: a connection is 1.
 mod weight {
@@ -64,6 +70,9 @@ pub struct Series {
     /// From where on a phase is slow, by role.
     pub(super) slow: [Slow; Role::ALL.len()],
     pub(super) balanced_ns: u64,
+    pub(super) groups: GroupWindows,
+    /// The slot of the windows that counts now.
+    pub(super) slot: u64,
 }
 
 impl Series {
@@ -97,16 +106,25 @@ impl Series {
         self.count(id, Child::Connections(outcome), weight, now_ns, |counters| {
             counters.connections[outcome as usize] += 1;
         });
+        self.count_in_window(id, |counts| match outcome {
+            Outcome::Ok => counts.connects += 1,
+            _ => counts.failures += 1,
+        });
     }
 
     /// The TCP handshake of a connection took this long.
     pub fn handshake(&mut self, id: DestinationId, duration_ns: u64, now_ns: u64) {
         let weight = slowness(duration_ns, self.slow_of(id).handshake_ns);
-        self.count(id, Child::Handshake, weight, now_ns, |counters| {
-            counters.handshake.observe(duration_ns);
-        })
-        .handshake
-        .observe(duration_ns);
+        self.observe(
+            id,
+            Child::Handshake,
+            weight,
+            now_ns,
+            (Measure::Tcp, duration_ns),
+            |counters| {
+                counters.handshake.observe(duration_ns);
+            },
+        );
     }
 
     /// The TLS handshake of a connection has ended well; `duration_ns` is known unless its start was missed.
@@ -125,11 +143,16 @@ impl Series {
         });
         if let Some(duration_ns) = duration_ns {
             let weight = slowness(duration_ns, self.slow_of(id).tls_ns);
-            self.count(id, Child::Tls, weight, now_ns, |counters| {
-                observe(&mut counters.tls, duration_ns);
-            })
-            .tls
-            .observe(duration_ns);
+            self.observe(
+                id,
+                Child::Tls,
+                weight,
+                now_ns,
+                (Measure::Tls, duration_ns),
+                |counters| {
+                    observe(&mut counters.tls, duration_ns);
+                },
+            );
         }
     }
 
@@ -138,16 +161,22 @@ impl Series {
         self.count(id, Child::TlsFailures(failure), weight::FAILURE, now_ns, |counters| {
             counters.failures_mut()[failure.index()] += 1;
         });
+        self.count_in_window(id, |counts| counts.failures += 1);
     }
 
     /// The first answer of a connection came this long after its request.
     pub fn ttfb(&mut self, id: DestinationId, duration_ns: u64, now_ns: u64) {
         let weight = weight::EXCHANGE + slowness(duration_ns, self.slow_of(id).ttfb_ns);
-        self.count(id, Child::Ttfb, weight, now_ns, |counters| {
-            observe(&mut counters.ttfb, duration_ns);
-        })
-        .ttfb
-        .observe(duration_ns);
+        self.observe(
+            id,
+            Child::Ttfb,
+            weight,
+            now_ns,
+            (Measure::Ttfb, duration_ns),
+            |counters| {
+                observe(&mut counters.ttfb, duration_ns);
+            },
+        );
     }
 
     /// The first answer of a connection could not be told from what is none.
@@ -160,11 +189,16 @@ impl Series {
     /// A later answer came this long after its request.
     pub fn turn(&mut self, id: DestinationId, duration_ns: u64, now_ns: u64) {
         let weight = weight::EXCHANGE + slowness(duration_ns, self.slow_of(id).turn_ns);
-        self.count(id, Child::Turn, weight, now_ns, |counters| {
-            observe(&mut counters.turn, duration_ns);
-        })
-        .turn
-        .observe(duration_ns);
+        self.observe(
+            id,
+            Child::Turn,
+            weight,
+            now_ns,
+            (Measure::Turn, duration_ns),
+            |counters| {
+                observe(&mut counters.turn, duration_ns);
+            },
+        );
     }
 
     /// Exchanges overlapped and were not timed.
@@ -186,17 +220,21 @@ impl Series {
     /// RTT samples came.
     pub fn rtt(&mut self, id: DestinationId, window: &RttWindow, now_ns: u64) {
         let weight = slowness(window.mean_ns, self.slow_of(id).rtt_ns);
-        let named = self.count(id, Child::Rtt, weight, now_ns, |counters| {
+        self.count(id, Child::Rtt, weight, now_ns, |counters| {
             for (value_ns, count) in window.samples() {
                 counters.rtt.observe_many(value_ns, count.into());
             }
             counters.delayed_acks += u64::from(window.delayed_acks);
         });
         for (value_ns, count) in window.samples() {
-            (0..count).for_each(|_| named.rtt.observe(value_ns));
+            self.rtt_samples(id, value_ns, count);
         }
         let gauge = self.admit(id, Child::RttMin);
-        self.named_mut(gauge).rtt_min.sample(window.min_us, now_ns);
+        let (min_ns, slot) = (u64::from(window.min_us) * 1_000, self.slot);
+        self.named_mut(gauge).windows.rtt_min(min_ns, slot);
+        if let Some(group) = self.group_of(id) {
+            self.groups.rtt_min(&group, min_ns, slot);
+        }
         let gauge = self.admit(id, Child::RttJitter);
         let jitter = &mut self.named_mut(gauge).rtt_jitter;
         jitter.sample(window.rttvar_us, now_ns);
@@ -210,6 +248,7 @@ impl Series {
             self.count(id, Child::Retransmits(kind), weight, now_ns, |counters| {
                 counters.retransmits[kind as usize] += segments;
             });
+            self.count_in_window(id, |counts| counts.retransmits += segments);
         }
     }
 
@@ -230,6 +269,7 @@ impl Series {
                 counters.segments_sent += sent;
                 counters.segments_received += received;
             });
+            self.count_in_window(id, |counts| counts.segments_sent += sent);
         }
     }
 
@@ -291,7 +331,7 @@ impl Series {
             if let Some(entry) = entry
                 && let Some(named) = entry.named.as_deref().filter(|named| named.children != 0)
             {
-                destinations.push(entry.snapshot(named, waits.get(&slot).copied().unwrap_or_default()));
+                destinations.push(entry.snapshot(named, waits.get(&slot).copied().unwrap_or_default(), self.slot));
             }
         }
         destinations.sort_by(|a, b| {
@@ -314,6 +354,7 @@ impl Series {
             destinations: destinations.into(),
             totals,
             families,
+            groups: self.groups.snapshot(self.slot),
             ..Snapshot::default()
         }
     }

@@ -10,10 +10,12 @@ use super::{
     child::{Child, Family},
     counters::{Counters, HttpClass},
     resolvers::ResolversSnapshot,
-    sketch::Quantiles,
     tally::{FallbackLabels, UndeclaredLabels},
 };
-use crate::connection::{Phase, Role, TcpState};
+use crate::{
+    connection::{Phase, Role, TcpState},
+    windows::{Measure, Quantiles, WindowSnapshot},
+};
 
 /// Everything at one moment.
 #[derive(Clone, Debug, Default)]
@@ -28,10 +30,38 @@ pub struct Snapshot {
     pub fallbacks: Arc<[(FallbackLabels, u64)]>,
     /// Client connections that did not keep to a declaration.
     pub undeclared: Arc<[(UndeclaredLabels, u64)]>,
+    /// Windows of the groups of clients' destinations, by name; sums since the beginning beside them.
+    pub groups: Arc<[GroupSnapshot]>,
+    /// Rules that are active: the built-in detector's.
+    pub active_rules: Vec<ActiveRule>,
     /// Queries and lookups of DNS.
     pub resolvers: ResolversSnapshot,
     /// What the pipeline did and could not do.
     pub counts: PipelineCounts,
+}
+
+/// One group of clients' destinations, whether they have names or not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GroupSnapshot {
+    /// Its name.
+    pub group: Arc<str>,
+    /// Quantiles since it appeared by [`Measure`] `as usize`.
+    pub quantiles: [Option<Quantiles>; Measure::ALL.len()],
+    /// The last window.
+    pub window: WindowSnapshot,
+}
+
+/// A rule that is active at a destination.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ActiveRule {
+    /// Name of the rule.
+    pub rule: &'static str,
+    /// The destination's name.
+    pub destination: String,
+    /// Its port.
+    pub port: u16,
+    /// Its group, empty for none.
+    pub group: String,
 }
 
 /// Sums of one family over both roles. `live` + `expired` = `truth`, exactly.
@@ -140,25 +170,22 @@ pub struct DestinationSnapshot {
     pub waiting_by_phase: [u64; Phase::ALL.len()],
     /// The longest of these, nanoseconds.
     pub longest_wait_ns: u64,
-    /// Handshakes, ≤ 1 % error.
-    pub handshake: Option<Quantiles>,
-    /// RTT samples, ≤ 1 % error beyond that of the kernel's buckets.
-    pub rtt: Option<Quantiles>,
-    /// TLS handshakes, ≤ 1 % error.
-    pub tls: Option<Quantiles>,
-    /// First answers, ≤ 1 % error.
-    pub ttfb: Option<Quantiles>,
-    /// Later answers, ≤ 1 % error.
-    pub turn: Option<Quantiles>,
-    /// Smallest RTT in the last window with samples, microseconds.
-    pub rtt_min_us: Option<u32>,
+    /// Quantiles since it appeared by [`Measure`] `as usize`, ≤ 1 % error; those of RTT beyond that of the kernel's buckets.
+    pub(super) quantiles: [Option<Quantiles>; Measure::ALL.len()],
+    /// The last window.
+    pub window: WindowSnapshot,
     /// Smoothed RTT (RFC 6298) that a connection told last, microseconds.
     pub srtt_us: Option<u32>,
-    /// RTTVAR of RFC 6298 in that window, the mean of its reports, microseconds.
+    /// RTTVAR of RFC 6298 in the last window with samples, the mean of its reports, microseconds.
     pub rtt_jitter_us: Option<u64>,
 }
 
 impl DestinationSnapshot {
+    /// Quantiles since it appeared, ≤ 1 % error.
+    pub fn quantiles(&self, measure: Measure) -> Option<Quantiles> {
+        self.quantiles[measure as usize]
+    }
+
     /// Connections that are open now, in whatever state; listeners are none.
     pub fn open(&self) -> u64 {
         let states = TcpState::ALL.iter().zip(self.active);
@@ -265,6 +292,12 @@ pub struct PipelineCounts {
     pub dns_lookups_refused: u64,
     /// Connections to DNS servers that were not read for want of room.
     pub dns_streams_refused: u64,
+    /// Events that were not kept for `/api/v1/events`: too many in one second.
+    pub events_dropped: u64,
+    /// RTT spikes that found no room.
+    pub spikes_refused: u64,
+    /// Groups of destinations that found no room for windows of their own.
+    pub groups_refused: u64,
     /// Records that nobody fetched in time.
     pub outputs_dropped: u64,
     /// What hellos and HTTP heads held that could not be read: every kind of it, with its count.

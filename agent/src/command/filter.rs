@@ -2,6 +2,7 @@
 use crate::{
     cli::{SlowerThan, TraceArgs},
     connection::{ConnectionRecord, Outcome, Phase, record::ProcessRecord},
+    events::SpikeRecord,
     groups::{DNS, wildcard::matches},
     pipeline::{LookupRecord, Output},
 };
@@ -56,6 +57,10 @@ impl Filter {
             Output::Stuck(record) => (record, true),
             Output::Lookup(lookup) => return self.accepts_lookup(lookup, false),
             Output::StuckLookup(lookup) => return self.accepts_lookup(lookup, true),
+            Output::Spike(spike) => {
+                let is_wanted = self.slower_than.is_empty() && !self.failed && !self.stuck;
+                return is_wanted && self.is_about_spike(spike);
+            }
             Output::Fallback(fallback) => {
                 // A failure is what led to it.
                 let is_wanted = self.slower_than.is_empty() && (self.failed || !self.stuck);
@@ -93,6 +98,21 @@ impl Filter {
         let slow = self.slower_than.is_empty() || self.slower_than.iter().any(is_slow);
         let hosts = [Some(lookup.name.as_str()), Some(lookup.asked.as_str())];
         of_interest && state && slow && self.is_about(&hosts, DNS, &lookup.process)
+    }
+
+    /// Of its processes one is enough; those that are known best are the worst connections'.
+    fn is_about_spike(&self, spike: &SpikeRecord) -> bool {
+        let destination = &spike.destination;
+        let mut hosts = vec![Some(destination.host.as_str())];
+        hosts.extend(spike.connections.iter().map(|one| Some(one.remote.address.as_str())));
+        let none = ProcessRecord::default();
+        let mut processes: Vec<_> = spike.connections.iter().map(|one| &one.process).collect();
+        if processes.is_empty() {
+            processes.push(&none);
+        }
+        processes
+            .into_iter()
+            .any(|process| self.is_about(&hosts, &destination.group, process))
     }
 
     /// Whether the conditions on who and whom hold.

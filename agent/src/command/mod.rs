@@ -7,6 +7,7 @@ mod own_cgroup;
 mod printer;
 mod progress;
 mod replay;
+mod top;
 mod trace;
 
 use std::{
@@ -96,6 +97,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Agent(args) => agent::run(&args, logging),
         Command::Trace(args) => trace::run(&args, logging),
         Command::Compare(args) => compare::run(&args, logging),
+        Command::Top(args) => top::run(&args, logging),
         Command::Replay(args) => replay::run(&args, logging),
         Command::Doctor(args) => doctor::run(&args, logging),
         Command::RunInCgroup(args) => run_in_cgroup(&args),

@@ -190,6 +190,7 @@ fn pipeline(header: &Header, config: &Config, collect: bool) -> Pipeline {
         },
         groups: config.groups(),
         declared: config.declared.clone(),
+        rtt_spike: config.rtt_spike.settings(),
         read_proc: false,
         cgroup_root: None,
     });

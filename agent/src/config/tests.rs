@@ -31,6 +31,11 @@ fn printed_values_read_back() {
         ),
     ]
     .into();
+    config.rtt_spike = SpikeConfig {
+        retransmits_above: None,
+        rtt_delta_above: Duration::from_millis(50),
+        hold: Duration::from_secs(7),
+    };
     config.builtin_groups = false;
     config.dns_ports = vec![53, 5353];
     config.declared = vec![
@@ -62,14 +67,45 @@ fn printed_values_read_back() {
     assert_eq!(parse(&config.to_yaml()), Ok(config));
 }
 
+/// A file that is refused: how the one line begins, and what it says.
+fn check(text: &str, start: &str, part: &str) {
+    let error = parse(text).expect_err(text);
+    assert!(error.starts_with(start), "{error}");
+    assert!(error.contains(part), "{error}");
+    assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn refusals_of_spikes_name_file_line_and_key() {
+    check(
+        "rtt_spike:\n  retransmits_above: few\n",
+        "hopline.yaml:2: rtt_spike.retransmits_above: ",
+        "nor `none`",
+    );
+    check(
+        "rtt_spike:\n  retransmits_above: -1\n",
+        "hopline.yaml:2: rtt_spike.",
+        "write none",
+    );
+    check(
+        "rtt_spike:\n  rtt_delta_above: 0ms\n",
+        "hopline.yaml:2: rtt_spike.",
+        "100us",
+    );
+    check(
+        "rtt_spike:\n  for: 5\n",
+        "hopline.yaml:2: rtt_spike.for: ",
+        "such as 500ms",
+    );
+    check(
+        "rtt_spike:\n  above: 5\n",
+        "hopline.yaml:2: rtt_spike.above: ",
+        "unknown field",
+    );
+}
+
 #[test]
 fn refusals_name_file_line_and_key() {
-    let check = |text: &str, start: &str, part: &str| {
-        let error = parse(text).expect_err(text);
-        assert!(error.starts_with(start), "{error}");
-        assert!(error.contains(part), "{error}");
-        assert_eq!(error.lines().count(), 1, "{error}");
-    };
     check("lissten: 1\n", "hopline.yaml:1: lissten: ", "unknown field");
     check(
         "log:\n  level: loud\n",

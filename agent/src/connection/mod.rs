@@ -6,7 +6,6 @@ mod rtt;
 mod state;
 mod table;
 mod time;
-mod turns;
 mod waiting;
 
 pub use record::ConnectionRecord;
@@ -14,5 +13,4 @@ pub use rtt::{Rtt, RttWindow};
 pub use state::{ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, sent_bytes};
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;
-pub use turns::Turns;
 pub use waiting::{WaitingList, last_phase, phase};

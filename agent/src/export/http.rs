@@ -45,6 +45,9 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Single connections as they come; `None` at the end.
     fn records(&self) -> Option<broadcast::Receiver<Arc<Output>>>;
 
+    /// The last events, the oldest first; `None` at the end.
+    fn events(&self) -> impl Future<Output = Option<Vec<Arc<Output>>>> + Send;
+
     /// A listener was too slow for so many records.
     fn missed(&self, records: u64);
 }
@@ -73,6 +76,7 @@ pub async fn serve<S: Source>(listener: TcpListener, agent: S) -> std::io::Resul
         .route("/api/v1/destinations", get(destinations::<S>))
         .route("/api/v1/totals", get(totals::<S>))
         .route("/api/v1/connections", get(connections::<S>))
+        .route("/api/v1/events", get(events::<S>))
         .layer(middleware::from_fn_with_state(server.clone(), guard::<S>))
         .with_state(server);
     axum::serve(listener, router).await
@@ -122,7 +126,8 @@ fn names_loopback(host: &str) -> bool {
 
 async fn index() -> impl IntoResponse {
     "hopline\n\n/metrics              OpenMetrics\n/livez, /readyz       health\n/api/v1/destinations  per \
-     destination, JSON\n/api/v1/connections   single connections, server-sent events\n/api/v1/totals        sums, JSON\n"
+     destination, JSON\n/api/v1/connections   single connections, server-sent events\n/api/v1/events        the last \
+     events, JSON or server-sent events\n/api/v1/totals        sums, JSON\n"
 }
 
 /// The agent is ending, or too many ask at once.
@@ -161,9 +166,26 @@ async fn metrics<S: Source>(State(server): State<Server<S>>, headers: HeaderMap)
     }
 }
 
-async fn destinations<S: Source>(State(server): State<Server<S>>) -> Response {
+async fn destinations<S: Source>(State(server): State<Server<S>>, uri: Uri) -> Response {
+    let write = match uri.query() {
+        None | Some("" | "by=destination") => json::destinations,
+        Some("by=group") => json::groups,
+        Some(_) => return (StatusCode::BAD_REQUEST, "by=destination or by=group, no more\n").into_response(),
+    };
     match server.agent.scrape().await {
-        Some((snapshot, _)) => Json(json::destinations(&snapshot)).into_response(),
+        Some((snapshot, _)) => Json(write(&snapshot)).into_response(),
+        None => unavailable(),
+    }
+}
+
+/// The last events as a list, or as they come for those who accept a stream.
+async fn events<S: Source>(State(server): State<Server<S>>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("text/event-stream")) {
+        return stream_of(server, true);
+    }
+    match server.agent.events().await {
+        Some(events) => ([(header::CONTENT_TYPE, "application/json")], json::events(&events)).into_response(),
         None => unavailable(),
     }
 }
@@ -177,6 +199,10 @@ async fn totals<S: Source>(State(server): State<Server<S>>) -> Response {
 
 /// Finished and stuck connections as they come. A listener that is too slow misses some and is told how many.
 async fn connections<S: Source>(State(server): State<Server<S>>) -> Response {
+    stream_of(server, false)
+}
+
+fn stream_of<S: Source>(server: Server<S>, events_only: bool) -> Response {
     let Ok(permit) = Arc::clone(&server.streams).try_acquire_owned() else {
         return (StatusCode::TOO_MANY_REQUESTS, "too many listeners already\n").into_response();
     };
@@ -186,6 +212,7 @@ async fn connections<S: Source>(State(server): State<Server<S>>) -> Response {
     let listening = Listening {
         records,
         agent: server.agent,
+        events_only,
         _permit: permit,
     };
     Sse::new(stream::unfold(listening, next_event))
@@ -197,12 +224,21 @@ async fn connections<S: Source>(State(server): State<Server<S>>) -> Response {
 struct Listening<S> {
     records: broadcast::Receiver<Arc<Output>>,
     agent: S,
+    /// Connections and lookups are left out.
+    events_only: bool,
     /// Given back when the listener goes.
     _permit: OwnedSemaphorePermit,
 }
 
 async fn next_event<S: Source>(mut listening: Listening<S>) -> Option<(Result<Event, Infallible>, Listening<S>)> {
-    let event = match listening.records.recv().await {
+    let event = loop {
+        let received = listening.records.recv().await;
+        match received {
+            Ok(output) if listening.events_only && !output.is_event() => {}
+            received => break received,
+        }
+    };
+    let event = match event {
         Ok(output) => {
             let mut line = Vec::new();
             json::record_line(&output, &mut line);
@@ -267,6 +303,8 @@ mod tests {
         check("0.0.0.0", "10.0.0.1:9737", "/readyz", None);
         check("0.0.0.0", "127.0.0.1:9737", "/api/v1/totals", Some(403));
         check("10.0.0.1", "10.0.0.1", "/api/v1/connections", Some(403));
+        check("10.0.0.1", "10.0.0.1", "/api/v1/events", Some(403));
+        check("10.0.0.1", "10.0.0.1", "/api/v1/destinations", Some(403));
     }
 
     /// An agent that is not ready and has told three records to those who listened.
@@ -304,6 +342,10 @@ mod tests {
             Some(records)
         }
 
+        async fn events(&self) -> Option<Vec<Arc<Output>>> {
+            Some(vec![Arc::new(Output::Stuck(Box::new(record())))])
+        }
+
         fn missed(&self, records: u64) {
             self.missed.fetch_add(records, Ordering::Relaxed);
         }
@@ -328,6 +370,9 @@ mod tests {
             ("/readyz", "localhost", 503, "starting"),
             ("/metrics", "127.0.0.1", 200, "hopline_build_info"),
             ("/api/v1/destinations", "[::1]:1", 200, "[]"),
+            ("/api/v1/destinations?by=group", "localhost", 200, "[]"),
+            ("/api/v1/destinations?by=name", "localhost", 400, "by=group"),
+            ("/api/v1/events", "localhost", 200, "[{\"event\":\"stuck\","),
             ("/api/v1/totals", "localhost", 200, "\"truth\""),
             ("/nothing", "localhost", 404, ""),
             ("/metrics", "evil.example", 421, "loopback"),
@@ -348,6 +393,7 @@ mod tests {
         let mut listening = Listening {
             records,
             agent: agent.clone(),
+            events_only: false,
             _permit: permit,
         };
         // One more than the channel holds: the oldest is gone.
@@ -357,5 +403,25 @@ mod tests {
         assert_eq!(agent.missed.load(Ordering::Relaxed), 1);
         drop(listening);
         assert_eq!(streams.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_listener_of_events_gets_no_connections() {
+        let agent = Starting::new();
+        let records = agent.told.subscribe();
+        for output in [Output::Finished(Box::new(record())), Output::Stuck(Box::new(record()))] {
+            agent.told.send(Arc::new(output)).expect("somebody listens");
+        }
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("free");
+        let listening = Listening {
+            records,
+            agent,
+            events_only: true,
+            _permit: permit,
+        };
+        let (event, listening) = next_event(listening).await.expect("an event");
+        let text = format!("{event:?}");
+        assert!(text.contains("stuck") && !text.contains("finished"), "{text}");
+        assert!(listening.records.is_empty());
     }
 }

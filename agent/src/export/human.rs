@@ -2,11 +2,16 @@
 //!
 //! Names come from others (a process chooses its own): control characters never reach the terminal.
 mod lookup;
+mod spike;
 mod table;
+mod top;
 
 use std::fmt::{self, Write as _};
 
-pub use self::table::table;
+pub use self::{
+    table::table,
+    top::{Figures, top},
+};
 use crate::{
     connection::{ConnectionRecord, Outcome, Phase, Role, record::ProcessRecord},
     pipeline::Output,
@@ -61,6 +66,7 @@ pub fn line(output: &Output) -> String {
             )
         }
         Output::Lookup(record) | Output::StuckLookup(record) => lookup::line(record),
+        Output::Spike(record) => spike::line(record),
         Output::Fallback(record) => format!(
             "{:<12} FALLBACK {} {} → {} after {}, {}",
             time_of_day(&record.time),

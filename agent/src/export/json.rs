@@ -1,18 +1,21 @@
 //! JSON of records, destinations and totals: what `--json` and `/api/v1` give. Pure.
+use std::{collections::HashMap, sync::Arc};
+
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
     aggregate::{
-        Counters, DestinationSnapshot, Ended, Family, Histogram, HttpClass, Phase, Quantiles, Retransmit, Snapshot,
+        Counters, DestinationSnapshot, Ended, Family, GroupSnapshot, Histogram, HttpClass, Phase, Retransmit, Snapshot,
         TlsFailure, TlsVersion,
     },
     connection::{ClosedBy, Outcome, Role, TcpState},
     pipeline::Output,
+    windows::{Measure, Quantiles, WINDOW_SLOTS, WindowSnapshot},
 };
 
 /// Appends one record with its line break: the contract's keys behind a first key `event`, `finished`, `stuck`,
-/// `fallback`, `undeclared` or `lookup`.
+/// `fallback`, `undeclared`, `lookup`, `rtt_spike` or `rtt_spike_over`.
 pub fn record_line(output: &Output, line: &mut Vec<u8>) {
     match output {
         Output::Finished(record) => event_line("finished", record, line),
@@ -21,7 +24,21 @@ pub fn record_line(output: &Output, line: &mut Vec<u8>) {
         Output::Undeclared(record) => event_line("undeclared", record, line),
         Output::Lookup(record) => event_line("lookup", record, line),
         Output::StuckLookup(record) => event_line("stuck", record, line),
+        Output::Spike(record) => event_line(record.r#type, record, line),
     }
+}
+
+/// `/api/v1/events`: the last events, the oldest first, each as its line.
+pub fn events(events: &[Arc<Output>]) -> Vec<u8> {
+    let mut text = b"[".to_vec();
+    for event in events {
+        if text.len() > 1 {
+            text.push(b',');
+        }
+        record_line(event, &mut text);
+    }
+    text.extend_from_slice(b"]\n");
+    text
 }
 
 fn event_line(event: &str, record: &impl Serialize, line: &mut Vec<u8>) {
@@ -34,11 +51,24 @@ fn event_line(event: &str, record: &impl Serialize, line: &mut Vec<u8>) {
 
 /// `/api/v1/destinations`: the busiest first.
 pub fn destinations(snapshot: &Snapshot) -> Value {
-    snapshot.destinations.iter().map(destination).collect()
+    let rules: HashMap<(&str, u16, &str), Vec<&str>> =
+        snapshot.active_rules.iter().fold(HashMap::new(), |mut rules, active| {
+            let place = (active.destination.as_str(), active.port, active.group.as_str());
+            rules.entry(place).or_insert_with(Vec::new).push(active.rule);
+            rules
+        });
+    let destinations = snapshot.destinations.iter().map(|one| {
+        let labels = &one.labels;
+        let place = (&*labels.destination, labels.port.unwrap_or_default(), &*labels.group);
+        destination(one, rules.get(&place).map_or(&[], Vec::as_slice))
+    });
+    destinations.collect()
 }
 
-fn destination(destination: &DestinationSnapshot) -> Value {
+fn destination(destination: &DestinationSnapshot, active_rules: &[&str]) -> Value {
     let labels = &destination.labels;
+    let since_start = |measure| destination.quantiles(measure).map(quantiles);
+    let sent_again: u64 = destination.counters.retransmits.iter().sum();
     json!({
         "role": destination.role,
         "destination": &*labels.destination,
@@ -51,16 +81,84 @@ fn destination(destination: &DestinationSnapshot) -> Value {
         "waiting": destination.waiting,
         "waiting_by_phase": by_name(Phase::ALL.map(Phase::name), &destination.waiting_by_phase),
         "longest_wait_us": destination.longest_wait_ns / 1000,
-        "tcp_us": destination.handshake.map(quantiles),
-        "tls_us": destination.tls.map(quantiles),
-        "ttfb_us": destination.ttfb.map(quantiles),
-        "turn_us": destination.turn.map(quantiles),
-        "rtt_us": destination.rtt.map(quantiles),
-        "rtt_min_us": destination.rtt_min_us,
+        "dns_us": since_start(Measure::Dns),
+        "tcp_us": since_start(Measure::Tcp),
+        "tls_us": since_start(Measure::Tls),
+        "ttfb_us": since_start(Measure::Ttfb),
+        "turn_us": since_start(Measure::Turn),
+        "rtt_us": since_start(Measure::Rtt),
+        "rtt_min_us": destination.window.rtt_min_ns.map(us),
         "rtt_jitter_us": destination.rtt_jitter_us,
         "srtt_us": destination.srtt_us,
+        "errors": errors(&destination.counters),
+        "retransmits": sent_again,
+        "retransmit_ratio": ratio(sent_again, destination.counters.segments_sent),
+        "active_rules": active_rules,
+        "window": window(&destination.window),
         "counters": counters(&destination.counters),
     })
+}
+
+/// `/api/v1/destinations?by=group`: the groups of clients' destinations, in their order.
+pub fn groups(snapshot: &Snapshot) -> Value {
+    let group = |group: &GroupSnapshot| {
+        let measures = Measure::ALL.iter().zip(group.quantiles);
+        let mut all: Map<String, Value> = measures
+            .map(|(measure, seconds)| (format!("{}_us", measure.name()), json!(seconds.map(quantiles))))
+            .collect();
+        all.insert("group".to_owned(), json!(&*group.group));
+        all.insert("window".to_owned(), window(&group.window));
+        Value::Object(all)
+    };
+    snapshot.groups.iter().map(group).collect()
+}
+
+/// The last window: five whole seconds.
+fn window(window: &WindowSnapshot) -> Value {
+    let measures = Measure::ALL.iter().zip(window.measures);
+    let mut all: Map<String, Value> = measures
+        .map(|(measure, of_window)| {
+            let of_window = of_window.map(|(count, seconds)| {
+                let mut all = quantiles(seconds);
+                all["count"] = count.into();
+                all
+            });
+            (format!("{}_us", measure.name()), json!(of_window))
+        })
+        .collect();
+    let counts = &window.counts;
+    for (name, value) in [
+        ("seconds", json!(WINDOW_SLOTS)),
+        ("rtt_jitter_us", json!(window.rtt_jitter_ns.map(us))),
+        ("rtt_baseline_us", json!(window.rtt_baseline_ns.map(us))),
+        ("retransmits", counts.retransmits.into()),
+        ("retransmit_ratio", ratio(counts.retransmits, counts.segments_sent)),
+        ("connects", counts.connects.into()),
+        ("errors", counts.failures.into()),
+    ] {
+        all.insert(name.to_owned(), value);
+    }
+    Value::Object(all)
+}
+
+/// Connects and TLS handshakes that failed, by reason; what did not occur is left out.
+fn errors(counters: &Counters) -> Value {
+    let connects = Outcome::ALL.iter().zip(counters.connections);
+    let connects = connects.filter(|(outcome, _)| **outcome != Outcome::Ok);
+    let connects = connects.map(|(outcome, count)| (outcome.name().to_owned(), count));
+    let tls = TlsFailure::all().map(|failure| (format!("tls {}", failure.name()), counters.tls_failed(failure)));
+    let occurred = connects.chain(tls).filter(|(_, count)| *count > 0);
+    Value::Object(occurred.map(|(name, count)| (name, count.into())).collect())
+}
+
+/// Of segments sent; null without any.
+fn ratio(part: u64, whole: u64) -> Value {
+    json!((whole > 0).then(|| part as f64 / whole as f64))
+}
+
+/// Microseconds with one decimal.
+fn us(ns: u64) -> f64 {
+    (ns as f64 / 100.0).round() / 10.0
 }
 
 /// `/api/v1/totals`: by family, where `live` + `expired` = `truth` exactly; the same in detail by role; and what arrived

@@ -286,7 +286,8 @@ impl Pipeline {
                 from: Arc::clone(&fallback.from),
                 to: Arc::clone(&fallback.to),
             });
-            if self.collect {
+            let kept = self.events.admits(self.now_ns);
+            if kept || self.collect {
                 let record = FallbackRecord {
                     schema: SCHEMA,
                     r#type: "fallback",
@@ -299,7 +300,7 @@ impl Pipeline {
                     after_us: fallback.opened_ns.saturating_sub(fallback.failed_ns) / 1_000,
                     process: self.process_record(&fallback.process, fallback.cgroup_id),
                 };
-                self.tell(Output::Fallback(Box::new(record)));
+                self.tell_event(Output::Fallback(Box::new(record)), kept);
             }
         }
     }
@@ -307,7 +308,8 @@ impl Pipeline {
     /// Tells the undeclared destinations that the last event showed.
     pub(super) fn tell_undeclared(&mut self) {
         while let Some(one) = self.choices.undeclared.pop() {
-            if !self.collect {
+            let kept = self.events.admits(self.now_ns);
+            if !kept && !self.collect {
                 continue;
             }
             let labels = &one.labels;
@@ -329,7 +331,7 @@ impl Pipeline {
                 remote: records::address(one.remote),
                 process: self.process_record(&one.owner, one.cgroup_id),
             };
-            self.tell(Output::Undeclared(Box::new(record)));
+            self.tell_event(Output::Undeclared(Box::new(record)), kept);
         }
     }
 

@@ -20,9 +20,7 @@ use super::{
 use crate::{
     aggregate::{DestinationKey, Ended, Name, Series},
     attribution::Process,
-    connection::{
-        Admission, ClosedBy, Endpoints, Entry, Phase, Role, Rtt, TcpState, Turns, last_phase, outcome, phase,
-    },
+    connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, Rtt, TcpState, last_phase, outcome, phase},
     groups::Group,
     protocol::{assembler::Assembler, facts::Facts},
 };
@@ -115,9 +113,12 @@ impl Pipeline {
         let answer = talk::first_byte(state, role, facts, &self.tickets);
         if attached.named {
             if let Some(event) = self.unplaced_rtt.take(state.cookie) {
-                progress::count_rtt(&mut self.series, attached, &event);
+                progress::count_rtt(&mut self.series, attached, state, &event);
             }
             progress::count(&mut self.series, attached, state, facts, now_ns);
+            if attached.is_newly_watched() {
+                self.watch.touched.push(state.cookie);
+            }
             if let Some(answer) = answer
                 && progress::is_decided(state, answer, now_ns)
             {
@@ -204,8 +205,9 @@ impl Pipeline {
             destination,
             gauge: None,
             counted,
-            turns: Turns::default(),
+            turns: None,
             rtt,
+            window: None,
             named,
             claim,
             resolved: resolved.map(Box::new),
@@ -277,7 +279,7 @@ impl Pipeline {
             talk::learn_tickets(state, role, facts, &mut self.tickets);
         }
         if let Some(event) = self.unplaced_rtt.take(state.cookie) {
-            progress::count_rtt(&mut self.series, attached, &event);
+            progress::count_rtt(&mut self.series, attached, state, &event);
         }
         progress::count(&mut self.series, attached, state, facts, now_ns);
         if let Some(answer) = answer {
@@ -317,7 +319,7 @@ impl Pipeline {
                 facts,
                 answer,
                 failure,
-                turns: &attached.turns,
+                turns: attached.turns.as_deref(),
                 rtt: &attached.rtt,
             };
             let surroundings = self.surroundings(cgroup.as_deref());
@@ -348,7 +350,7 @@ impl Pipeline {
                 facts,
                 answer: talk::first_byte(state, role, facts, &self.tickets),
                 failure: None,
-                turns: &attached.turns,
+                turns: attached.turns.as_deref(),
                 rtt: &attached.rtt,
             };
             let times = entry.first_seen_ns..self.now_ns;

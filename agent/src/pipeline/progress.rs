@@ -5,14 +5,15 @@ use agent_ebpf::{
     timeline::RECENT_TURNS,
 };
 
-use super::{Attached, talk};
+use super::{Attached, resolution::Waited, talk};
 use crate::{
     aggregate::{HttpClass, Outcome, Retransmit, Series},
-    connection::{received_bytes, sent_bytes},
+    connection::{RttWindow, received_bytes, sent_bytes},
     protocol::{
         facts::Facts,
         first_byte::{Basis, FirstByte},
     },
+    windows::{self, WINDOW_NS},
 };
 
 /// What has been counted of a connection.
@@ -83,6 +84,9 @@ pub(super) fn count(
         if state.syn_ns != 0 {
             series.handshake(id, state.established_ns.saturating_sub(state.syn_ns), now_ns);
         }
+        if let Some(lookup_ns) = attached.waited.as_deref().and_then(Waited::duration_ns) {
+            series.lookup(id, lookup_ns);
+        }
     }
     let timeline = &state.timeline;
     if !counted.tls && timeline.tls_done_ns != 0 {
@@ -101,8 +105,9 @@ pub(super) fn count(
         }
     }
     for turn_us in new_turns(state, counted.turns) {
-        attached.turns.add(turn_us);
-        series.turn(id, u64::from(turn_us) * 1_000, now_ns);
+        let turn_ns = u64::from(turn_us) * 1_000;
+        attached.turns.get_or_insert_default().add(turn_ns, 1);
+        series.turn(id, turn_ns, now_ns);
     }
     counted.turns = timeline.turns;
     let overlapping = timeline.turns_overlapping.wrapping_sub(counted.overlapping);
@@ -132,17 +137,29 @@ pub(super) fn count_first_byte(
 }
 
 /// The samples of a connection's histogram.
-pub(super) fn count_rtt(series: &mut Series, attached: &mut Attached, event: &RttEvent) {
-    if let Some(window) = attached.rtt.of_histogram(event) {
-        series.rtt(attached.destination, &window, event.header.time_ns);
+pub(super) fn count_rtt(series: &mut Series, attached: &mut Attached, state: &ConnectionState, event: &RttEvent) {
+    if let Some(news) = attached.rtt.of_histogram(event) {
+        tell_rtt(series, attached, state, &news, event.header.time_ns);
     }
+}
+
+fn tell_rtt(series: &mut Series, attached: &mut Attached, state: &ConnectionState, news: &RttWindow, now_ns: u64) {
+    series.rtt(attached.destination, news, now_ns);
+    let Some(window) = of_age(&mut attached.window, state, now_ns) else {
+        return;
+    };
+    for (sample_ns, count) in news.samples() {
+        window.rtt(sample_ns, count, series.slot());
+    }
+    window.set_min(u64::from(news.min_us) * 1_000);
 }
 
 fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionState, now_ns: u64) {
     let id = attached.destination;
-    if let Some(window) = attached.rtt.of_sums(state) {
-        series.rtt(id, &window, now_ns);
+    if let Some(news) = attached.rtt.of_sums(state) {
+        tell_rtt(series, attached, state, &news, now_ns);
     }
+    let mut window = of_age(&mut attached.window, state, now_ns);
     let before = &mut attached.counted;
     for (kind, before, now) in [
         (Retransmit::Syn, before.retransmits.syn, state.retransmits.syn),
@@ -151,7 +168,11 @@ fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionSta
         (Retransmit::Tlp, before.retransmits.tlp, state.retransmits.tlp),
         (Retransmit::Other, before.retransmits.other, state.retransmits.other),
     ] {
-        series.retransmitted(id, kind, u64::from(now.saturating_sub(before)), now_ns);
+        let new = u64::from(now.saturating_sub(before));
+        series.retransmitted(id, kind, new, now_ns);
+        if let Some(window) = &mut window {
+            window.retransmitted(new, series.slot());
+        }
     }
     before.retransmits = state.retransmits;
     if state.counters == TcpCounters::default() {
@@ -171,6 +192,16 @@ fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionSta
     let sent = new_segments(&mut before.segments_sent, counters.segments_sent);
     let received = new_segments(&mut before.segments_received, counters.segments_received);
     series.segments(id, sent, received, now_ns);
+}
+
+/// The window of a connection that is older than one: those that end before have none.
+fn of_age<'a>(
+    window: &'a mut Option<Box<windows::Connection>>,
+    state: &ConnectionState,
+    now_ns: u64,
+) -> Option<&'a mut windows::Connection> {
+    let is_old = now_ns.saturating_sub(state.established_ns) >= WINDOW_NS;
+    (state.closed_ns == 0 && is_old).then(|| &mut **window.get_or_insert_default())
 }
 
 /// The kernel's counter is 32 bits wide and wraps; one that went back is an older one.

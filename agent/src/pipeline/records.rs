@@ -14,7 +14,7 @@ use crate::{
     aggregate::TlsFailure,
     attribution::{Cgroup, Process},
     connection::{
-        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Rtt, Turns, outcome, received_bytes,
+        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Rtt, outcome, received_bytes,
         record::{
             AddressRecord, BackendRecord, DestinationRecord, DnsRecord, HttpRecord, MarksRecord, PhasesRecord,
             ProcessRecord, RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TlsRecord, TurnsRecord,
@@ -28,6 +28,7 @@ use crate::{
         http1::{Host, HostClaim},
         tls::{TLS13, cipher::cipher_name, version_name},
     },
+    windows::Sketch,
 };
 
 /// What both ends said, as far as it is known.
@@ -38,7 +39,7 @@ pub(super) struct Said<'a> {
     pub(super) facts: Option<&'a Facts>,
     pub(super) answer: Option<FirstByte>,
     pub(super) failure: Option<TlsFailure>,
-    pub(super) turns: &'a Turns,
+    pub(super) turns: Option<&'a Sketch>,
     pub(super) rtt: &'a Rtt,
 }
 
@@ -211,17 +212,22 @@ fn dns(waited: &Waited) -> DnsRecord {
     }
 }
 
-fn turns(state: &ConnectionState, turns: &Turns) -> TurnsRecord {
+fn turns(state: &ConnectionState, turns: Option<&Sketch>) -> TurnsRecord {
     let timeline = &state.timeline;
     if timeline.protocol == PROTOCOL_NONE {
         return TurnsRecord::default();
     }
     TurnsRecord {
         count: Some(timeline.turns.into()),
-        p50_us: turns.quantile_us(0.5),
-        p95_us: turns.quantile_us(0.95),
+        p50_us: turns.and_then(|turns| turns.quantile_ns(0.5)).map(in_us),
+        p95_us: turns.and_then(|turns| turns.quantile_ns(0.95)).map(in_us),
         overlapping: Some(timeline.turns_overlapping.into()),
     }
+}
+
+/// Nanoseconds as the nearest microseconds.
+pub(super) fn in_us(ns: u64) -> u64 {
+    (ns + 500) / 1_000
 }
 
 /// What the hellos said; `None` for a connection without TLS.

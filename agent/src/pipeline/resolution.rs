@@ -96,6 +96,18 @@ pub(super) struct Waited {
     pub(super) lookup: LookupFacts,
 }
 
+impl Waited {
+    /// How long it took.
+    pub(super) fn duration_ns(&self) -> Option<u64> {
+        let LookupFacts {
+            started_ns,
+            answered_ns,
+            ..
+        } = self.lookup;
+        (started_ns != 0 && answered_ns != 0).then(|| answered_ns.saturating_sub(started_ns))
+    }
+}
+
 #[derive(Debug)]
 struct Stream {
     reader: StreamReader,

@@ -56,7 +56,12 @@ impl Pipeline {
     /// The samples of a connection that has lived for a while.
     pub(super) fn rtt(&mut self, event: &RttEvent) {
         match self.connections.get_mut(event.cookie) {
-            Some(entry) if entry.attached.named => progress::count_rtt(&mut self.series, &mut entry.attached, event),
+            Some(entry) if entry.attached.named => {
+                progress::count_rtt(&mut self.series, &mut entry.attached, &entry.state, event);
+                if entry.attached.is_newly_watched() {
+                    self.watch.touched.push(event.cookie);
+                }
+            }
             _ => self.unplaced_rtt.keep(event),
         }
     }

@@ -19,6 +19,7 @@ use hopline::{
     aggregate::{Child, Ended},
     connection::{ClosedBy, Outcome, Phase, TcpState},
     pipeline::{Output, Pipeline, PipelineSettings},
+    windows::Measure,
 };
 
 #[test]
@@ -120,8 +121,8 @@ fn lost_events_lose_no_numbers() {
         // SYN-ACKs are counted by their own events.
         assert_eq!(counters.retransmits, [1, 0, 2, 3, 4, 5]);
         assert_eq!(destination.active, [0; TcpState::ALL.len()]);
-        assert_eq!(destination.rtt_min_us, Some(200));
-        let p50 = destination.handshake.expect("one handshake").p50;
+        assert_eq!(destination.window.rtt_min_ns, Some(200_000));
+        let p50 = destination.quantiles(Measure::Tcp).expect("one handshake").p50;
         assert!((p50 / 0.02 - 1.0).abs() < 0.01, "{p50}");
         assert_eq!(records(&mut pipeline).len(), 1);
         assert_eq!(pipeline.snapshot().counts.connections, 0);

@@ -2,8 +2,8 @@
 //!
 //! `decode`: bytes to events. `life`: connections, with events lost and out of order. `names`: under which name they are
 //! counted. `owners`: processes by time, listeners, late sockets. `choices`: groups, fallbacks, declared destinations.
-//! `dns`: names. `sums`: nothing is lost or counted twice, whatever comes. `turns`: their own small
-//! events. `scrape`: what exporters show.
+//! `dns`: names. `spikes`: of RTT. `turns`: their own small events. `sums`: nothing is lost or counted twice, whatever comes.
+//! `scrape`: what exporters show.
 mod choices;
 mod decode;
 mod dns;
@@ -12,6 +12,7 @@ mod life;
 mod names;
 mod owners;
 mod scrape;
+mod spikes;
 mod sums;
 mod turns;
 

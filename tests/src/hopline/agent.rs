@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use super::metrics::Metrics;
-use super::{Sabotage, Totals, http, sabotage};
+use super::{Sabotage, Spike, Totals, http, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -113,6 +113,21 @@ impl Agent {
         let (status, body) = http::get(self.address, "/api/v1/totals").context("asking the agent for its totals")?;
         ensure!(status == 200, "/api/v1/totals answered {status}");
         Ok(Totals::new(&serde_json::from_str(&body)?, self.sabotage))
+    }
+
+    /// The RTT spikes in `/api/v1/events`, the oldest first.
+    pub(crate) fn spikes(&self) -> Result<Vec<Spike>> {
+        let (status, body) = http::get(self.address, "/api/v1/events").context("asking the agent for its events")?;
+        ensure!(status == 200, "/api/v1/events answered {status}");
+        Spike::of_events(&serde_json::from_str(&body)?, self.sabotage)
+    }
+
+    /// What `hopline top --once` prints of this agent.
+    pub(crate) fn top_once(&self, lab: &Lab) -> Result<String> {
+        let url = format!("http://{}", self.address);
+        let output = lab.hopline(&["top", "--once", "--agent", &url]).output()?;
+        ensure!(output.status.success(), "hopline top ended with {}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Scrapes until all events that the kernel side counted have been read: nothing of its past is then under way.

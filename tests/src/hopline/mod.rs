@@ -11,6 +11,7 @@ mod metrics;
 mod record;
 mod replay;
 mod sabotage;
+mod spike;
 mod totals;
 mod trace;
 
@@ -22,6 +23,7 @@ pub(crate) use metrics::Metrics;
 pub(crate) use record::{Owner, Record, Retransmits, Tls};
 pub(crate) use replay::Replay;
 pub(crate) use sabotage::{Sabotage, falsify_lines};
+pub(crate) use spike::{Spike, Window as SpikeWindow};
 pub(crate) use totals::Totals;
 pub(crate) use trace::{Trace, read_records};
 

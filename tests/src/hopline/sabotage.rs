@@ -25,7 +25,7 @@ const KEPT: &[&str] = &[
     "hopline_feature_enabled",
 ];
 
-fn shift(time_us: u64) -> u64 {
+pub(super) fn shift(time_us: u64) -> u64 {
     time_us * 6 / 5 + 2_000
 }
 
@@ -104,7 +104,7 @@ pub(super) fn falsify_lookups(sabotage: Option<Sabotage>, mut lookups: Vec<Looku
 }
 
 /// Every 50th, and the first for a start.
-fn drop_some<T>(all: &mut Vec<T>) {
+pub(super) fn drop_some<T>(all: &mut Vec<T>) {
     let mut number = 0;
     all.retain(|_| {
         number += 1;

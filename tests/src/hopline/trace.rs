@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::agent::tail;
 use super::record::Record;
-use super::{Fallback, Lookup, Sabotage, lookup, sabotage};
+use super::{Fallback, Lookup, Sabotage, Spike, lookup, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -114,6 +114,12 @@ impl Trace {
         Ok(sabotage::falsify_lookups(self.sabotage, lookups))
     }
 
+    /// The same for the RTT spikes.
+    pub(crate) fn finish_spikes(mut self) -> Result<Vec<Spike>> {
+        self.end()?;
+        Spike::of_lines(&fs::read_to_string(&self.output)?, self.sabotage)
+    }
+
     fn end(&mut self) -> Result<()> {
         self.process.signal(Signal::SIGINT)?;
         let status = self.process.wait(Duration::from_secs(10) * self.patience)?;
@@ -139,7 +145,7 @@ pub(crate) fn read_records(path: &Path, sabotage: Option<Sabotage>) -> Result<Ve
 
 /// What tells of something else than one connection.
 fn is_other(line: &str) -> bool {
-    ["fallback", "undeclared", "lookup"]
+    ["fallback", "undeclared", "lookup", "rtt_spike", "rtt_spike_over"]
         .iter()
         .any(|kind| line.contains(&format!("\"type\":\"{kind}\"")))
 }

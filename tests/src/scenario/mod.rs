@@ -20,6 +20,7 @@ mod overflow;
 mod replay;
 mod retransmits;
 mod rtt;
+mod spike;
 mod stuck;
 mod timeline;
 mod trace;
@@ -165,6 +166,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "a recorded flood: same totals as live; 200 damages told, intact frames kept",
         tools: &["ip"],
         run: replay::run,
+    },
+    Scenario {
+        name: "spike",
+        about: "a path 5 → 80 → 5 ms: one rtt_spike within 10 s, over within 15 s, with its connections and processes",
+        tools: &["ip"],
+        run: spike::run,
     },
     Scenario {
         name: "timeline",

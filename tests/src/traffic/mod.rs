@@ -14,3 +14,4 @@ pub(crate) mod pulse;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod server;
+pub(crate) mod talk;

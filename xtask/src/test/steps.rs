@@ -48,6 +48,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("idle", "shift"),
     ("busy", "shift"),
     ("retransmits", "drop"),
+    ("spike", "drop"),
 ];
 
 /// Kernels of the VM steps.

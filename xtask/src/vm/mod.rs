@@ -56,6 +56,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("degrade", &[]),
     ("churn", &[]),
     ("flood", &["--seconds", "10"]),
+    ("spike", &[]),
     ("replay", &["--seconds", "5"]),
     ("budget", &["--seconds", "20"]),
     ("timeline", &["--short"]),

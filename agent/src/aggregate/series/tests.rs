@@ -372,3 +372,89 @@ fn random_observations_keep_the_sums() {
         assert!(snapshot.family_totals(family).is_none() || folded > 0, "{family:?}");
     }
 }
+
+/// All of a group is in its windows, whether its destinations have names or not; servers have no groups.
+#[test]
+fn groups_have_windows_of_their_own() {
+    let mut series = Series::new(1_000);
+    let mirror = |number: u32| DestinationKey {
+        group: "go".into(),
+        ..address(number)
+    };
+    series.set_slot(100);
+    // More than there are names for.
+    for number in 0..2_000 {
+        let id = series.destination(mirror(number), 100 * SECOND);
+        series.connected(id, Outcome::Ok, 100 * SECOND);
+        series.handshake(id, 2_000_000, 100 * SECOND);
+        series.rtt_samples(id, 7_000_000, 3);
+    }
+    connection(&mut series, address(5_000), Outcome::Refused, 100 * SECOND);
+    series.set_slot(101);
+    let snapshot = series.snapshot(&[], 101 * SECOND);
+    let [group] = &snapshot.groups[..] else {
+        panic!("{:?}", snapshot.groups)
+    };
+    let count = |measure| group.window.measures[measure as usize].map(|(count, _)| count);
+    assert_eq!(
+        (
+            &*group.group,
+            group.window.counts.connects,
+            group.window.counts.failures
+        ),
+        ("go", 2_000, 0)
+    );
+    assert_eq!(
+        (count(Measure::Tcp), count(Measure::Rtt), count(Measure::Tls)),
+        (Some(2_000), Some(6_000), None)
+    );
+    let p50 = group.quantiles[Measure::Rtt as usize].expect("samples").p50;
+    assert!((p50 / 0.007 - 1.0).abs() <= 0.01, "{p50}");
+    // Five seconds later the window is empty, and what was since the start is still there.
+    series.set_slot(106);
+    let later = &series.snapshot(&[], 106 * SECOND).groups[0];
+    assert_eq!(
+        (later.window.counts.connects, later.quantiles == group.quantiles),
+        (0, true)
+    );
+    for group in 0..200 {
+        let key = DestinationKey {
+            group: format!("g{group}").into(),
+            ..address(group)
+        };
+        let id = series.destination(key, 106 * SECOND);
+        series.handshake(id, 1, 106 * SECOND);
+    }
+    assert_eq!(
+        (series.snapshot(&[], 106 * SECOND).groups.len(), series.groups_refused()),
+        (128, 73)
+    );
+}
+
+/// Windows are judged while they have news, and by their place as long as it is the same destination.
+#[test]
+fn places_are_judged() {
+    let mut series = Series::new(10_000);
+    let id = series.destination(host("a.test"), SECOND);
+    let place = id.place().expect("no `other`");
+    for slot in 1..60 {
+        series.set_slot(slot);
+        series.rtt_samples(id, if slot < 55 { 10_000_000 } else { 90_000_000 }, 5);
+    }
+    let [(judged, verdict)] = series.judge(&[])[..] else {
+        panic!("one has news")
+    };
+    assert_eq!((judged, verdict.samples), (place, 25));
+    assert!(verdict.rtt_delta_ns().abs_diff(80_000_000) < 1_000_000, "{verdict:?}");
+    series.set_active(place, true);
+    series.set_slot(62);
+    assert!(series.judge(&[]).is_empty());
+    assert_eq!(series.judge(&[place]).len(), 1);
+    assert!(
+        series
+            .key_of(place)
+            .is_some_and(|key| key.name == Name::Host("a.test".into()))
+    );
+    assert_eq!(series.key_of((place.0, place.1 + 1)), None);
+    assert_eq!(DestinationId { slot: 0, ..id }.place(), None);
+}

@@ -1,8 +1,9 @@
 //! The table of destinations: phases first, then what waits and what failed. Some 110 columns with names of usual length.
 use super::{columns, endpoint, shortened, time};
 use crate::{
-    aggregate::{Counters, DestinationSnapshot, NameSource, Phase, Quantiles, Snapshot, TlsFailure},
+    aggregate::{Counters, DestinationSnapshot, NameSource, Phase, Snapshot, TlsFailure},
     connection::{Outcome, Role},
+    windows::Measure,
 };
 
 /// Widest name; longer ones lose their middle.
@@ -48,19 +49,19 @@ fn row(destination: &DestinationSnapshot) -> [String; HEAD.len()] {
         Role::Server => format!("<- {name}"),
     };
     let shown = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |seconds| time(seconds * 1e6));
-    let p50 = |quantiles: Option<Quantiles>| shown(quantiles.map(|quantiles| quantiles.p50));
-    let p95 = |quantiles: Option<Quantiles>| shown(quantiles.map(|quantiles| quantiles.p95));
+    let p50 = |measure| shown(destination.quantiles(measure).map(|quantiles| quantiles.p50));
+    let p95 = |measure| shown(destination.quantiles(measure).map(|quantiles| quantiles.p95));
     let ok = counters.connections[Outcome::Ok as usize];
     [
         shortened(&name, NAME_WIDTH),
-        p50(destination.handshake),
-        p95(destination.handshake),
-        p50(destination.tls),
-        p95(destination.tls),
-        p50(destination.ttfb),
-        p95(destination.ttfb),
-        p95(destination.turn),
-        p50(destination.rtt),
+        p50(Measure::Tcp),
+        p95(Measure::Tcp),
+        p50(Measure::Tls),
+        p95(Measure::Tls),
+        p50(Measure::Ttfb),
+        p95(Measure::Ttfb),
+        p95(Measure::Turn),
+        p50(Measure::Rtt),
         counters.retransmits.iter().sum::<u64>().to_string(),
         ok.to_string(),
         waiting(destination),

@@ -32,8 +32,8 @@ pub(super) fn encode(metric: &mut MetricEncoder<'_>, family: Family, destination
         Family::Tls if has(Child::Tls) => to.histogram(&histogram(&counters.tls)),
         Family::Ttfb if has(Child::Ttfb) => to.histogram(&histogram(&counters.ttfb)),
         Family::Turn if has(Child::Turn) => to.histogram(&histogram(&counters.turn)),
-        Family::RttMin if has(Child::RttMin) => match destination.rtt_min_us {
-            Some(min_us) => to.gauge(&[], f64::from(min_us) / 1e6),
+        Family::RttMin if has(Child::RttMin) => match destination.window.rtt_min_ns {
+            Some(min_ns) => to.gauge(&[], min_ns as f64 / 1e9),
             None => Ok(()),
         },
         Family::RttJitter if has(Child::RttJitter) => match destination.rtt_jitter_us {

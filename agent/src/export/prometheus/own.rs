@@ -75,6 +75,9 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         ("dns_name_evicted", counts.dns_names_evicted),
         ("dns_lookup_refused", counts.dns_lookups_refused),
         ("dns_stream_refused", counts.dns_streams_refused),
+        ("event_unkept", counts.events_dropped),
+        ("spike_refused", counts.spikes_refused),
+        ("group_refused", counts.groups_refused),
         ("record_dropped", counts.outputs_dropped),
         ("stream_dropped", own.stream_dropped),
         ("recording_dropped", own.recording_dropped),
@@ -232,7 +235,7 @@ pub(super) fn counters<S: EncodeLabelSet, V: EncodeCounterValue>(
 }
 
 /// A family of gauges; nothing at all when it has no member.
-fn gauges<S: EncodeLabelSet, V: EncodeGaugeValue>(
+pub(super) fn gauges<S: EncodeLabelSet, V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
