@@ -193,7 +193,7 @@ impl Series {
             counters.delayed_acks += u64::from(window.delayed_acks);
         });
         for (value_ns, count) in window.samples() {
-            (0..count).for_each(|_| named.rtt.observe(value_ns));
+            named.rtt.observe_many(value_ns, count.into());
         }
         let gauge = self.admit(id, Child::RttMin);
         self.named_mut(gauge).rtt_min.sample(window.min_us, now_ns);

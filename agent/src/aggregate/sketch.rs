@@ -24,6 +24,13 @@ impl Sketch {
             .add(duration_ns as f64 / 1e9);
     }
 
+    /// So many of the same duration.
+    pub(super) fn observe_many(&mut self, duration_ns: u64, count: u64) {
+        self.0
+            .get_or_insert_with(|| Box::new(DDSketch::new(Config::defaults())))
+            .add_with_count(duration_ns as f64 / 1e9, count);
+    }
+
     /// `None` without any observation.
     pub(super) fn quantiles(&self) -> Option<Quantiles> {
         let sketch = self.0.as_deref()?;
