@@ -34,15 +34,11 @@ impl RttWindow {
     /// Values with their counts: nanoseconds, a bucket's middle for all that are in it (3 % from any of them above 1 ms,
     /// 12 % or 0.1 ms below). At most 50 a second of one connection.
     pub fn samples(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        let of_buckets = self
-            .buckets
-            .iter()
-            .enumerate()
-            .map(|(bucket, count)| (middle_us(bucket).max(self.least_us), u32::from(*count)));
-        self.exact
-            .into_iter()
+        let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        let of_buckets = filled.map(|(bucket, count)| (middle_us(bucket).max(self.least_us), u32::from(*count)));
+        let exact = self.exact.into_iter().filter(|(_, count)| *count > 0);
+        exact
             .chain(of_buckets)
-            .filter(|(_, count)| *count > 0)
             .map(|(us, count)| (u64::from(us) * 1_000, count))
     }
 
@@ -156,9 +152,7 @@ impl Rtt {
         self.kept = true;
         self.delayed_acks = event.counts.delayed_acks;
         self.rttvar_us = event.rttvar_us;
-        for (bucket, count) in event.counts.buckets.iter().enumerate() {
-            window.buckets[bucket] = self.add(bucket as u8, *count);
-        }
+        window.buckets = self.add(&event.counts.buckets);
         let lowest = window.buckets.iter().position(|count| *count > 0);
         if lowest.is_none() && window.delayed_acks == 0 {
             return None;
@@ -177,32 +171,32 @@ impl Rtt {
         Some(window)
     }
 
-    /// Takes a bucket's count as the kernel has it, 16 bits that wrap; gives what is new in it.
-    fn add(&mut self, bucket: u8, count: u16) -> u16 {
-        let word = u32::from(bucket) << COUNT_BITS | u32::from(count);
-        match self
-            .buckets
-            .binary_search_by_key(&bucket, |word| (word >> COUNT_BITS) as u8)
-        {
-            Ok(at) => {
-                let known = &mut self.buckets[at];
-                let new = count.wrapping_sub(*known as u16);
-                // After days of one length the eldest half is forgotten; the kernel's 16 bits stay what they are.
-                if (*known & COUNT) + u32::from(new) > COUNT {
-                    *known -= 1 << (COUNT_BITS - 1);
+    /// Takes the counts as the kernel has them, 16 bits that wrap; gives what is new.
+    fn add(&mut self, counts: &[u16; BUCKETS]) -> [u16; BUCKETS] {
+        let mut new = [0; BUCKETS];
+        let mut at = 0;
+        for ((bucket, count), new) in (0..).zip(counts).zip(&mut new) {
+            match self.buckets.get_mut(at) {
+                Some(known) if *known >> COUNT_BITS == bucket => {
+                    *new = count.wrapping_sub(*known as u16);
+                    // After days of one length the eldest half is forgotten; the kernel's 16 bits stay what they are.
+                    if (*known & COUNT) + u32::from(*new) > COUNT {
+                        *known -= 1 << (COUNT_BITS - 1);
+                    }
+                    *known += u32::from(*new);
                 }
-                *known += u32::from(new);
-                new
-            }
-            Err(_) if count == 0 => 0,
-            Err(at) => {
-                if self.buckets.len() == self.buckets.capacity() {
-                    self.buckets.reserve_exact(4);
+                _ if *count == 0 => continue,
+                _ => {
+                    *new = *count;
+                    if self.buckets.len() == self.buckets.capacity() {
+                        self.buckets.reserve_exact(4);
+                    }
+                    self.buckets.insert(at, bucket << COUNT_BITS | u32::from(*count));
                 }
-                self.buckets.insert(at, word);
-                count
             }
+            at += 1;
         }
+        new
     }
 
     /// Adds values of the time without a histogram; what comes later becomes one mean.

@@ -30,7 +30,7 @@ fn turns(time_ns: u64, attempt: u32, turns: u32, each_us: u32) -> Vec<u8> {
     })
 }
 
-fn with_turns(state: ConnectionState, turns: u32) -> ConnectionState {
+fn with_turns(state: &ConnectionState, turns: u32) -> ConnectionState {
     ConnectionState {
         timeline: Timeline {
             protocol: PROTOCOL_OTHER,
@@ -38,7 +38,7 @@ fn with_turns(state: ConnectionState, turns: u32) -> ConnectionState {
             recent_turns_us: [7_000; RECENT_TURNS],
             ..Timeline::default()
         },
-        ..state
+        ..*state
     }
 }
 
@@ -47,13 +47,13 @@ fn each_turn_counts_once() {
     let state = established(1);
     let attempt = state.attempt;
     let mut pipeline = run(&[
-        connection(CONNECTION_OPEN, SECOND, with_turns(state, 3)),
+        connection(CONNECTION_OPEN, SECOND, with_turns(&state, 3)),
         turns(2 * SECOND, attempt, KEPT, 5_000),
         turns(3 * SECOND, attempt, 2 * KEPT, 6_000),
         // Older than what is known, and of another attempt.
         turns(3 * SECOND, attempt, KEPT, 1),
         turns(3 * SECOND, attempt + 1, 3 * KEPT, 1),
-        close(4 * SECOND, with_turns(closed_locally(1), 2 * KEPT + 2)),
+        close(4 * SECOND, with_turns(&closed_locally(1), 2 * KEPT + 2)),
         // Its end has told all.
         turns(5 * SECOND, attempt, 3 * KEPT, 1),
     ]);

@@ -359,7 +359,7 @@ mod tests {
             "ttfb_basis": "exact", "late": false,
             "turns": {"count": 2, "p50_us": 70_000, "p95_us": 70_100, "overlapping": 0},
             "tls": {"version": cell.tls.name(), "alpn": cell.alpn()},
-            "tcp": {"retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
+            "tcp": {"rtt_us": {"min": 1, "mean": 1, "p50": 1, "p99": 1, "var": 1}, "retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
                     "bytes_sent": 1, "bytes_received": 1, "closed_by": "local"},
             "waiting": null, "outcome": "ok"
         })
