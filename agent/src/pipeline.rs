@@ -7,19 +7,20 @@ mod follow;
 mod progress;
 mod records;
 mod resolution;
+mod staying;
 mod talk;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agent_ebpf::{
-    connection::{ConnectionState, ROLE_LISTENER},
+    connection::{ConnectionState, FLAG_LATE, ROLE_LISTENER},
     event::{CONNECTION_CLOSE, ConnectionEvent, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 
 use crate::{
     aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot},
     attribution::{Attribution, Cgroup, Process},
-    connection::{ConnectionRecord, Role, Table, TcpState, Turns, WaitingList},
+    connection::{Activity, ConnectionRecord, Endpoints, Role, Table, TcpState, Turns, WaitingList},
     declared::Declaration,
     decode::{DecodeError, Event, decode},
     groups::{Group, Groups},
@@ -36,6 +37,7 @@ use progress::Counted;
 use records::Surroundings;
 pub use resolution::LookupRecord;
 use resolution::{Resolution, Resolved, Waited};
+use staying::{Listener, Staying};
 use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
@@ -119,6 +121,7 @@ struct Attached {
     /// Which gauge of open connections it has raised.
     gauge: Option<(DestinationId, TcpState)>,
     counted: Counted,
+    activity: Activity,
     turns: Turns,
     /// Its name is as good as it will get; nothing is counted before.
     named: bool,
@@ -139,8 +142,9 @@ pub struct Pipeline {
     settings: PipelineSettings,
     attribution: Attribution,
     connections: Table<Attached>,
-    /// Where each listener is shown, by its cookie.
-    listeners: HashMap<u64, DestinationId>,
+    /// By cookie.
+    listeners: HashMap<u64, Listener>,
+    staying: Staying,
     waiting: WaitingList,
     hellos: Assembler,
     tickets: TicketLengths,
@@ -167,6 +171,7 @@ impl Pipeline {
             attribution: Attribution::new(settings.max_processes, settings.read_proc, settings.cgroup_root.clone()),
             connections: Table::new(settings.max_connections),
             listeners: HashMap::new(),
+            staying: Staying::default(),
             waiting: WaitingList::default(),
             hellos: Assembler::new(AssemblerLimits::default()),
             tickets: TicketLengths::new(MAX_TICKET_LENGTHS),
@@ -240,6 +245,7 @@ impl Pipeline {
         }
         self.dns_tick(now_ns);
         self.look_for_fallbacks(now_ns);
+        self.look_at_staying(now_ns);
         self.attribution.tick(now_ns);
         self.hellos.expire(now_ns);
         if now_ns.saturating_sub(self.expired_ns) >= EXPIRE_EVERY_NS {
@@ -277,6 +283,7 @@ impl Pipeline {
         self.choices.complete(Snapshot {
             counts: self.counts(),
             resolvers: self.resolution.resolvers().snapshot(),
+            staying: self.staying(),
             ..self.series.snapshot(&waiting, self.now_ns)
         })
     }
@@ -331,14 +338,23 @@ impl Pipeline {
             follow::key(Role::Server, &owner, state, None, &Group::default()),
             now_ns,
         );
-        let shown = self.series.enter(destination, TcpState::Listen);
-        self.listeners.insert(state.cookie, shown);
+        let listener = Listener {
+            shown: self.series.enter(destination, TcpState::Listen),
+            owner,
+            cgroup_id: state.cgroup_id,
+            netns: state.netns,
+            local: Endpoints::of(state).local,
+            late: state.flags & FLAG_LATE != 0,
+            drops: None,
+            overflows: 0,
+        };
+        self.listeners.insert(state.cookie, listener);
     }
 
     fn listener_closed(&mut self, cookie: u64) {
         self.attribution.listener_closed(cookie);
-        if let Some(shown) = self.listeners.remove(&cookie) {
-            self.series.leave(shown, TcpState::Listen);
+        if let Some(listener) = self.listeners.remove(&cookie) {
+            self.series.leave(listener.shown, TcpState::Listen);
         }
     }
 

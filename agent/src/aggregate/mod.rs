@@ -10,6 +10,7 @@ mod resolvers;
 mod series;
 mod sketch;
 mod snapshot;
+mod staying;
 mod tally;
 mod tls;
 
@@ -25,6 +26,9 @@ pub use sketch::Quantiles;
 pub use snapshot::{
     DestinationSnapshot, FamilyCounts, FamilyTotals, Labels, NameSource, PipelineCounts, RoleLess, Snapshot, Totals,
     without_role,
+};
+pub use staying::{
+    At, ListenerDetail, Place, PortsDetail, StayingDetail, StayingSnapshot, SweepCounts, UnreusedDetail,
 };
 pub use tally::{FallbackLabels, Tally, UndeclaredLabels};
 pub use tls::{TlsFailure, TlsVersion};

@@ -11,6 +11,7 @@ use super::{
     counters::{Counters, HttpClass},
     resolvers::ResolversSnapshot,
     sketch::Quantiles,
+    staying::StayingSnapshot,
     tally::{FallbackLabels, UndeclaredLabels},
 };
 use crate::connection::{Phase, Role, TcpState};
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub undeclared: Arc<[(UndeclaredLabels, u64)]>,
     /// Queries and lookups of DNS.
     pub resolvers: ResolversSnapshot,
+    /// Sockets that stay.
+    pub staying: StayingSnapshot,
     /// What the pipeline did and could not do.
     pub counts: PipelineCounts,
 }

@@ -28,7 +28,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
 };
 
-use super::{json, prometheus};
+use super::{json, prometheus, sockets};
 use crate::{aggregate::Snapshot, pipeline::Output, selfmetrics::SelfMetrics};
 
 /// Listeners of `/api/v1/connections` at once.
@@ -72,6 +72,7 @@ pub async fn serve<S: Source>(listener: TcpListener, agent: S) -> std::io::Resul
         .route("/readyz", get(readyz::<S>))
         .route("/api/v1/destinations", get(destinations::<S>))
         .route("/api/v1/totals", get(totals::<S>))
+        .route("/api/v1/sockets", get(sockets::<S>))
         .route("/api/v1/connections", get(connections::<S>))
         .layer(middleware::from_fn_with_state(server.clone(), guard::<S>))
         .with_state(server);
@@ -122,7 +123,7 @@ fn names_loopback(host: &str) -> bool {
 
 async fn index() -> impl IntoResponse {
     "hopline\n\n/metrics              OpenMetrics\n/livez, /readyz       health\n/api/v1/destinations  per \
-     destination, JSON\n/api/v1/connections   single connections, server-sent events\n/api/v1/totals        sums, JSON\n"
+     destination, JSON\n/api/v1/connections   single connections, server-sent events\n/api/v1/sockets       sockets that stay, JSON\n/api/v1/totals        sums, JSON\n"
 }
 
 /// The agent is ending, or too many ask at once.
@@ -171,6 +172,13 @@ async fn destinations<S: Source>(State(server): State<Server<S>>) -> Response {
 async fn totals<S: Source>(State(server): State<Server<S>>) -> Response {
     match server.agent.scrape().await {
         Some((snapshot, _)) => Json(json::totals(&snapshot)).into_response(),
+        None => unavailable(),
+    }
+}
+
+async fn sockets<S: Source>(State(server): State<Server<S>>) -> Response {
+    match server.agent.scrape().await {
+        Some((snapshot, _)) => Json(sockets::sockets(&snapshot)).into_response(),
         None => unavailable(),
     }
 }
@@ -329,6 +337,7 @@ mod tests {
             ("/metrics", "127.0.0.1", 200, "hopline_build_info"),
             ("/api/v1/destinations", "[::1]:1", 200, "[]"),
             ("/api/v1/totals", "localhost", 200, "\"truth\""),
+            ("/api/v1/sockets", "localhost", 200, "\"listeners\""),
             ("/nothing", "localhost", 404, ""),
             ("/metrics", "evil.example", 421, "loopback"),
         ] {

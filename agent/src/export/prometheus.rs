@@ -5,6 +5,7 @@ mod choices;
 mod dns;
 mod family;
 mod own;
+mod staying;
 
 use std::fmt;
 
@@ -84,6 +85,7 @@ impl Collector for Scrape {
         }
         choices::encode(&mut encoder, &self.snapshot)?;
         dns::encode(&mut encoder, &self.snapshot)?;
+        staying::encode(&mut encoder, &self.snapshot)?;
         own::encode(&mut encoder, &self.snapshot, &self.own)
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Said<'a> {
     pub(super) answer: Option<FirstByte>,
     pub(super) failure: Option<TlsFailure>,
     pub(super) turns: &'a Turns,
+    /// It was written to after the peer's end: for how long nothing had passed before.
+    pub(super) idle_before_ns: Option<u64>,
 }
 
 /// What a record says beside the connection itself.
@@ -93,7 +95,7 @@ impl Surroundings<'_> {
             dns: said.waited.map(dns),
             tls: tls(state, said, ended),
             http: http(said.facts),
-            tcp: tcp(state),
+            tcp: tcp(state, said.idle_before_ns),
             waiting: waiting.map(|(phase, _)| phase),
             waiting_us: waiting.map(|(_, since_ns)| seen.end.saturating_sub(since_ns) / 1_000),
             outcome: ended.then(|| match outcome(state) {
@@ -277,7 +279,7 @@ fn http(facts: Option<&Facts>) -> Option<HttpRecord> {
     })
 }
 
-fn tcp(state: &ConnectionState) -> TcpRecord {
+fn tcp(state: &ConnectionState, idle_before_ns: Option<u64>) -> TcpRecord {
     let sampled = state.rtt.count > 0;
     let retransmits = &state.retransmits;
     TcpRecord {
@@ -296,6 +298,7 @@ fn tcp(state: &ConnectionState) -> TcpRecord {
         bytes_sent: sent_bytes(state),
         bytes_received: received_bytes(state),
         closed_by: ClosedBy::of(state),
+        idle_before_us: idle_before_ns.map(|idle_ns| idle_ns / 1_000),
     }
 }
 

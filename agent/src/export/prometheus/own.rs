@@ -74,6 +74,9 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         ("dns_name_evicted", counts.dns_names_evicted),
         ("dns_lookup_refused", counts.dns_lookups_refused),
         ("dns_stream_refused", counts.dns_streams_refused),
+        ("lingering_untracked", snapshot.staying.lingering_untracked),
+        ("unreused_untracked", snapshot.staying.unreused_untracked),
+        ("swept_refused", snapshot.staying.sweeps.refused),
         ("record_dropped", counts.outputs_dropped),
         ("stream_dropped", own.stream_dropped),
         ("recording_dropped", own.recording_dropped),
@@ -231,7 +234,7 @@ pub(super) fn counters<S: EncodeLabelSet, V: EncodeCounterValue>(
 }
 
 /// A family of gauges; nothing at all when it has no member.
-fn gauges<S: EncodeLabelSet, V: EncodeGaugeValue>(
+pub(super) fn gauges<S: EncodeLabelSet, V: EncodeGaugeValue>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
