@@ -345,7 +345,6 @@ impl Pipeline {
             netns: state.netns,
             local: Endpoints::of(state).local,
             late: state.flags & FLAG_LATE != 0,
-            drops: None,
             overflows: 0,
         };
         self.listeners.insert(state.cookie, listener);

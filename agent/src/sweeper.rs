@@ -125,7 +125,8 @@ fn sweep_one(path: &Path, netns: u32, deadline: Instant, answer: &mut [u8]) -> i
     drop(namespace);
     let sysctl = |name| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
     let range = PortRange::read(&sysctl("ip_local_port_range"), &sysctl("ip_local_reserved_ports"));
-    let mut adding = Adding::new(netns, range);
+    let netstat = fs::read_to_string("/proc/thread-self/net/netstat").unwrap_or_default();
+    let mut adding = Adding::new(netns, range, &netstat);
     let diag = open()?;
     let lists = [LISTENERS, ALL_BUT_LISTENERS]
         .into_iter()
@@ -189,7 +190,7 @@ mod tests {
             let mut answer = vec![0; ANSWER_BYTES];
             let deadline = Instant::now() + SWEEP_LIMIT;
             let diag = open().expect("sock_diag");
-            let mut adding = Adding::new(own, PortRange::default());
+            let mut adding = Adding::new(own, PortRange::default(), "");
             let request = request(libc::AF_INET as u8, LISTENERS, true);
             let ended = dump(&diag, &request, &mut adding, deadline, &mut answer).expect("a list");
             (ended, adding.finish())

@@ -99,7 +99,7 @@ impl Activity {
     }
 
     /// For a connection that has ended: this side wrote after the peer had closed, and was told so by a RST. Gives how long
-    /// nothing had passed before that write, nanoseconds.
+    /// nothing had passed before that write, nanoseconds: up to a second less than it was, never more.
     pub fn wrote_after_end(&self, state: &ConnectionState, is_answered: bool) -> Option<u64> {
         let reset = matches!(i32::from(state.error), libc::EPIPE | libc::ECONNRESET);
         if state.closed_by != CLOSED_BY_REMOTE || !reset {

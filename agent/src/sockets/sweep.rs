@@ -36,7 +36,7 @@ pub struct Backlog {
     pub depth: u32,
     /// How many may wait.
     pub limit: u32,
-    /// SYNs and final ACKs that found no room, since the socket was made (wraps).
+    /// Segments that were dropped there, for whatever reason, since the socket was made (wraps).
     pub drops: Option<u32>,
 }
 
@@ -51,6 +51,8 @@ pub struct NamespaceSweep {
     pub half_open: BTreeMap<Endpoint, u64>,
     /// Listeners.
     pub listeners: Vec<Backlog>,
+    /// SYNs and final ACKs that found a queue full, of all listeners since the namespace was made.
+    pub overflows: Option<u64>,
     /// Ports that a connect may be given here.
     pub usable_ports: u32,
     /// Destinations that have used most of them, the worst first.
@@ -86,11 +88,12 @@ pub struct Adding {
 }
 
 impl Adding {
-    /// Nothing read yet.
-    pub fn new(netns: u32, range: PortRange) -> Self {
+    /// Nothing read yet but the text of the namespace's `net/netstat`.
+    pub fn new(netns: u32, range: PortRange, netstat: &str) -> Self {
         Self {
             sweep: NamespaceSweep {
                 netns,
+                overflows: listen_overflows(netstat),
                 usable_ports: range.len(),
                 ..NamespaceSweep::default()
             },
@@ -152,6 +155,14 @@ impl Adding {
     }
 }
 
+/// `ListenOverflows` of the extended counters: one line has the names, the next one the numbers.
+fn listen_overflows(netstat: &str) -> Option<u64> {
+    let mut lines = netstat.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, numbers) = (lines.next()?, lines.next()?);
+    let at = names.split(' ').position(|name| name == "ListenOverflows")?;
+    numbers.split(' ').nth(at)?.parse().ok()
+}
+
 fn keep<T>(all: &mut Vec<T>, refused: &mut u64, one: impl FnOnce() -> T) {
     if all.len() < MOST_SOCKETS {
         all.push(one());
@@ -183,7 +194,7 @@ mod tests {
 
     #[test]
     fn each_socket_has_its_place() {
-        let mut adding = Adding::new(7, PortRange::read("1000 1009", ""));
+        let mut adding = Adding::new(7, PortRange::read("1000 1009", ""), "");
         for socket in [
             socket(tcp_state::LISTEN, false, 1009, 0, 1),
             socket(tcp_state::TIME_WAIT, true, 1000, 80, 2),
@@ -209,8 +220,24 @@ mod tests {
     }
 
     #[test]
+    fn overflows_of_a_namespace() {
+        for (text, expected) in [
+            (
+                "TcpExt: A ListenOverflows B\nTcpExt: 1 22 3\nIpExt: C\nIpExt: 4\n",
+                Some(22),
+            ),
+            ("TcpExt: A ListenOverflows\nTcpExt: 1\n", None),
+            ("TcpExt: A ListenOverflows\nTcpExt: 1 x\n", None),
+            ("TcpExt: A\nTcpExt: 1\n", None),
+            ("", None),
+        ] {
+            assert_eq!(listen_overflows(text), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn a_hundred_thousand_sockets() {
-        let mut adding = Adding::new(7, PortRange::read("1000 65535", ""));
+        let mut adding = Adding::new(7, PortRange::read("1000 65535", ""), "");
         for number in 0..400_000_u32 {
             let state = if number % 2 == 0 {
                 tcp_state::TIME_WAIT

@@ -2,7 +2,7 @@
 //!
 //! `decode`: bytes to events. `life`: connections, with events lost and out of order. `names`: under which name they are
 //! counted. `owners`: processes by time, listeners, late sockets. `choices`: groups, fallbacks, declared destinations.
-//! `dns`: names. `sums`: nothing is lost or counted twice, whatever comes. `scrape`: what exporters show.
+//! `dns`: names. `staying`: sockets that stay. `sums`: nothing is lost or counted twice, whatever comes. `scrape`: what exporters show.
 mod choices;
 mod decode;
 mod dns;
@@ -11,6 +11,7 @@ mod life;
 mod names;
 mod owners;
 mod scrape;
+mod staying;
 mod sums;
 
 use hopline::{

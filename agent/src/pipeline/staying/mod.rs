@@ -4,6 +4,7 @@
 //! Two sources, which never tell of the same socket: events tell of connections until they reach CLOSE; the sweeps of
 //! `sweeper` add what is none by then, or none yet (`TIME_WAIT`, `FIN_WAIT2` without an owner, `SYN_RECV`).
 mod lingering;
+mod overflows;
 mod swept;
 mod unreused;
 
@@ -45,10 +46,17 @@ pub(super) struct Listener {
     pub(super) local: Endpoint,
     /// It was there before hopline.
     pub(super) late: bool,
-    /// What it had dropped when it was last looked at.
-    pub(super) drops: Option<u32>,
-    /// What it has dropped since hopline knows it.
+    /// What its full queue has refused since hopline knows it.
     pub(super) overflows: u64,
+}
+
+/// What the kernel had counted at the last sweep.
+#[derive(Debug, Default)]
+struct Queues {
+    /// Drops of each listener, by cookie.
+    drops: HashMap<u64, u32>,
+    /// Overflows of each namespace.
+    overflows: HashMap<u32, u64>,
 }
 
 /// All that is known of sockets that stay.
@@ -59,6 +67,7 @@ pub(super) struct Staying {
     writes_after_close: Tally<Place>,
     unreused_counts: Tally<At<Arc<str>>>,
     overflows: Tally<Place>,
+    queues: Queues,
     idle: Tally<At<Idle>>,
     told: Arc<[StayingDetail]>,
     listeners: Arc<[ListenerDetail]>,
@@ -79,6 +88,7 @@ impl Default for Staying {
             writes_after_close: Tally::new(MAX_PLACES),
             unreused_counts: Tally::new(MAX_PLACES),
             overflows: Tally::new(MAX_PLACES),
+            queues: Queues::default(),
             idle: Tally::new(MAX_PLACES),
             told: Arc::default(),
             listeners: Arc::default(),

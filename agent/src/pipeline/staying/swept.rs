@@ -5,12 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use super::{MAX_PLACES, Pipeline, place, place_of_listener, place_of_peer};
+use super::{
+    MAX_PLACES, Pipeline, Queues,
+    overflows::{self, Dropped},
+    place, place_of_listener, place_of_peer,
+};
 use crate::{
     aggregate::{DestinationId, ListenerDetail, PortsDetail, TcpState},
     attribution::Process,
     connection::{Endpoint, Role},
-    sockets::{NamespaceSweep, PeerPorts, SweepReport},
+    sockets::{Backlog, NamespaceSweep, PeerPorts, SweepReport},
 };
 
 /// Processes that are named for the ports of one destination.
@@ -92,35 +96,69 @@ impl Pipeline {
     }
 
     fn queues(&mut self, report: &SweepReport) {
-        let mut listeners = Vec::new();
-        for backlog in report.namespaces.iter().flat_map(|sweep| &sweep.listeners) {
-            // Out of scope, or closed since.
-            let Some(listener) = self.listeners.get_mut(&backlog.cookie) else {
-                continue;
-            };
-            let place = place_of_listener(listener);
-            if let Some(drops) = backlog.drops {
-                let before = listener.drops.unwrap_or(if listener.late { drops } else { 0 });
-                let new = u64::from(drops.wrapping_sub(before));
-                listener.drops = Some(drops);
-                listener.overflows += new;
-                if new > 0 {
-                    self.staying.overflows.add_many(place.clone(), new);
-                }
-            }
-            let (owner, cgroup_id, overflows) = (Arc::clone(&listener.owner), listener.cgroup_id, listener.overflows);
-            let address = listener.local.address.to_string();
-            listeners.push(ListenerDetail {
-                place,
-                address,
-                queue_depth: backlog.depth,
-                queue_limit: backlog.limit,
-                overflows,
-                process: self.process_record(&owner, cgroup_id),
+        let before = std::mem::take(&mut self.staying.queues);
+        let mut told = Vec::new();
+        for sweep in &report.namespaces {
+            let dropped: Vec<Dropped> = sweep
+                .listeners
+                .iter()
+                .map(|backlog| self.dropped(backlog, &before))
+                .collect();
+            let overflows = sweep.overflows.map(|now| {
+                let seen = before.overflows.get(&sweep.netns).copied().unwrap_or_default();
+                now.saturating_sub(seen)
             });
+            for (backlog, new) in sweep.listeners.iter().zip(overflows::share(overflows, &dropped)) {
+                told.extend(self.queue(backlog, new));
+            }
+            let drops = sweep
+                .listeners
+                .iter()
+                .filter_map(|backlog| Some((backlog.cookie, backlog.drops?)));
+            self.staying.queues.drops.extend(drops);
+            self.staying
+                .queues
+                .overflows
+                .extend(sweep.overflows.map(|overflows| (sweep.netns, overflows)));
         }
-        listeners.sort_by(|a, b| (b.queue_depth, b.overflows, &a.place).cmp(&(a.queue_depth, a.overflows, &b.place)));
-        self.staying.listeners = listeners.into();
+        told.sort_by(|a, b| (b.queue_depth, b.overflows, &a.place).cmp(&(a.queue_depth, a.overflows, &b.place)));
+        self.staying.listeners = told.into();
+    }
+
+    /// What a listener has dropped since the last sweep; of one that was there before hopline the first sweep says nothing.
+    fn dropped(&self, backlog: &Backlog, before: &Queues) -> Dropped {
+        let is_new = self
+            .listeners
+            .get(&backlog.cookie)
+            .is_some_and(|listener| !listener.late);
+        let drops = backlog.drops.map_or(0, |now| {
+            let seen = before.drops.get(&backlog.cookie).copied();
+            now.wrapping_sub(seen.unwrap_or(if is_new { 0 } else { now }))
+        });
+        Dropped {
+            drops: drops.into(),
+            is_full: backlog.depth > backlog.limit,
+        }
+    }
+
+    /// `None` for a listener that is out of scope, or closed since.
+    fn queue(&mut self, backlog: &Backlog, new: u64) -> Option<ListenerDetail> {
+        let listener = self.listeners.get_mut(&backlog.cookie)?;
+        listener.overflows += new;
+        let place = place_of_listener(listener);
+        if new > 0 {
+            self.staying.overflows.add_many(place.clone(), new);
+        }
+        let (owner, cgroup_id, overflows) = (Arc::clone(&listener.owner), listener.cgroup_id, listener.overflows);
+        let address = listener.local.address.to_string();
+        Some(ListenerDetail {
+            place,
+            address,
+            queue_depth: backlog.depth,
+            queue_limit: backlog.limit,
+            overflows,
+            process: self.process_record(&owner, cgroup_id),
+        })
     }
 
     fn ports(&mut self, report: &SweepReport) {
@@ -129,7 +167,9 @@ impl Pipeline {
             .iter()
             .filter_map(|sweep| self.worst_of(sweep))
             .collect();
-        ports.sort_by(|a, b| u64::from(b.used * a.usable).cmp(&u64::from(a.used * b.usable)));
+        // Of shares a/b and c/d the first is larger when a*d is.
+        let product = |a: u32, b: u32| u64::from(a) * u64::from(b);
+        ports.sort_by(|a, b| product(b.used, a.usable).cmp(&product(a.used, b.usable)));
         ports.truncate(MAX_PLACES);
         self.staying.ports = ports.into();
     }
