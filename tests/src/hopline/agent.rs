@@ -108,6 +108,13 @@ impl Agent {
         Ok(Totals::new(&serde_json::from_str(&body)?, self.sabotage))
     }
 
+    /// `/api/v1/sockets`.
+    pub(crate) fn sockets(&self) -> Result<serde_json::Value> {
+        let (status, body) = http::get(self.address, "/api/v1/sockets").context("asking the agent for its sockets")?;
+        ensure!(status == 200, "/api/v1/sockets answered {status}");
+        Ok(serde_json::from_str(&body)?)
+    }
+
     /// Scrapes until all events that the kernel side counted have been read: nothing of its past is then under way.
     pub(crate) fn scrape_drained(&self) -> Result<Metrics> {
         // The kernel wakes the reader in batches; it also looks by itself every 50 ms.

@@ -16,6 +16,7 @@ mod hostile;
 mod names;
 mod overflow;
 mod replay;
+mod states;
 mod stuck;
 mod timeline;
 mod trace;
@@ -65,6 +66,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "connects, handshakes and requests that hang are listed while they do",
         tools: &["ip", "openssl", "curl"],
         run: stuck::run,
+    },
+    Scenario {
+        name: "states",
+        about: "leaks, a full queue, held clients, ports used up, no reuse, dead writes: as ss and nstat say",
+        tools: &["ip", "ss", "nstat"],
+        run: states::run,
     },
     Scenario {
         name: "handshakes",

@@ -13,3 +13,4 @@ pub(crate) mod once;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod server;
+pub(crate) mod stay;

@@ -31,6 +31,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("churn", "swap"),
     ("failures", "drop"),
     ("stuck", "drop"),
+    ("states", "drop"),
     ("fallback", "drop"),
     ("handshakes", "shift"),
     ("alerts", "swap"),
