@@ -96,7 +96,9 @@ impl PortRange {
         taken.sort_unstable();
         let mut peers: Vec<PeerPorts> = Vec::new();
         for of_peer in taken.chunk_by(|a, b| a.0 == b.0) {
-            let used = lost + of_peer.chunk_by(|a, b| a.1 == b.1).count() as u32;
+            let ports = of_peer.chunk_by(|a, b| a.1 == b.1).map(|same| same[0].1);
+            // A listener may have been listed after connections at its port: that port is lost already.
+            let used = lost + ports.filter(|port| !listening.contains(*port)).count() as u32;
             let is_worse = peers.len() < MOST_PEERS || peers.last().is_some_and(|last| used > last.used);
             if is_worse {
                 let at = peers.partition_point(|peer| peer.used >= used);
@@ -158,8 +160,9 @@ mod tests {
         for last in 1..=20 {
             uses.extend((0..u16::from(last % 10)).map(|port| (peer(last), 100 + port, u64::from(port))));
         }
-        // One port from two local addresses is one port.
+        // One port from two local addresses is one port, and one with a listener is lost once.
         uses.push((peer(9), 100, 99));
+        uses.push((peer(9), 109, 98));
         let worst = range.worst(&listening, &mut uses);
         assert_eq!(worst.len(), MOST_PEERS);
         assert_eq!(
@@ -167,6 +170,6 @@ mod tests {
             [10, 10, 9, 9, 8, 8, 7, 7]
         );
         assert_eq!(worst[0].peer, peer(9));
-        assert_eq!(worst[0].cookies.len(), 10);
+        assert_eq!(worst[0].cookies.len(), 11);
     }
 }

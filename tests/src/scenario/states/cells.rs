@@ -90,6 +90,11 @@ pub(super) struct Cells {
 impl Cells {
     pub(super) fn start(lab: &Lab, places: &Places) -> Result<Self> {
         let loopback = |port: u16| format!("127.0.0.1:{port}");
+        // Those that are left over in two states are IPv6.
+        let at = |port: u16| match port {
+            PORT_OF_CLOSING => format!("[::1]:{port}"),
+            _ => loopback(port),
+        };
         let half = Family::Ipv4.server(PORT_OF_HALF).to_string();
         let mut held = Vec::new();
         let mut start = |netns: &NetNs, words: &str| -> Result<()> {
@@ -104,7 +109,7 @@ impl Cells {
             (PORT_OF_HELD, "hold"),
             (PORT_OF_ECHO, "echo"),
         ];
-        let listen = servers.map(|(port, behaviour)| format!("{}/{behaviour}", loopback(port)));
+        let listen = servers.map(|(port, behaviour)| format!("{}/{behaviour}", at(port)));
         start(&places.busy, &format!("serve {}", listen.join(" ")))?;
         start(&places.ports, &format!("serve {}/hold", loopback(PORT_OF_PORTS)))?;
         start(
