@@ -124,10 +124,7 @@ impl Cells {
         )?;
 
         let connect = |port: u16, count: u64, end: &str, comm: &str| {
-            format!(
-                "connect --to {} --count {count} --end {end} --comm {comm}",
-                loopback(port)
-            )
+            format!("connect --to {} --count {count} --end {end} --comm {comm}", at(port))
         };
         let leak = connect(PORT_OF_CLOSING, CLOSE_WAIT, "hold --exchange 8", Names::LEAK);
         start(&places.busy, &leak)?;
