@@ -94,8 +94,12 @@ fn sweep(mut order: Order, deadline: Instant, report: &mut SweepReport, failed: 
     let mut answer = vec![0; ANSWER_BYTES];
     // The namespace that this thread is in goes like any other: processes of its own are in it.
     for path in namespaces::files() {
-        if order.is_empty() || Instant::now() > deadline {
+        if order.is_empty() {
             break;
+        }
+        if Instant::now() > deadline {
+            report.unseen = order.len() as u64;
+            return;
         }
         let wanted = namespaces::inode(&path).filter(|netns| order.contains(netns));
         let Some(netns) = wanted else { continue };
@@ -109,7 +113,7 @@ fn sweep(mut order: Order, deadline: Instant, report: &mut SweepReport, failed: 
             Err(error) => failed(error),
         }
     }
-    report.vanished = order.len() as u64;
+    report.vanished = order.into_iter().collect();
 }
 
 /// `None` when the namespace is no longer there, or no longer that one.

@@ -134,7 +134,7 @@ pub struct SweepCounts {
     pub done: u64,
     /// Sweeps that were due while the last one was under way or rested.
     pub skipped: u64,
-    /// Namespaces whose sockets were not all read.
+    /// Namespaces whose sockets were not all read, or not at all for want of time.
     pub partial: u64,
     /// Namespaces that could not be found or entered.
     pub vanished: u64,

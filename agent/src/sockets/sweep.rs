@@ -75,7 +75,9 @@ pub struct SweepReport {
     /// The namespaces that were there.
     pub namespaces: Vec<NamespaceSweep>,
     /// Namespaces that could not be found or entered any more.
-    pub vanished: u64,
+    pub vanished: Vec<u32>,
+    /// Namespaces for which there was no time.
+    pub unseen: u64,
 }
 
 /// A namespace while it is read: listeners first.

@@ -99,7 +99,7 @@ fn what_lingers_belongs_to_its_connection() {
     // Its time is over, or its namespace has gone.
     let gone = SweepReport {
         started_ns: 80 * SECOND,
-        vanished: 1,
+        vanished: vec![NETNS],
         ..SweepReport::default()
     };
     pipeline.swept(&gone);
@@ -109,6 +109,9 @@ fn what_lingers_belongs_to_its_connection() {
     assert_eq!(active(&pipeline, Role::Server, TcpState::Listen), 1);
     let sweeps = pipeline.snapshot().staying.sweeps;
     assert_eq!((sweeps.done, sweeps.vanished, sweeps.unattributed.len()), (3, 1, 0));
+    // Nothing is remembered of a namespace that has gone: the kernel may give its number again.
+    pipeline.swept(&report(85 * SECOND, found));
+    assert_eq!(active(&pipeline, Role::Client, TcpState::TimeWait), 0);
 }
 
 #[test]

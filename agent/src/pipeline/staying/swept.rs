@@ -49,13 +49,18 @@ impl Pipeline {
             self.staying.raised.push((raised, state, count));
         }
         let whole = report.namespaces.iter().filter(|sweep| !sweep.is_partial);
-        let whole: HashSet<u32> = whole.map(|sweep| sweep.netns).collect();
-        self.staying.closed.swept(&whole, report.started_ns, &found.cookies);
+        // Of what was in a namespace that has gone nothing lingers.
+        let known: HashSet<u32> = whole
+            .map(|sweep| sweep.netns)
+            .chain(report.vanished.iter().copied())
+            .collect();
+        self.staying.closed.swept(&known, report.started_ns, &found.cookies);
         self.queues(report);
         self.ports(report);
         let sweeps = &mut self.staying.sweeps;
         sweeps.done += 1;
-        sweeps.vanished += report.vanished;
+        sweeps.vanished += report.vanished.len() as u64;
+        sweeps.partial += report.unseen;
         sweeps.took = report.took;
         for sweep in &report.namespaces {
             sweeps.partial += u64::from(sweep.is_partial);
