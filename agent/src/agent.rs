@@ -1,7 +1,7 @@
 //! Builds every stage, wires them, and ends them in order. The only file that knows all stages.
 //!
 //! Kernel programs → rings → `reader` → `owner` (pipeline, recording) → a listener of records; `kernel_side` holds the
-//! programs. `command` starts it, with or without the HTTP server on top.
+//! programs, `sweeper` lists sockets when `owner` asks. `command` starts it, with or without the HTTP server on top.
 use std::{
     io,
     sync::{
@@ -31,6 +31,7 @@ use crate::{
     reader,
     recording::{self, Recorder, RecordingError},
     selfmetrics::{FeatureState, KindCounts, SelfMetrics},
+    sweeper,
 };
 
 /// Inputs that may wait for the owner.
@@ -108,15 +109,17 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
     let mut probes = Probes::load(&options)?;
     let rings = probes.take_rings()?;
     let kernel = KernelSide::start(probes)?;
+    let (inputs, owner_inputs) = mpsc::channel(INPUTS);
+    let sweeper = sweeper::start(inputs.downgrade())?;
     privileges::drop_capabilities(Keep {
         writes_files: keep.writes_files || recorder.is_some(),
+        ..keep
     });
 
     let records = match &listener {
         Listener::Stream(records) => Some(records.downgrade()),
         Listener::All(_) => None,
     };
-    let (inputs, owner_inputs) = mpsc::channel(INPUTS);
     let (spent, returned) = reader::channel();
     let (stop_reader, stop) = oneshot::channel();
     let owner = Owner {
@@ -124,6 +127,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         recorder,
         listener,
         spent,
+        sweeper: Some(sweeper),
     };
     let owner = tokio::spawn(owner.run(owner_inputs));
     let reader = tokio::spawn(reader::run(

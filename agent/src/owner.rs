@@ -1,7 +1,11 @@
 //! The one task that owns the pipeline and the recording; everything that happens to them is an [`Input`].
 //!
 //! Reads the clock for the pipeline, which must not. Started by `agent`.
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, mpsc::SyncSender},
+    time::Duration,
+};
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
 use tokio::{
@@ -14,6 +18,7 @@ use crate::{
     host,
     pipeline::{Output, Pipeline},
     recording::Recorder,
+    sockets::SweepReport,
 };
 
 /// How often the pipeline learns the time: `STUCK` lines and waiting gauges are at most this late.
@@ -77,6 +82,8 @@ impl Batch {
 pub enum Input {
     /// Events from the rings.
     Batch(Batch),
+    /// What the kernel's list of sockets says.
+    Swept(Box<SweepReport>),
     /// Somebody wants to see the numbers.
     Scrape(oneshot::Sender<Scrape>),
     /// Somebody wants to see the last events.
@@ -114,6 +121,8 @@ pub struct Owner {
     pub listener: Listener,
     /// Where batches go when they are through.
     pub spent: mpsc::Sender<Batch>,
+    /// Who lists the sockets of namespaces; takes an order only when it has nothing to do.
+    pub sweeper: Option<SyncSender<HashSet<u32>>>,
 }
 
 impl Owner {
@@ -130,6 +139,7 @@ impl Owner {
             tokio::select! {
                 input = inputs.recv() => match input {
                     Some(Input::Batch(batch)) => self.apply(batch),
+                    Some(Input::Swept(report)) => self.pipeline.swept(&report),
                     // Whoever asked may have gone since.
                     Some(Input::Scrape(answer)) => drop(answer.send(self.scrape())),
                     Some(Input::Events(answer)) => drop(answer.send(self.pipeline.events())),
@@ -169,7 +179,17 @@ impl Owner {
             recorder.tick(now_ns);
         }
         self.pipeline.tick(now_ns);
+        self.order_sweep();
         self.set_collect();
+    }
+
+    fn order_sweep(&mut self) {
+        if let Some(sweeper) = &self.sweeper
+            && let Some(order) = self.pipeline.sweep_due()
+            && sweeper.try_send(order).is_err()
+        {
+            self.pipeline.sweep_skipped();
+        }
     }
 
     /// Records are made only while somebody listens.
@@ -256,6 +276,7 @@ mod tests {
             recorder: Some(recorder),
             listener: Listener::All(records),
             spent,
+            sweeper: None,
         };
         let (inputs, inbox) = mpsc::channel(1);
         let task = tokio::spawn(owner.run(inbox));

@@ -9,19 +9,20 @@ mod records;
 mod resolution;
 mod rtt;
 mod spikes;
+mod staying;
 mod talk;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agent_ebpf::{
-    connection::{ConnectionState, ROLE_LISTENER},
+    connection::{ConnectionState, FLAG_LATE, ROLE_LISTENER},
     event::{CONNECTION_CLOSE, ConnectionEvent, LISTENER_OPEN, SYNACK_RETRANSMIT},
 };
 
 use crate::{
     aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot},
     attribution::{Attribution, Cgroup, Process},
-    connection::{ConnectionRecord, Role, Rtt, Table, TcpState, WaitingList},
+    connection::{Activity, ConnectionRecord, Endpoints, Role, Rtt, Table, TcpState, WaitingList},
     declared::Declaration,
     decode::{DecodeError, Event, decode},
     events::{Recent, SpikeRecord, SpikeSettings},
@@ -42,6 +43,7 @@ pub use resolution::LookupRecord;
 use resolution::{Resolution, Resolved, Waited};
 use rtt::Unplaced;
 use spikes::Watch;
+use staying::{Listener, Staying};
 use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
@@ -137,6 +139,7 @@ struct Attached {
     /// Which gauge of open connections it has raised.
     gauge: Option<(DestinationId, TcpState)>,
     counted: Counted,
+    activity: Activity,
     /// How long each took; most connections have none.
     turns: Option<Box<Sketch>>,
     rtt: Rtt,
@@ -161,8 +164,9 @@ pub struct Pipeline {
     settings: PipelineSettings,
     attribution: Attribution,
     connections: Table<Attached>,
-    /// Where each listener is shown, by its cookie.
-    listeners: HashMap<u64, DestinationId>,
+    /// By cookie.
+    listeners: HashMap<u64, Listener>,
+    staying: Staying,
     waiting: WaitingList,
     unplaced_rtt: Unplaced,
     hellos: Assembler,
@@ -193,6 +197,7 @@ impl Pipeline {
             attribution: Attribution::new(settings.max_processes, settings.read_proc, settings.cgroup_root.clone()),
             connections: Table::new(settings.max_connections),
             listeners: HashMap::new(),
+            staying: Staying::default(),
             waiting: WaitingList::default(),
             unplaced_rtt: Unplaced::default(),
             hellos: Assembler::new(AssemblerLimits::default()),
@@ -272,6 +277,7 @@ impl Pipeline {
         }
         self.dns_tick(now_ns);
         self.look_for_fallbacks(now_ns);
+        self.look_at_staying(now_ns);
         self.attribution.tick(now_ns);
         self.unplaced_rtt
             .expire(now_ns, |cookie| self.connections.get(cookie).is_some());
@@ -317,6 +323,7 @@ impl Pipeline {
             counts: self.counts(),
             active_rules: self.active_rules(),
             resolvers: self.resolution.resolvers().snapshot(),
+            staying: self.staying(),
             ..self.series.snapshot(&waiting, self.now_ns)
         })
     }
@@ -376,14 +383,22 @@ impl Pipeline {
             follow::key(Role::Server, &owner, state, None, &Group::default()),
             now_ns,
         );
-        let shown = self.series.enter(destination, TcpState::Listen);
-        self.listeners.insert(state.cookie, shown);
+        let listener = Listener {
+            shown: self.series.enter(destination, TcpState::Listen),
+            owner,
+            cgroup_id: state.cgroup_id,
+            netns: state.netns,
+            local: Endpoints::of(state).local,
+            late: state.flags & FLAG_LATE != 0,
+            overflows: 0,
+        };
+        self.listeners.insert(state.cookie, listener);
     }
 
     fn listener_closed(&mut self, cookie: u64) {
         self.attribution.listener_closed(cookie);
-        if let Some(shown) = self.listeners.remove(&cookie) {
-            self.series.leave(shown, TcpState::Listen);
+        if let Some(listener) = self.listeners.remove(&cookie) {
+            self.series.leave(listener.shown, TcpState::Listen);
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Measured on 6.18: once everything is attached, reading maps and rings, program statistics and detaching need no
 //! capability at all (they go by file descriptors). What remains is `/proc` of other users' processes, entering network
-//! namespaces where late sockets need walks, and a recording in a directory of another user.
+//! namespaces where late sockets need walks and sockets are listed, and a recording in a directory of another user.
 use std::io;
 
 use nix::sys::{
@@ -15,6 +15,7 @@ mod capability {
     pub(super) const DAC_OVERRIDE: u32 = 1;
     pub(super) const DAC_READ_SEARCH: u32 = 2;
     pub(super) const SYS_PTRACE: u32 = 19;
+    pub(super) const SYS_ADMIN: u32 = 21;
 }
 
 /// Which capabilities stay beside those that reading `/proc` needs.
@@ -22,6 +23,8 @@ mod capability {
 pub struct Keep {
     /// Files come and go in directories that root may not write by their mode: recordings, cgroups (0555).
     pub writes_files: bool,
+    /// Sockets of other network namespaces are listed.
+    pub enters_namespaces: bool,
 }
 
 /// This process and all it starts can never gain privileges by executing a program.
@@ -65,6 +68,9 @@ fn kept(keep: Keep) -> [Sets; 2] {
     let mut bits = 1 << capability::SYS_PTRACE | 1 << capability::DAC_READ_SEARCH;
     if keep.writes_files {
         bits |= 1 << capability::DAC_OVERRIDE;
+    }
+    if keep.enters_namespaces {
+        bits |= 1 << capability::SYS_ADMIN;
     }
     [
         Sets {
@@ -123,7 +129,10 @@ mod tests {
 
     #[test]
     fn a_thread_keeps_only_what_is_kept() {
-        let keep = Keep { writes_files: true };
+        let keep = Keep {
+            writes_files: true,
+            ..Keep::default()
+        };
         let before = capabilities().expect("capget");
         let after = std::thread::spawn(move || {
             drop_capabilities(keep);

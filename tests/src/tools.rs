@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("nstat", "iproute2"),
+    ("ss", "iproute2"),
     ("tcpdump", "tcpdump"),
     ("nginx", "nginx-light"),
     ("curl", "curl"),

@@ -10,6 +10,7 @@ mod histogram;
 mod resolvers;
 mod series;
 mod snapshot;
+mod staying;
 mod tally;
 mod tls;
 
@@ -24,6 +25,9 @@ pub use series::Series;
 pub use snapshot::{
     ActiveRule, DestinationSnapshot, FamilyCounts, FamilyTotals, GroupSnapshot, Labels, NameSource, PipelineCounts,
     RoleLess, Snapshot, Totals, without_role,
+};
+pub use staying::{
+    At, ListenerDetail, Place, PortsDetail, StayingDetail, StayingSnapshot, SweepCounts, UnreusedDetail,
 };
 pub use tally::{FallbackLabels, Tally, UndeclaredLabels};
 pub use tls::{TlsFailure, TlsVersion};

@@ -282,8 +282,13 @@ impl Series {
 
     /// A connection is in this state from now on. Returns where the gauge was raised, for [`Self::leave`].
     pub fn enter(&mut self, id: DestinationId, state: TcpState) -> DestinationId {
+        self.raise(id, state, 1)
+    }
+
+    /// So many sockets are in this state. Returns where the gauge was raised, for [`Self::lower`].
+    pub fn raise(&mut self, id: DestinationId, state: TcpState, sockets: u64) -> DestinationId {
         let at = self.admit(id, Child::Active(state));
-        self.named_mut(at).active[state as usize] += 1;
+        self.named_mut(at).active[state as usize] += sockets;
         let raised = self.id(at);
         self.hold(raised);
         raised
@@ -291,6 +296,11 @@ impl Series {
 
     /// A connection has left the state that it entered there.
     pub fn leave(&mut self, raised: DestinationId, state: TcpState) {
+        self.lower(raised, state, 1);
+    }
+
+    /// Takes back what was raised there.
+    pub fn lower(&mut self, raised: DestinationId, state: TcpState, sockets: u64) {
         self.release(raised);
         // What the gauge showed has moved to `other` when the name was lost.
         let at = match self.entry_mut(raised) {
@@ -298,7 +308,12 @@ impl Series {
             _ => other(raised.role),
         };
         let active = &mut self.named_mut(at).active[state as usize];
-        *active = active.saturating_sub(1);
+        *active = active.saturating_sub(sockets);
+    }
+
+    /// What a destination is called; `None` for `other` and when it has gone.
+    pub fn called(&self, id: DestinationId) -> Option<&DestinationKey> {
+        self.entry(id)?.key.as_ref()
     }
 
     /// An open connection has another destination from now on: lowers its gauge there, raises it here.

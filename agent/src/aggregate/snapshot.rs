@@ -10,6 +10,7 @@ use super::{
     child::{Child, Family},
     counters::{Counters, HttpClass},
     resolvers::ResolversSnapshot,
+    staying::StayingSnapshot,
     tally::{FallbackLabels, UndeclaredLabels},
 };
 use crate::{
@@ -36,6 +37,8 @@ pub struct Snapshot {
     pub active_rules: Vec<ActiveRule>,
     /// Queries and lookups of DNS.
     pub resolvers: ResolversSnapshot,
+    /// Sockets that stay.
+    pub staying: StayingSnapshot,
     /// What the pipeline did and could not do.
     pub counts: PipelineCounts,
 }

@@ -78,12 +78,17 @@ impl<K: Fold> Tally<K> {
 
     /// Counts one.
     pub fn add(&mut self, labels: K) {
+        self.add_many(labels, 1);
+    }
+
+    /// Counts so many.
+    pub fn add_many(&mut self, labels: K, count: u64) {
         let labels = if self.counts.contains_key(&labels) || self.counts.len() < self.limit {
             labels
         } else {
             labels.folded()
         };
-        *self.counts.entry(labels).or_default() += 1;
+        *self.counts.entry(labels).or_default() += count;
     }
 
     /// All counters, in the order of their labels.

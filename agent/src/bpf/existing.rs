@@ -2,16 +2,16 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
 };
 
 use aya::programs::Iter;
 use nix::sched::{CloneFlags, setns};
 
 use super::{BpfError, object::Object};
+use crate::namespaces;
 
 /// Walks all namespaces on a thread of its own, which enters them one after the other and then ends.
 pub(super) fn walk_all(object: &mut Object) -> Result<(), BpfError> {
@@ -29,7 +29,7 @@ fn walk_namespaces(iterator: &mut Iter) -> Result<(), BpfError> {
         seen.insert(metadata.ino());
     }
     walk_sockets(iterator)?;
-    for path in namespace_files() {
+    for path in namespaces::files() {
         // A process may end, a namespace may go, at any time: what is gone has no sockets.
         let Ok(namespace) = File::open(&path) else { continue };
         let Ok(metadata) = namespace.metadata() else { continue };
@@ -64,20 +64,4 @@ pub(super) fn drive(mut walk: File) -> Result<(), BpfError> {
             Err(error) => return Err(BpfError::Walk(error.to_string())),
         }
     }
-}
-
-/// Files that lead to network namespaces: of every process, and those that `ip netns` keeps without one.
-fn namespace_files() -> Vec<PathBuf> {
-    let entries = |directory: &str| fs::read_dir(directory).into_iter().flatten().flatten();
-    let of_processes = entries("/proc")
-        .filter(|entry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-        })
-        .map(|entry| entry.path().join("ns/net"));
-    let kept = entries("/run/netns").map(|entry| entry.path());
-    of_processes.chain(kept).collect()
 }

@@ -109,7 +109,10 @@ async fn measure(plan: &Arc<Plan>, config: &Config) -> Result<Vec<Row>, CommandE
     let mut signals = Signals::new()?;
     let (sender, records) = mpsc::channel(BATCHES);
     // The cgroup must be removed again.
-    let keep = Keep { writes_files: true };
+    let keep = Keep {
+        writes_files: true,
+        ..Keep::default()
+    };
     let mut running = agent::start(config, Listener::All(sender), keep)?;
     let mut collector = Collector::start(records);
     running.ready().await;

@@ -74,6 +74,7 @@ async fn start(
     // A cgroup of its own must be removed again.
     let keep = Keep {
         writes_files: !args.command.is_empty(),
+        ..Keep::default()
     };
     let running = agent::start(config, Listener::All(sender), keep)?;
     let style = Style {

@@ -1,6 +1,7 @@
 //! Connections: what one kernel snapshot means, the bounded table of open ones, who waits, and the record of an ended one.
 //!
 //! Knows nothing of processes beyond the types it stores, of series, or of exporters. The pipeline drives it.
+mod activity;
 pub mod record;
 mod rtt;
 mod state;
@@ -8,6 +9,7 @@ mod table;
 mod time;
 mod waiting;
 
+pub use activity::{Activity, Idle};
 pub use record::ConnectionRecord;
 pub use rtt::{Rtt, RttWindow};
 pub use state::{ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, sent_bytes};

@@ -220,6 +220,8 @@ pub struct TcpRecord {
     pub bytes_received: u64,
     /// Who closed first.
     pub closed_by: Option<ClosedBy>,
+    /// This side wrote though the peer had closed, and was reset: for how long nothing had passed before, microseconds.
+    pub idle_before_us: Option<u64>,
 }
 
 /// Round-trip times, microseconds; null without a sample.

@@ -28,7 +28,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, broadcast},
 };
 
-use super::{json, prometheus};
+use super::{json, prometheus, sockets};
 use crate::{aggregate::Snapshot, pipeline::Output, selfmetrics::SelfMetrics};
 
 /// Listeners of `/api/v1/connections` at once.
@@ -75,6 +75,7 @@ pub async fn serve<S: Source>(listener: TcpListener, agent: S) -> std::io::Resul
         .route("/readyz", get(readyz::<S>))
         .route("/api/v1/destinations", get(destinations::<S>))
         .route("/api/v1/totals", get(totals::<S>))
+        .route("/api/v1/sockets", get(sockets::<S>))
         .route("/api/v1/connections", get(connections::<S>))
         .route("/api/v1/events", get(events::<S>))
         .layer(middleware::from_fn_with_state(server.clone(), guard::<S>))
@@ -127,7 +128,7 @@ fn names_loopback(host: &str) -> bool {
 async fn index() -> impl IntoResponse {
     "hopline\n\n/metrics              OpenMetrics\n/livez, /readyz       health\n/api/v1/destinations  per \
      destination, JSON\n/api/v1/connections   single connections, server-sent events\n/api/v1/events        the last \
-     events, JSON or server-sent events\n/api/v1/totals        sums, JSON\n"
+     events, JSON or server-sent events\n/api/v1/sockets       sockets that stay, JSON\n/api/v1/totals        sums, JSON\n"
 }
 
 /// The agent is ending, or too many ask at once.
@@ -193,6 +194,13 @@ async fn events<S: Source>(State(server): State<Server<S>>, headers: HeaderMap) 
 async fn totals<S: Source>(State(server): State<Server<S>>) -> Response {
     match server.agent.scrape().await {
         Some((snapshot, _)) => Json(json::totals(&snapshot)).into_response(),
+        None => unavailable(),
+    }
+}
+
+async fn sockets<S: Source>(State(server): State<Server<S>>) -> Response {
+    match server.agent.scrape().await {
+        Some((snapshot, _)) => Json(sockets::sockets(&snapshot)).into_response(),
         None => unavailable(),
     }
 }
@@ -374,6 +382,7 @@ mod tests {
             ("/api/v1/destinations?by=name", "localhost", 400, "by=group"),
             ("/api/v1/events", "localhost", 200, "[{\"event\":\"stuck\","),
             ("/api/v1/totals", "localhost", 200, "\"truth\""),
+            ("/api/v1/sockets", "localhost", 200, "\"listeners\""),
             ("/nothing", "localhost", 404, ""),
             ("/metrics", "evil.example", 421, "loopback"),
         ] {

@@ -4,3 +4,4 @@ pub mod http;
 pub mod human;
 pub mod json;
 pub mod prometheus;
+mod sockets;

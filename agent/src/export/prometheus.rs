@@ -6,6 +6,7 @@ mod dns;
 mod family;
 mod own;
 mod rules;
+mod staying;
 
 use std::fmt;
 
@@ -86,6 +87,7 @@ impl Collector for Scrape {
         choices::encode(&mut encoder, &self.snapshot)?;
         dns::encode(&mut encoder, &self.snapshot)?;
         rules::encode(&mut encoder, &self.snapshot)?;
+        staying::encode(&mut encoder, &self.snapshot)?;
         own::encode(&mut encoder, &self.snapshot, &self.own)
     }
 }

@@ -341,7 +341,8 @@ impl Pipeline {
     }
 }
 
-fn opened_ns(heard: &Heard<'_>) -> u64 {
+/// When its connect was called, or the first that is known of it.
+pub(super) fn opened_ns(heard: &Heard<'_>) -> u64 {
     let state = heard.state;
     let marks = [state.intent_ns, state.syn_ns, state.established_ns];
     marks.into_iter().find(|mark| *mark != 0).unwrap_or(heard.first_seen_ns)

@@ -9,18 +9,21 @@ use agent_ebpf::{
 
 use super::{
     Attached, Output, Pipeline,
-    choices::{Choices, Heard},
+    choices::{Choices, Heard, opened_ns},
     progress,
     progress::Counted,
     records::Said,
     resolution::Resolution,
+    staying::Ending,
     talk,
     talk::Word,
 };
 use crate::{
     aggregate::{DestinationKey, Ended, Name, Series},
     attribution::Process,
-    connection::{Admission, ClosedBy, Endpoints, Entry, Phase, Role, Rtt, TcpState, last_phase, outcome, phase},
+    connection::{
+        Activity, Admission, ClosedBy, Endpoints, Entry, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
+    },
     groups::Group,
     protocol::{assembler::Assembler, facts::Facts},
 };
@@ -96,6 +99,7 @@ impl Pipeline {
         };
         entry.state = *state;
         let attached = &mut entry.attached;
+        attached.activity.seen(state, now_ns);
         keep_facts(&mut self.hellos, attached, state);
         let kept = attached.facts.take();
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
@@ -205,6 +209,7 @@ impl Pipeline {
             destination,
             gauge: None,
             counted,
+            activity: Activity::default(),
             turns: None,
             rtt,
             window: None,
@@ -309,6 +314,14 @@ impl Pipeline {
         };
         self.choices
             .heard(&mut self.attribution, &self.resolution, attached, &heard);
+        let ending = Ending {
+            role,
+            state,
+            is_answered: answer.is_some(),
+            opened_ns: opened_ns(&heard),
+            ended_ns: end_ns,
+        };
+        let idle_before_ns = self.staying.ended(attached, &ending);
         if self.collect {
             let owner = Arc::clone(&attached.owner);
             let cgroup = self.attribution.cgroup(state.cgroup_id, owner.pid, now_ns);
@@ -321,6 +334,7 @@ impl Pipeline {
                 failure,
                 turns: attached.turns.as_deref(),
                 rtt: &attached.rtt,
+                idle_before_ns,
             };
             let surroundings = self.surroundings(cgroup.as_deref());
             let record = surroundings.record(role, state, &owner, &said, first_seen_ns..end_ns, None);
@@ -352,6 +366,7 @@ impl Pipeline {
                 failure: None,
                 turns: attached.turns.as_deref(),
                 rtt: &attached.rtt,
+                idle_before_ns: None,
             };
             let times = entry.first_seen_ns..self.now_ns;
             let surroundings = self.surroundings(cgroup.as_deref());

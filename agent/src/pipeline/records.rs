@@ -41,6 +41,8 @@ pub(super) struct Said<'a> {
     pub(super) failure: Option<TlsFailure>,
     pub(super) turns: Option<&'a Sketch>,
     pub(super) rtt: &'a Rtt,
+    /// It was written to after the peer's end: for how long nothing had passed before.
+    pub(super) idle_before_ns: Option<u64>,
 }
 
 /// What a record says beside the connection itself.
@@ -95,7 +97,7 @@ impl Surroundings<'_> {
             dns: said.waited.map(dns),
             tls: tls(state, said, ended),
             http: http(said.facts),
-            tcp: tcp(state, said.rtt),
+            tcp: tcp(state, said),
             waiting: waiting.map(|(phase, _)| phase),
             waiting_us: waiting.map(|(_, since_ns)| seen.end.saturating_sub(since_ns) / 1_000),
             outcome: ended.then(|| match outcome(state) {
@@ -284,7 +286,9 @@ fn http(facts: Option<&Facts>) -> Option<HttpRecord> {
     })
 }
 
-fn tcp(state: &ConnectionState, rtt: &Rtt) -> TcpRecord {
+fn tcp(state: &ConnectionState, said: &Said<'_>) -> TcpRecord {
+    let rtt = said.rtt;
+    let idle_before_ns = said.idle_before_ns;
     let sampled = state.rtt.count > 0;
     let retransmits = &state.retransmits;
     TcpRecord {
@@ -305,6 +309,7 @@ fn tcp(state: &ConnectionState, rtt: &Rtt) -> TcpRecord {
         bytes_sent: sent_bytes(state),
         bytes_received: received_bytes(state),
         closed_by: ClosedBy::of(state),
+        idle_before_us: idle_before_ns.map(|idle_ns| idle_ns / 1_000),
     }
 }
 

@@ -2,8 +2,8 @@
 //!
 //! `decode`: bytes to events. `life`: connections, with events lost and out of order. `names`: under which name they are
 //! counted. `owners`: processes by time, listeners, late sockets. `choices`: groups, fallbacks, declared destinations.
-//! `dns`: names. `spikes`: of RTT. `turns`: their own small events. `sums`: nothing is lost or counted twice, whatever comes.
-//! `scrape`: what exporters show.
+//! `dns`: names. `spikes`: of RTT. `turns`: their own small events. `staying`: sockets that stay. `sums`: nothing is lost or
+//! counted twice, whatever comes. `scrape`: what exporters show.
 mod choices;
 mod decode;
 mod dns;
@@ -13,6 +13,7 @@ mod names;
 mod owners;
 mod scrape;
 mod spikes;
+mod staying;
 mod sums;
 mod turns;
 

@@ -130,6 +130,15 @@ impl Agent {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// `/api/v1/sockets`.
+    pub(crate) fn sockets(&self) -> Result<serde_json::Value> {
+        let (status, body) = http::get(self.address, "/api/v1/sockets").context("asking the agent for its sockets")?;
+        ensure!(status == 200, "/api/v1/sockets answered {status}");
+        let mut sockets: serde_json::Value = serde_json::from_str(&body)?;
+        sabotage::falsify_sockets(self.sabotage, &mut sockets);
+        Ok(sockets)
+    }
+
     /// Scrapes until all events that the kernel side counted have been read: nothing of its past is then under way.
     pub(crate) fn scrape_drained(&self) -> Result<Metrics> {
         // The kernel wakes the reader in batches; it also looks by itself every 50 ms.

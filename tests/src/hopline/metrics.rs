@@ -39,6 +39,12 @@ impl Metrics {
         self.matching(name, labels).map(|sample| sample.value).sum::<f64>() as u64
     }
 
+    /// The largest value of the samples of `name` with these labels; NaN when there is none.
+    pub(crate) fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let values = self.matching(name, labels).map(|sample| sample.value);
+        values.fold(f64::NAN, f64::max)
+    }
+
     /// Values of `label` among the samples of `name`, once each.
     pub(crate) fn values<'a>(&'a self, name: &'a str, label: &str) -> Vec<&'a str> {
         let mut values: Vec<&str> = self

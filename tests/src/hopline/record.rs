@@ -109,6 +109,8 @@ pub(crate) struct Tcp {
     pub(crate) bytes_sent: Option<u64>,
     pub(crate) bytes_received: Option<u64>,
     pub(crate) closed_by: Option<String>,
+    /// Nothing had passed for this long when this side wrote to what the peer had closed.
+    pub(crate) idle_before_us: Option<u64>,
 }
 
 /// Microseconds.

@@ -159,6 +159,27 @@ pub(super) fn falsify_rows(sabotage: Option<Sabotage>, rows: &mut [Row]) {
     }
 }
 
+/// Falsifies `/api/v1/sockets`: of the connections that stay some are gone, or have their neighbour's process.
+pub(super) fn falsify_sockets(sabotage: Option<Sabotage>, sockets: &mut serde_json::Value) {
+    let Some(staying) = sockets["staying"].as_array_mut() else {
+        return;
+    };
+    match sabotage {
+        None | Some(Sabotage::Shift) => {}
+        Some(Sabotage::Drop) => {
+            for entry in staying {
+                entry["connections"] = (reduce(entry["connections"].as_f64().unwrap_or_default()) as u64).into();
+            }
+        }
+        Some(Sabotage::Swap) => {
+            for pair in staying.chunks_exact_mut(2) {
+                let [first, second] = pair else { continue };
+                std::mem::swap(&mut first["process"], &mut second["process"]);
+            }
+        }
+    }
+}
+
 /// Falsifies counts that hopline gave as JSON.
 pub(super) fn falsify_counts<'a>(sabotage: Option<Sabotage>, counts: impl Iterator<Item = &'a mut u64>) {
     if sabotage == Some(Sabotage::Drop) {

@@ -21,6 +21,7 @@ mod replay;
 mod retransmits;
 mod rtt;
 mod spike;
+mod states;
 mod stuck;
 mod timeline;
 mod trace;
@@ -70,6 +71,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "connects, handshakes and requests that hang are listed while they do",
         tools: &["ip", "openssl", "curl"],
         run: stuck::run,
+    },
+    Scenario {
+        name: "states",
+        about: "leaks, a full queue, held clients, ports used up, no reuse, dead writes: as ss and nstat say",
+        tools: &["ip", "ss", "nstat"],
+        run: states::run,
     },
     Scenario {
         name: "handshakes",

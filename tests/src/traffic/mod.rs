@@ -14,4 +14,5 @@ pub(crate) mod pulse;
 pub(crate) mod raw;
 pub(crate) mod relay;
 pub(crate) mod server;
+pub(crate) mod stay;
 pub(crate) mod talk;

@@ -35,6 +35,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("churn", "swap"),
     ("failures", "drop"),
     ("stuck", "drop"),
+    ("states", "drop"),
     ("fallback", "drop"),
     ("handshakes", "shift"),
     ("alerts", "swap"),

@@ -44,6 +44,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("connect", &[]),
     ("failures", &[]),
     ("stuck", &[]),
+    ("states", &[]),
     ("handshakes", &[]),
     ("alerts", &[]),
     ("trace", &[]),
