@@ -166,9 +166,9 @@ mod tests {
     }
 
     proptest! {
-        /// While the samples of a window are of few enough kinds, its median is that of all of them.
+        /// As long as there is room for every kind of sample, the median is that of the whole window.
         #[test]
-        fn medians_are_those_of_all_samples(samples in prop::collection::vec((0_u64..20, 1_u64..1 << 40), 1..100)) {
+        fn medians_are_those_of_all_samples(samples in prop::collection::vec((0_u64..20, 1_u64..1 << 40), 1..=32)) {
             let mut samples = samples;
             samples.sort_by_key(|(slot, _)| *slot);
             let (mut connection, last) = (Connection::default(), samples[samples.len() - 1].0);
@@ -178,7 +178,7 @@ mod tests {
             }
             let mut exact: Vec<u64> = samples.iter().filter(|(slot, _)| slot + 5 > last).map(|(_, ns)| *ns).collect();
             exact.sort_unstable();
-            prop_assume!((2..=32).contains(&exact.len()));
+            prop_assume!(exact.len() >= 2);
             let median = exact[exact.len().div_ceil(2) - 1];
             let verdict = connection.judge(1_000 + last).expect("enough samples");
             prop_assert_eq!(verdict.samples, 2 * exact.len() as u64);
