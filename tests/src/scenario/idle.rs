@@ -20,6 +20,8 @@ const CONNECTIONS: usize = 10;
 const DELAY_US: u64 = 2_000;
 /// What takes this much longer than the path was held back.
 const HELD_BACK_US: f64 = 34_000.0;
+/// A bound of the histogram, less what the device's clock and the socket's may differ by.
+const SLOW_US: f64 = 24_600.0;
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let settings = RouterSettings {
@@ -50,12 +52,13 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         let capture = RoundTrips::read(&capture.end()?)?;
         let of_role: Vec<&Record> = records.iter().filter(|record| record.role == role).collect();
         verdict.count(format!("{role} records"), of_role.len() as u64, made.len() as u64);
-        let (mut held_back, mut genuine) = (0, 0);
+        let (mut held_back, mut genuine, mut slow) = (0, 0, 0);
         let mut worst = 0.0_f64;
         for record in of_role {
             let (late, in_time) = split(compare::truth(record, &capture));
             held_back += late;
             genuine += in_time.len() as u64;
+            slow += in_time.iter().filter(|us| **us > SLOW_US).count();
             worst = worst.max(deviation(verdict, role, record, in_time));
         }
         let name = format!("{role} held back, in the capture");
@@ -77,7 +80,10 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         let labels = [("role", role)];
         let count = metrics.sum("hopline_tcp_rtt_seconds_count", &labels);
         let below = metrics.sum("hopline_tcp_rtt_seconds_bucket", &[("role", role), ("le", "0.0256")]);
-        verdict.count(format!("{role} samples above 25.6 ms"), count.saturating_sub(below), 0);
+        // A busy machine makes some that late without a timer, and a few of the timer's look as if the way back had done it.
+        let allowed = slow as f64 + held_back as f64 / 100.0;
+        let name = format!("{role} samples above 25.6 ms");
+        verdict.at_most(name, count.saturating_sub(below) as f64, allowed, "");
         // A few of each connection are told as a mean: those of its first quarter of a second.
         verdict.at_least(format!("{role} samples"), count as f64, genuine as f64 * 0.9, "");
         verdict.at_most(format!("{role} samples"), count as f64, genuine as f64 * 1.1 + 20.0, "");
