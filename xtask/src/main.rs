@@ -5,19 +5,24 @@
 
 #![forbid(unsafe_code)]
 
+mod alerts_check;
 mod bench;
 mod build;
+mod dashboards_check;
+mod deploy_check;
 mod fuzz;
 mod http;
 mod lab;
 mod metrics;
 mod process;
+mod promql;
 mod run;
 mod setup;
 mod test;
 mod tidy;
 mod vm;
 mod workspace;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -42,6 +47,9 @@ enum Command {
     Bench(bench::Arguments),
     Tidy(tidy::Arguments),
     Fuzz(fuzz::Arguments),
+    AlertsCheck(alerts_check::Arguments),
+    DashboardsCheck(dashboards_check::Arguments),
+    DeployCheck(deploy_check::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +63,9 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::AlertsCheck(arguments) => alerts_check::run(&arguments),
+        Command::DashboardsCheck(arguments) => dashboards_check::run(&arguments),
+        Command::DeployCheck(arguments) => deploy_check::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
