@@ -12,6 +12,7 @@ mod dashboards_check;
 mod deploy_check;
 mod fuzz;
 mod http;
+mod image;
 mod lab;
 mod metrics;
 mod process;
@@ -47,6 +48,7 @@ enum Command {
     Bench(bench::Arguments),
     Tidy(tidy::Arguments),
     Fuzz(fuzz::Arguments),
+    Image(image::Arguments),
     AlertsCheck(alerts_check::Arguments),
     DashboardsCheck(dashboards_check::Arguments),
     DeployCheck(deploy_check::Arguments),
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
         Command::AlertsCheck(arguments) => alerts_check::run(&arguments),
         Command::DashboardsCheck(arguments) => dashboards_check::run(&arguments),
         Command::DeployCheck(arguments) => deploy_check::run(&arguments),

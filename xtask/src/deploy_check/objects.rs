@@ -29,7 +29,7 @@ pub(super) fn check(name: &str, objects: &[Value]) -> Vec<String> {
     let container = &pod["spec"]["containers"][0];
 
     expect(
-        container["image"] == concat!("hopline:", env!("CARGO_PKG_VERSION")),
+        container["image"] == concat!("localhost/hopline:", env!("CARGO_PKG_VERSION")),
         "the image's tag is not this version",
     );
     let version = &set["metadata"]["labels"]["app.kubernetes.io/version"];
