@@ -23,12 +23,27 @@ const KUSTOMIZE: &str = "sigs.k8s.io/kustomize/kustomize/v5@v5.5.0";
 /// Kinds of the Prometheus operator: their schemas come with the operator. promtool has read the rules in them.
 const WITHOUT_SCHEMA: [&str; 2] = ["PodMonitor", "PrometheusRule"];
 
+/// Every key of the configuration.
+const CONFIGURATION: &str = "docs/configuration.md";
+const CONFIGURATION_HEAD: &str = "\
+# Configuration
+
+One YAML file, given with `--config`; flags override it. Every key has a default. Unknown keys, wrong units and values that
+cannot be are refused, with file, line and key. This page is what `hopline agent --print-config` prints, written by
+`cargo xtask deploy-check --write`.
+
+```yaml
+";
+
 /// Validate manifests, configuration and links.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Fetch the tools that are missing into the cache; CI=true does so, too.
     #[arg(long)]
     fetch: bool,
+    /// Write the page of the configuration anew.
+    #[arg(long)]
+    write: bool,
 }
 
 /// A rendered kustomization.
@@ -40,9 +55,9 @@ struct Rendered {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let fetch = arguments.fetch || std::env::var_os("CI").is_some_and(|value| value == "true");
-    let mut complaints = links::broken()?;
+    let mut complaints = configuration(arguments.write)?;
     complaints.extend(unit_file()?);
-    complaints.extend(configuration()?);
+    complaints.extend(links::broken()?);
     let directory = tempfile::tempdir()?;
     match kustomize(fetch)? {
         None => println!("skipped: manifests need kustomize or kubectl (`--fetch` builds it with Go)"),
@@ -175,20 +190,32 @@ fn validate(validator: &Path, rendered: &[Rendered]) -> Result<Vec<String>> {
     Ok(complaints)
 }
 
-/// The agent reads the configuration that the base ships.
-fn configuration() -> Result<Vec<String>> {
+/// The agent reads the configuration that the base ships, and the page of its keys is what it prints.
+fn configuration(write: bool) -> Result<Vec<String>> {
     let hopline = workspace::target().join("release/hopline");
     if !hopline.is_file() {
-        println!("skipped: the shipped configuration is read by hopline alone (`cargo xtask build`)");
+        println!("skipped: the configuration's page and the shipped one need hopline (`cargo xtask build`)");
         return Ok(Vec::new());
     }
-    let file = workspace::root().join("deploy/kubernetes/base/hopline.yaml");
-    let read = process::output(
-        Command::new(hopline)
-            .args(["agent", "--print-config", "--config"])
-            .arg(file),
+    let print = ["agent", "--print-config"];
+    let page = workspace::root().join(CONFIGURATION);
+    let made = format!(
+        "{CONFIGURATION_HEAD}{}```\n",
+        process::output(Command::new(&hopline).args(print))?
     );
-    Ok(read.err().map(|error| format!("{error:#}")).into_iter().collect())
+    if write {
+        fs::write(&page, &made)?;
+    }
+    let mut complaints = Vec::new();
+    if fs::read_to_string(page).unwrap_or_default() != made {
+        complaints.push(format!(
+            "{CONFIGURATION} is not what hopline prints: run `cargo xtask deploy-check --write`"
+        ));
+    }
+    let file = workspace::root().join("deploy/kubernetes/base/hopline.yaml");
+    let read = process::output(Command::new(hopline).args(print).arg("--config").arg(file));
+    complaints.extend(read.err().map(|error| format!("{error:#}")));
+    Ok(complaints)
 }
 
 /// systemd reads its unit; the program need not be installed here.

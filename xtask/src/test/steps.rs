@@ -42,6 +42,9 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("dns", "swap"),
 ];
 
+/// What people deploy: each skips, with the reason, what a missing tool would check.
+const DEPLOYED: &[&str] = &["alerts-check", "dashboards-check", "deploy-check", "image"];
+
 /// Kernels of the VM steps.
 const KERNELS: &[&str] = &["6.1", "6.12"];
 /// A kernel under emulation runs all scenarios in about a quarter of an hour.
@@ -65,6 +68,9 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
         "tests of the shared types".to_owned(),
         Box::new(|| cargo(&["test", "--package", "agent-ebpf", "--lib"])),
     );
+    for check in DEPLOYED {
+        add((*check).to_owned(), Box::new(move || myself(&[check], COMPILE)));
+    }
 
     let command = {
         let (hopline, lab) = (hopline.to_owned(), lab.to_owned());
