@@ -1,7 +1,7 @@
 //! `cargo xtask alerts-check`: Prometheus' rules and alerts in `deploy/prometheus`. Lint and tests are promtool's; that
 //! each alert has all its annotations and its runbook, and each runbook its alert, is found here.
 //!
-//! The operator's PrometheusRule holds the same groups: written from them by `--write`, compared otherwise.
+//! The operator's `PrometheusRule` holds the same groups: written from them by `--write`, compared otherwise.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -40,7 +40,7 @@ const PER_AGENT: [&str; 4] = ["instance", "node", "pod", "source_workload"];
 /// Lint and test the alerts; compare them with the runbooks.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Write the operator's PrometheusRule anew.
+    /// Write the operator's `PrometheusRule` anew.
     #[arg(long)]
     write: bool,
     /// Take away each alert in turn: its tests must fail.

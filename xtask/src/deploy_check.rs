@@ -92,15 +92,14 @@ fn kustomize(fetch: bool) -> Result<Option<Tool>> {
         let alone = cached("kustomize").map(|file| (file, &["build"][..]));
         alone.or_else(|| process::find("kubectl").map(|file| (file, &["kustomize"][..])))
     };
-    if found().is_none() && fetch {
-        if let Some(go) = process::find("go") {
-            let bin = workspace::cache("deploy-tools").join("bin");
-            fs::create_dir_all(&bin)?;
-            let built = process::run(Command::new(go).args(["install", KUSTOMIZE]).env("GOBIN", &bin));
-            // An old Go cannot build it: then its part is skipped.
-            if let Err(error) = built {
-                println!("kustomize cannot be built here: {error:#}");
-            }
+    let go = process::find("go").filter(|_| fetch && found().is_none());
+    if let Some(go) = go {
+        let bin = workspace::cache("deploy-tools").join("bin");
+        fs::create_dir_all(&bin)?;
+        let built = process::run(Command::new(go).args(["install", KUSTOMIZE]).env("GOBIN", &bin));
+        // An old Go cannot build it: then its part is skipped.
+        if let Err(error) = built {
+            println!("kustomize cannot be built here: {error:#}");
         }
     }
     Ok(found())

@@ -1,4 +1,4 @@
-//! PromQL in files of `deploy/`: whether it parses (promtool), and whether its metrics and labels are hopline's.
+//! `PromQL` in files of `deploy/`: whether it parses (promtool), and whether its metrics and labels are hopline's.
 //!
 //! Reads names out of expressions by their letters; what an expression means is not known here. Called by `alerts_check`
 //! and `dashboards_check`.
@@ -126,8 +126,8 @@ fn collect_exported(directory: &Path, names: &mut BTreeSet<String>) -> Result<()
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
             let quoted = text.split('"').filter(|word| word.starts_with("hopline_"));
-            let named = quoted.filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
-            names.extend(named.map(str::to_owned));
+            let metrics = quoted.filter(|word| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'));
+            names.extend(metrics.map(str::to_owned));
         }
     }
     Ok(())

@@ -98,25 +98,37 @@ pub(super) fn check(name: &str, objects: &[Value]) -> Vec<String> {
     } else {
         expect(!name.contains("privilege") && !name.contains("all"), "is privileged");
     }
-    for monitor in of_kind("PodMonitor") {
+    complaints.extend(monitors(name, objects, set));
+    complaints
+}
+
+/// Complaints about objects of the Prometheus operator that should find the pods of `set`.
+fn monitors(name: &str, objects: &[Value], set: &Value) -> Vec<String> {
+    let pod = &set["spec"]["template"];
+    let mut complaints = Vec::new();
+    for monitor in objects.iter().filter(|object| object["kind"] == "PodMonitor") {
+        let mut expect = |holds: bool, what: &str| {
+            if !holds {
+                complaints.push(format!("{name}: the PodMonitor {what}"));
+            }
+        };
         let selector = &monitor["spec"]["selector"]["matchLabels"];
         expect(
             is_within(selector, &pod["metadata"]["labels"]),
-            "the PodMonitor does not find the pods",
+            "does not find the pods",
         );
         let port = &monitor["spec"]["podMetricsEndpoints"][0]["port"];
-        expect(
-            *port == container["ports"][0]["name"],
-            "the PodMonitor asks another port",
-        );
+        let open = &pod["spec"]["containers"][0]["ports"][0]["name"];
+        expect(port == open, "asks another port");
         let label = monitor["spec"]["jobLabel"].as_str().unwrap_or_default();
         expect(
             pod["metadata"]["labels"][label] == "hopline",
-            "its job is not hopline: no alert would know the agents",
+            "makes another job than hopline: no alert would know it",
         );
+        let namespace = &set["metadata"]["namespace"];
         expect(
-            monitor["metadata"]["namespace"] == set["metadata"]["namespace"],
-            "the PodMonitor is elsewhere",
+            monitor["metadata"]["namespace"] == *namespace,
+            "is in another namespace",
         );
     }
     complaints

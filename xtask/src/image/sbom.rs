@@ -1,4 +1,4 @@
-//! The list of hopline's components (SBOM, CycloneDX), by cargo-cyclonedx. Without the tool the image has none.
+//! The list of hopline's components (SBOM, `CycloneDX`), by cargo-cyclonedx. Without the tool the image has none.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -43,7 +43,12 @@ const SABOTAGE: &[(&str, &str)] = &[
 ];
 
 /// What people deploy: each skips, with the reason, what a missing tool would check.
-const DEPLOYED: &[&str] = &["alerts-check", "dashboards-check", "deploy-check", "image"];
+const DEPLOYED: &[&[&str]] = &[
+    &["alerts-check", "--sabotage"],
+    &["dashboards-check"],
+    &["deploy-check"],
+    &["image"],
+];
 
 /// Kernels of the VM steps.
 const KERNELS: &[&str] = &["6.1", "6.12"];
@@ -68,8 +73,8 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
         "tests of the shared types".to_owned(),
         Box::new(|| cargo(&["test", "--package", "agent-ebpf", "--lib"])),
     );
-    for check in DEPLOYED {
-        add((*check).to_owned(), Box::new(move || myself(&[check], COMPILE)));
+    for words in DEPLOYED {
+        add(words.join(" "), Box::new(|| myself(words, COMPILE)));
     }
 
     let command = {
