@@ -5,19 +5,25 @@
 
 #![forbid(unsafe_code)]
 
+mod alerts_check;
 mod bench;
 mod build;
+mod dashboards_check;
+mod deploy_check;
 mod fuzz;
 mod http;
+mod image;
 mod lab;
 mod metrics;
 mod process;
+mod promql;
 mod run;
 mod setup;
 mod test;
 mod tidy;
 mod vm;
 mod workspace;
+mod yaml;
 
 use std::process::ExitCode;
 
@@ -42,6 +48,10 @@ enum Command {
     Bench(bench::Arguments),
     Tidy(tidy::Arguments),
     Fuzz(fuzz::Arguments),
+    Image(image::Arguments),
+    AlertsCheck(alerts_check::Arguments),
+    DashboardsCheck(dashboards_check::Arguments),
+    DeployCheck(deploy_check::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +65,10 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
+        Command::Image(arguments) => image::run(&arguments),
+        Command::AlertsCheck(arguments) => alerts_check::run(&arguments),
+        Command::DashboardsCheck(arguments) => dashboards_check::run(&arguments),
+        Command::DeployCheck(arguments) => deploy_check::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -52,6 +52,14 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("spike", "drop"),
 ];
 
+/// What people deploy: each skips, with the reason, what a missing tool would check.
+const DEPLOYED: &[&[&str]] = &[
+    &["alerts-check", "--sabotage"],
+    &["dashboards-check"],
+    &["deploy-check"],
+    &["image"],
+];
+
 /// Kernels of the VM steps.
 const KERNELS: &[&str] = &["6.1", "6.12"];
 /// A kernel under emulation runs all scenarios in about a quarter of an hour.
@@ -75,6 +83,9 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
         "tests of the shared types".to_owned(),
         Box::new(|| cargo(&["test", "--package", "agent-ebpf", "--lib"])),
     );
+    for words in DEPLOYED {
+        add(words.join(" "), Box::new(|| myself(words, COMPILE)));
+    }
 
     add("fuzz targets, for a moment".to_owned(), Box::new(fuzz));
 
