@@ -179,7 +179,23 @@ pub struct ConnectionState {
     pub comm: [u8; 16],
 }
 
+/// Words of a [`ConnectionState`].
+pub const WORDS: usize = size_of::<ConnectionState>() / size_of::<u64>();
+
 impl ConnectionState {
+    /// The same, word by word.
+    pub fn to_words(&self) -> [u64; WORDS] {
+        // SAFETY: integers and arrays of them only, nested structs included, and no byte between them is unused: each
+        // member's size is asserted, and so is the sum.
+        unsafe { core::mem::transmute::<Self, [u64; WORDS]>(*self) }
+    }
+
+    /// What [`Self::to_words`] gave.
+    pub fn from_words(words: [u64; WORDS]) -> Self {
+        // SAFETY: every bit pattern is a valid value of integers and arrays of them.
+        unsafe { core::mem::transmute::<[u64; WORDS], Self>(words) }
+    }
+
     /// How far the connection has come, as one number: the walk over open connections reports one that has moved on.
     ///
     /// A turn counts only when it has been open for [`LONG_TURN_NS`]: most are over before anybody looks.

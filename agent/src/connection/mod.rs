@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of processes beyond the types it stores, of series, or of exporters. The pipeline drives it.
 mod activity;
+mod packed;
 pub mod record;
 mod rtt;
 mod state;
@@ -10,6 +11,7 @@ mod time;
 mod waiting;
 
 pub use activity::{Activity, Idle};
+pub use packed::Packed;
 pub use record::ConnectionRecord;
 pub use rtt::{Rtt, RttWindow};
 pub use state::{ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, sent_bytes};

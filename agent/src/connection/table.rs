@@ -5,7 +5,7 @@
 //! the pipeline attaches to a connection.
 use std::collections::HashMap;
 
-use agent_ebpf::connection::ConnectionState;
+use super::packed::Packed;
 
 /// A connection that is moving is never given up for another: only one that has not reported for this long.
 const SILENT_NS: u64 = 600_000_000_000;
@@ -16,7 +16,7 @@ const PROBES: usize = 16;
 #[derive(Debug)]
 pub struct Entry<T> {
     /// The latest snapshot.
-    pub state: ConnectionState,
+    pub state: Packed,
     /// When the first event of this connection was made, nanoseconds.
     pub first_seen_ns: u64,
     /// What the pipeline attaches.
@@ -81,7 +81,7 @@ impl<T> Table<T> {
     /// Puts a connection in. Its socket must not have one yet.
     pub fn insert(&mut self, entry: Entry<T>, now_ns: u64) -> Admission<T> {
         debug_assert!(
-            !self.by_cookie.contains_key(&entry.state.cookie),
+            !self.by_cookie.contains_key(&entry.state.cookie()),
             "a socket has one connection at a time"
         );
         let evicted = if self.len() < self.limit {
@@ -92,7 +92,7 @@ impl<T> Table<T> {
                 evicted => evicted,
             }
         };
-        let cookie = entry.state.cookie;
+        let cookie = entry.state.cookie();
         let slot = if let Some(slot) = self.free.pop() {
             self.slots[slot as usize] = Some(entry);
             slot
@@ -115,8 +115,8 @@ impl<T> Table<T> {
     pub fn take_silent(&mut self, before_ns: u64) -> Vec<Entry<T>> {
         let silent: Vec<u64> = self
             .iter()
-            .filter(|entry| entry.state.reported_ns < before_ns)
-            .map(|entry| entry.state.cookie)
+            .filter(|entry| entry.state.reported_ns() < before_ns)
+            .map(|entry| entry.state.cookie())
             .collect();
         silent.into_iter().filter_map(|cookie| self.remove(cookie)).collect()
     }
@@ -127,22 +127,24 @@ impl<T> Table<T> {
     }
 
     fn evict(&mut self, now_ns: u64) -> Option<Entry<T>> {
-        let mut oldest: Option<&ConnectionState> = None;
+        let mut oldest: Option<&Packed> = None;
         for _ in 0..PROBES.min(self.slots.len()) {
             self.hand = (self.hand + 1) % self.slots.len();
             if let Some(entry) = &self.slots[self.hand]
-                && oldest.is_none_or(|oldest| entry.state.reported_ns < oldest.reported_ns)
+                && oldest.is_none_or(|oldest| entry.state.reported_ns() < oldest.reported_ns())
             {
                 oldest = Some(&entry.state);
             }
         }
-        let oldest = oldest.filter(|oldest| now_ns.saturating_sub(oldest.reported_ns) >= SILENT_NS)?;
-        self.remove(oldest.cookie)
+        let oldest = oldest.filter(|oldest| now_ns.saturating_sub(oldest.reported_ns()) >= SILENT_NS)?;
+        self.remove(oldest.cookie())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use agent_ebpf::connection::ConnectionState;
+
     use super::*;
 
     fn entry(cookie: u64, reported_ns: u64) -> Entry<()> {
@@ -152,7 +154,7 @@ mod tests {
             ..ConnectionState::default()
         };
         Entry {
-            state,
+            state: Packed::from(&state),
             first_seen_ns: reported_ns,
             attached: (),
         }
@@ -180,7 +182,7 @@ mod tests {
         let Admission::Evicted(evicted) = table.insert(entry(4, SILENT_NS + 100), SILENT_NS + 100) else {
             panic!("somebody has been silent for long enough");
         };
-        assert_eq!(evicted.state.cookie, 2);
+        assert_eq!(evicted.state.cookie(), 2);
         assert_eq!(table.len(), 3);
         assert!(table.get(4).is_some() && table.get(2).is_none());
     }

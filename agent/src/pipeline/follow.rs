@@ -22,7 +22,7 @@ use crate::{
     aggregate::{DestinationKey, Ended, Name, Series},
     attribution::Process,
     connection::{
-        Activity, Admission, ClosedBy, Endpoints, Entry, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
+        Activity, Admission, ClosedBy, Endpoints, Entry, Packed, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
     },
     groups::Group,
     protocol::{assembler::Assembler, facts::Facts},
@@ -34,7 +34,8 @@ const UNNAMED_NS: u64 = 5_000_000_000;
 impl Pipeline {
     /// A snapshot of a connection, the last one or not.
     pub(super) fn connection(&mut self, closed: bool, role: Role, state: &ConnectionState, now_ns: u64) {
-        match self.connections.get(state.cookie).map(|entry| entry.state.attempt) {
+        let before = self.connections.get(state.cookie).map(|entry| entry.state.state());
+        match before.map(|before| before.attempt) {
             Some(attempt) if attempt > state.attempt => {
                 self.counts.stale += 1;
                 return;
@@ -53,8 +54,8 @@ impl Pipeline {
             self.close(role, state, now_ns);
         } else if state.closed_ns != 0 {
             self.counts.stale += 1;
-        } else if let Some(entry) = self.connections.get(state.cookie) {
-            if progress::is_of_walk(&entry.state, state) {
+        } else if let Some(before) = before.filter(|before| before.attempt == state.attempt) {
+            if progress::is_of_walk(&before, state) {
                 self.told_ns = now_ns;
             }
             self.advance(role, state, now_ns);
@@ -71,7 +72,7 @@ impl Pipeline {
         let attached = self.first_seen(role, state, named, said, now_ns);
         let destination = attached.destination;
         let entry = Entry {
-            state: *state,
+            state: Packed::from(state),
             first_seen_ns: now_ns,
             attached,
         };
@@ -79,7 +80,7 @@ impl Pipeline {
             Admission::Inserted => {}
             Admission::Evicted(entry) => {
                 self.counts.evicted += 1;
-                self.waiting.remove(entry.state.cookie);
+                self.waiting.remove(entry.state.cookie());
                 let_go(&mut self.series, &entry.attached);
             }
             // Nothing of it is counted yet: its CLOSE will count it whole.
@@ -97,7 +98,7 @@ impl Pipeline {
         let Some(entry) = self.connections.get_mut(state.cookie) else {
             return;
         };
-        entry.state = *state;
+        entry.state.set(state);
         let attached = &mut entry.attached;
         attached.activity.seen(state, now_ns);
         keep_facts(&mut self.hellos, attached, state);
@@ -153,11 +154,11 @@ impl Pipeline {
             return;
         };
         let is_news = event.turns.wrapping_sub(entry.attached.counted.turns()) <= u32::MAX / 2;
-        let Some(role) = Role::of(&entry.state).filter(|_| is_news && entry.state.attempt == event.attempt) else {
+        let mut state = entry.state.state();
+        let Some(role) = Role::of(&state).filter(|_| is_news && state.attempt == event.attempt) else {
             self.counts.stale += 1;
             return;
         };
-        let mut state = entry.state;
         state.timeline = Timeline {
             turns: event.turns,
             turns_overlapping: event.turns_overlapping,
@@ -175,7 +176,7 @@ impl Pipeline {
         let before_ns = self.told_ns.saturating_sub(3 * HEARTBEAT_NS);
         for entry in self.connections.take_silent(before_ns) {
             self.counts.evicted += 1;
-            self.waiting.remove(entry.state.cookie);
+            self.waiting.remove(entry.state.cookie());
             let_go(&mut self.series, &entry.attached);
         }
     }
@@ -260,7 +261,7 @@ impl Pipeline {
             role,
             state,
             facts: facts.as_ref(),
-            opened: was_open(state, &entry.state),
+            opened: was_open(state, &entry.state.state()),
             first_seen_ns: entry.first_seen_ns,
             now_ns,
         };
@@ -348,7 +349,7 @@ impl Pipeline {
             let Some(entry) = self.connections.get(cookie) else {
                 continue;
             };
-            let (state, attached) = (&entry.state, &entry.attached);
+            let (state, attached) = (&entry.state.state(), &entry.attached);
             let Some(role) = Role::of(state) else { continue };
             let cgroup = self
                 .attribution

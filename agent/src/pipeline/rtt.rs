@@ -57,7 +57,7 @@ impl Pipeline {
     pub(super) fn rtt(&mut self, event: &RttEvent) {
         match self.connections.get_mut(event.cookie) {
             Some(entry) if entry.attached.named => {
-                progress::count_rtt(&mut self.series, &mut entry.attached, &entry.state, event);
+                progress::count_rtt(&mut self.series, &mut entry.attached, &entry.state.state(), event);
                 if entry.attached.is_newly_watched() {
                     self.watch.touched.push(event.cookie);
                 }

@@ -255,9 +255,9 @@ impl Pipeline {
             .filter(|entry| entry.attached.destination.place() == Some(place));
         let suspects = of_place.filter_map(|entry| {
             Some(Suspect {
-                cookie: entry.state.cookie,
+                cookie: entry.state.cookie(),
                 owner: Arc::clone(&entry.attached.owner),
-                cgroup_id: entry.state.cgroup_id,
+                cgroup_id: entry.state.state().cgroup_id,
                 verdict: entry.attached.window.as_deref()?.peek(slot_of(now_ns))?,
             })
         });
@@ -265,7 +265,7 @@ impl Pipeline {
     }
 
     fn spike_connection(&mut self, suspect: &Suspect) -> Option<SpikeConnection> {
-        let state = &self.connections.get(suspect.cookie)?.state;
+        let state = &self.connections.get(suspect.cookie)?.state.state();
         let endpoints = Endpoints::of(state);
         let verdict = &suspect.verdict;
         Some(SpikeConnection {

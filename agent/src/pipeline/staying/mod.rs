@@ -179,10 +179,9 @@ impl Pipeline {
         let mut idle = Tally::new(MAX_PLACES);
         let mut namespaces: HashSet<u32> = self.listeners.values().map(|listener| listener.netns).collect();
         namespaces.extend(self.staying.closed.namespaces());
-        let mut groups: HashMap<(DestinationId, u32, &'static str), (u64, &Attached, &ConnectionState)> =
-            HashMap::new();
+        let mut groups: HashMap<(DestinationId, u32, &'static str), (u64, &Attached, ConnectionState)> = HashMap::new();
         for entry in self.connections.iter() {
-            let (state, attached) = (&entry.state, &entry.attached);
+            let (state, attached) = (&entry.state.state(), &entry.attached);
             namespaces.insert(state.netns);
             let Some(role) = Role::of(state) else { continue };
             let held = attached.activity.idle(state, entry.first_seen_ns, now_ns);
@@ -198,12 +197,12 @@ impl Pipeline {
                 (None, Some(state)) => state.name(),
             };
             let key = (attached.destination, attached.owner.pid, what);
-            groups.entry(key).or_insert((0, attached, state)).0 += 1;
+            groups.entry(key).or_insert((0, attached, *state)).0 += 1;
         }
         let mut groups: Vec<_> = groups
             .into_iter()
             .filter_map(|((_, _, what), (connections, attached, state))| {
-                let place = place(Role::of(state)?, attached, state);
+                let place = place(Role::of(&state)?, attached, &state);
                 Some((connections, what, place, Arc::clone(&attached.owner), state.cgroup_id))
             })
             .collect();

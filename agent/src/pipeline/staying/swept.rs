@@ -200,14 +200,14 @@ impl Pipeline {
         let mut owners: Vec<(Arc<Process>, u64)> = Vec::new();
         let mut found = None;
         for cookie in &peer.cookies {
-            if let Some(entry) = self.connections.get(*cookie)
-                && Role::of(&entry.state) == Some(Role::Client)
-            {
+            let open = self.connections.get(*cookie);
+            let open = open.map(|entry| (entry, entry.state.state()));
+            if let Some((entry, state)) = open.filter(|(_, state)| Role::of(state) == Some(Role::Client)) {
                 let owner = &entry.attached.owner;
                 if owners.len() < MOST_PROCESSES && owners.iter().all(|(one, _)| one.pid != owner.pid) {
-                    owners.push((Arc::clone(owner), entry.state.cgroup_id));
+                    owners.push((Arc::clone(owner), state.cgroup_id));
                 }
-                found = found.or_else(|| Some(place(Role::Client, &entry.attached, &entry.state)));
+                found = found.or_else(|| Some(place(Role::Client, &entry.attached, &state)));
             } else if let Some(id) = self.staying.closed.find(*cookie) {
                 let place = place_of_peer(&self.series, Some(id), peer.peer);
                 found = found.or_else(|| (place.role == Role::Client).then_some(place));
