@@ -23,7 +23,7 @@ use crate::{build, run};
 
 use empty::Empties;
 use sandbox::Sandbox;
-use traffic::{Load, Rate};
+use traffic::Load;
 
 /// Measure what hopline costs.
 #[derive(Debug, clap::Args)]
@@ -49,7 +49,7 @@ struct KernelArguments {
     #[arg(long, default_value_t = 30_000)]
     connections: u32,
     /// Requests and responses on one connection.
-    #[arg(long, default_value_t = 300_000)]
+    #[arg(long, default_value_t = 100_000)]
     round_trips: u32,
     /// MiB of one download, and of 16 at once.
     #[arg(long, default_value_t = 4_000)]
@@ -60,8 +60,8 @@ struct KernelArguments {
     /// HTTPS connections.
     #[arg(long, default_value_t = 500)]
     https: u32,
-    /// Runs with and without hopline; the median counts.
-    #[arg(long, default_value_t = 5)]
+    /// Pairs of runs with and without hopline; the median of their ratios counts.
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     #[command(flatten)]
     consent: setup::Consent,
@@ -125,52 +125,41 @@ fn cost(hopline: &Path, lab: &Path, sandbox: &Sandbox, loads: &[Load]) -> Result
     Ok(())
 }
 
-/// Runs each load with and without the agent in turn, statistics off.
+/// Runs each load with and without the agent in turn, statistics off. The two runs of a pair follow each other at once, the
+/// first of them without and with the agent by turns: what else the machine does changes slowly, and cancels.
 fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: usize) -> Result<()> {
-    let quiet = quiet();
-    let mut without = vec![Vec::new(); loads.len()];
-    let mut with = vec![Vec::new(); loads.len()];
-    for round in 0..=rounds {
-        let bare = loads
-            .iter()
-            .map(|load| sandbox.run(*load))
-            .collect::<Result<Vec<Rate>>>()?;
-        let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet)?;
-        let watched = loads
-            .iter()
-            .map(|load| sandbox.run(*load))
-            .collect::<Result<Vec<Rate>>>()?;
-        drop(agent);
-        // The first round warms caches and clocks.
-        if round == 0 {
-            continue;
-        }
-        for (index, (bare, watched)) in bare.iter().zip(&watched).enumerate() {
-            without[index].push(bare.per_second());
-            with[index].push(watched.per_second());
-        }
-    }
-    println!("\nrate with and without hopline, interleaved, median of {rounds}");
+    println!("\nrate with and without hopline, in {rounds} pairs");
     println!(
-        "{:<28} {:>14} {:>14} {:>8} {:>16}",
-        "load", "without /s", "with /s", "ratio", "ratio per round"
+        "{:<28} {:>14} {:>14} {:>13} {:>16}",
+        "load", "without /s", "with /s", "median ratio", "middle half"
     );
-    for (index, load) in loads.iter().enumerate() {
-        let per_round: Vec<f64> = with[index]
+    for load in loads {
+        // The first run warms caches and clocks.
+        sandbox.run(*load)?;
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for round in 0..rounds {
+            if round % 2 == 0 {
+                without.push(sandbox.run(*load)?.per_second());
+            }
+            let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet())?;
+            with.push(sandbox.run(*load)?.per_second());
+            drop(agent);
+            if round % 2 == 1 {
+                without.push(sandbox.run(*load)?.per_second());
+            }
+        }
+        let ratios: Vec<f64> = with
             .iter()
-            .zip(&without[index])
+            .zip(&without)
             .map(|(with, without)| with / without)
             .collect();
-        let [without, with] = [median(&without[index]), median(&with[index])];
-        let spread = format!(
-            "{:.3}..{:.3}",
-            smallest(&per_round),
-            -smallest(&per_round.iter().map(|ratio| -ratio).collect::<Vec<_>>())
-        );
         println!(
-            "{:<28} {without:>14.0} {with:>14.0} {:>8.3} {spread:>16}",
+            "{:<28} {:>14.0} {:>14.0} {:>13.3} {:>16}",
             load.to_string(),
-            with / without
+            quantile(&without, 0.5),
+            quantile(&with, 0.5),
+            quantile(&ratios, 0.5),
+            format!("{:.3}..{:.3}", quantile(&ratios, 0.25), quantile(&ratios, 0.75)),
         );
     }
     Ok(())
@@ -181,14 +170,12 @@ fn quiet() -> [String; 2] {
     ["--log-level", "warn"].map(String::from)
 }
 
-fn median(values: &[f64]) -> f64 {
+/// The value below which so much of them is.
+fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn smallest(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
+    let place = (sorted.len().saturating_sub(1)) as f64 * part;
+    sorted.get(place.round() as usize).copied().unwrap_or(f64::NAN)
 }
 
 /// An address on loopback that nobody listens on.
@@ -201,8 +188,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_median_ignores_order_and_outliers() {
-        assert!((median(&[9.0, 1.0, 2.0, 3.0, 100.0]) - 3.0).abs() < f64::EPSILON);
-        assert!(median(&[]).is_nan());
+    fn quantiles_ignore_order_and_outliers() {
+        let values = [9.0, 1.0, 2.0, 3.0, 100.0];
+        for (part, value) in [(0.25, 2.0), (0.5, 3.0), (0.75, 9.0)] {
+            assert!((quantile(&values, part) - value).abs() < f64::EPSILON);
+        }
+        assert!(quantile(&[], 0.5).is_nan());
     }
 }
