@@ -31,6 +31,7 @@ use crate::{
         assembler::{Assembler, AssemblerLimits},
         facts::Facts,
         malformed::Malformed,
+        shared::Shared,
         ticket_lengths::TicketLengths,
     },
     windows::{self, Sketch},
@@ -155,7 +156,7 @@ struct Attached {
     /// It was compared with what is declared.
     judged: bool,
     /// What was read of its hello bytes, once all was said.
-    facts: Option<Box<Facts>>,
+    facts: Option<Arc<Facts>>,
 }
 
 /// The pipeline and all its state.
@@ -170,6 +171,8 @@ pub struct Pipeline {
     waiting: WaitingList,
     unplaced_rtt: Unplaced,
     hellos: Assembler,
+    /// What was read of those of open connections.
+    facts: Shared,
     tickets: TicketLengths,
     choices: Choices,
     resolution: Resolution,
@@ -201,6 +204,7 @@ impl Pipeline {
             waiting: WaitingList::default(),
             unplaced_rtt: Unplaced::default(),
             hellos: Assembler::new(AssemblerLimits::default()),
+            facts: Shared::default(),
             tickets: TicketLengths::new(MAX_TICKET_LENGTHS),
             choices: Choices::new(&settings),
             resolution: Resolution::new(dns_series),

@@ -25,7 +25,7 @@ use crate::{
         Activity, Admission, ClosedBy, Endpoints, Entry, Packed, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
     },
     groups::Group,
-    protocol::{assembler::Assembler, facts::Facts},
+    protocol::{assembler::Assembler, facts::Facts, shared::Shared},
 };
 
 /// A connection whose name does not come is counted under its address after this long.
@@ -101,7 +101,7 @@ impl Pipeline {
         entry.state.set(state);
         let attached = &mut entry.attached;
         attached.activity.seen(state, now_ns);
-        keep_facts(&mut self.hellos, attached, state);
+        keep_facts(&mut self.hellos, &mut self.facts, attached, state);
         let kept = attached.facts.take();
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
         if !attached.named && is_named(role, state, facts, now_ns) {
@@ -244,9 +244,9 @@ impl Pipeline {
             return;
         };
         let attached = &mut entry.attached;
-        let facts = attached.facts.take().map_or(last, |facts| Some(*facts));
+        let facts = attached.facts.take().or_else(|| last.map(Arc::new));
         if !attached.named {
-            let facts = facts.as_ref();
+            let facts = facts.as_deref();
             name(
                 &mut self.series,
                 &self.choices,
@@ -260,7 +260,7 @@ impl Pipeline {
         let end = End {
             role,
             state,
-            facts: facts.as_ref(),
+            facts: facts.as_deref(),
             opened: was_open(state, &entry.state.state()),
             first_seen_ns: entry.first_seen_ns,
             now_ns,
@@ -399,11 +399,11 @@ fn stream_of(state: &ConnectionState) -> u64 {
 }
 
 /// Once all was said, what was read moves to the connection: the assembler keeps nothing for long.
-fn keep_facts(hellos: &mut Assembler, attached: &mut Attached, state: &ConnectionState) {
+fn keep_facts(hellos: &mut Assembler, shared: &mut Shared, attached: &mut Attached, state: &ConnectionState) {
     let stream = stream_of(state);
     let is_all = || state.timeline.tls_done_ns != 0 || hellos.facts(stream).is_some_and(talk::is_answered_in_clear);
     if attached.facts.is_none() && is_all() {
-        attached.facts = hellos.take(stream).map(Box::new);
+        attached.facts = hellos.take(stream).map(|facts| shared.share(facts));
     }
 }
 

@@ -97,7 +97,7 @@ pub struct Circumstances<'a> {
 }
 
 /// How the chain ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
     /// The server's own certificate is its own issuer.
     SelfSigned,
@@ -108,7 +108,7 @@ pub enum End {
 }
 
 /// What is kept of a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Chain {
     /// Certificates that were sent.
     pub sent: u8,

@@ -8,7 +8,7 @@ use super::tls::server_hello::ServerHello;
 use super::tls::{TLS13, cipher};
 
 /// Everything that was read of one stream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Facts {
     /// What TLS said, when a byte of it was seen.
     pub tls: Option<TlsFacts>,
@@ -18,8 +18,24 @@ pub struct Facts {
     pub malformed: MalformedCounts,
 }
 
+impl Facts {
+    /// Nothing more comes: what only served to read the rest is forgotten, so that equal conversations have equal facts.
+    pub fn settle(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        if tls.version().is_some_and(|version| version < TLS13) {
+            tls.abbreviated |= tls.resumed() == Some(true);
+        }
+        if let Some(client) = &mut tls.client_hello {
+            client.session_id = Box::default();
+        }
+        if let Some(server) = &mut tls.server_hello {
+            server.session_id = Box::default();
+        }
+    }
+}
+
 /// What TLS said in clear, but for alerts: those the kernel reads into the connection's timeline.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct TlsFacts {
     /// The last `ClientHello`: after a `HelloRetryRequest` that is the second.
     pub client_hello: Option<ClientHello>,
@@ -31,7 +47,8 @@ pub struct TlsFacts {
     pub chain: Option<Chain>,
     /// TLS 1.2: whether the client sent a certificate when the server asked for one; `None` when it was not asked.
     pub client_certificate: Option<bool>,
-    /// TLS 1.2: the server's `ChangeCipherSpec` came without a `ServerHelloDone` before, so the session is resumed.
+    /// TLS 1.2: the session is resumed, as the server's `ChangeCipherSpec` came without a `ServerHelloDone` before, or its
+    /// identifier is the client's ([`Facts::settle`]).
     pub abbreviated: bool,
 }
 
@@ -76,7 +93,7 @@ impl TlsFacts {
 }
 
 /// What the heads of HTTP/1 said. Paths and other headers are never kept.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HttpFacts {
     /// Method of the first request.
     pub method: Option<Method>,

@@ -13,7 +13,7 @@ use super::host_name::HostName;
 const METHOD_LIMIT: usize = 20;
 
 /// The method of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Method {
     /// `CONNECT`: what follows a 2xx answer is another protocol.
     Connect,
@@ -32,7 +32,7 @@ impl Method {
 }
 
 /// A host, by name or by address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
     /// A name.
     Name(HostName),
@@ -41,7 +41,7 @@ pub enum Host {
 }
 
 /// Host and, where it is told, port.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Authority {
     /// The host.
     pub host: Host,
@@ -90,7 +90,7 @@ fn optional_port(bytes: &[u8]) -> Result<Option<u16>, NoPort> {
 struct NoPort;
 
 /// Whom a request claims to be for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HostClaim {
     /// It does not say.
     #[default]
@@ -102,7 +102,7 @@ pub enum HostClaim {
 }
 
 /// The first line and the host of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RequestHead<'a> {
     /// The method.
     pub method: Method,
@@ -115,7 +115,7 @@ pub struct RequestHead<'a> {
 }
 
 /// What the first bytes are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Parsed<T> {
     /// A head.
     Head(T),

@@ -86,7 +86,7 @@ impl Malformed {
 }
 
 /// How often each kind was met.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct MalformedCounts([u32; Malformed::ALL.len()]);
 
 impl MalformedCounts {

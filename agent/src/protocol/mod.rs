@@ -14,6 +14,7 @@ pub mod first_byte;
 pub mod host_name;
 pub mod http1;
 pub mod malformed;
+pub mod shared;
 pub mod ticket_lengths;
 pub mod tls;
 

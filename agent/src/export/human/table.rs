@@ -1,4 +1,4 @@
-//! The table of destinations: phases first, then what waits and what failed. Some 110 columns with names of usual length.
+//! The table of destinations: phases first, then what waits and what failed. Some 120 columns with names of usual length.
 use super::{columns, endpoint, shortened, time};
 use crate::{
     aggregate::{Counters, DestinationSnapshot, NameSource, Phase, Snapshot, TlsFailure},
@@ -9,8 +9,9 @@ use crate::{
 /// Widest name; longer ones lose their middle.
 const NAME_WIDTH: usize = 34;
 
-const HEAD: [&str; 13] = [
+const HEAD: [&str; 14] = [
     "DESTINATION",
+    "DNS p95",
     "TCP p50",
     "p95",
     "TLS p50",
@@ -25,7 +26,7 @@ const HEAD: [&str; 13] = [
     "FAILED",
 ];
 /// Names, what waits and what failed are text.
-const LEFT: [usize; 3] = [0, 11, 12];
+const LEFT: [usize; 3] = [0, 12, 13];
 
 /// The table of destinations; empty text when there are none. `<-` before the name of a server's own.
 pub fn table(snapshot: &Snapshot) -> String {
@@ -54,6 +55,7 @@ fn row(destination: &DestinationSnapshot) -> [String; HEAD.len()] {
     let ok = counters.connections[Outcome::Ok as usize];
     [
         shortened(&name, NAME_WIDTH),
+        p95(Measure::Dns),
         p50(Measure::Tcp),
         p95(Measure::Tcp),
         p50(Measure::Tls),

@@ -10,7 +10,7 @@ pub const ALPN_LIMIT: usize = 8;
 pub const VERSION_LIMIT: usize = 8;
 
 /// What a client claims the server's name to be (RFC 6066 section 3).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ServerName {
     /// No such extension.
     #[default]
@@ -32,7 +32,7 @@ impl ServerName {
 }
 
 /// What is kept of a `ClientHello`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "one for each extension whose presence counts"

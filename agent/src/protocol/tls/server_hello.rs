@@ -10,7 +10,7 @@ const RETRY_RANDOM: [u8; 32] = [
 ];
 
 /// What is kept of a `ServerHello`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServerHello {
     /// The version that is spoken: that of `supported_versions` where there is one.
     pub version: u16,
