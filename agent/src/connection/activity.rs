@@ -34,18 +34,36 @@ impl Idle {
 }
 
 /// What the reports of one connection told of its payload.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Activity {
     sent: u64,
     received: u64,
     /// The last report with new payload, and the one before.
     moved_ns: [u64; 2],
-    /// Since this side last sent: when that was, how much had come by then, and reports that brought more.
+    /// What had been sent when the peer's end was first seen; [`u64::MAX`] before.
+    sent_at_end: u64,
+    /// Of a server's connections alone.
+    drips: Option<Box<Drips>>,
+}
+
+/// Since this side last sent: when that was, how much had come by then, and reports that brought more.
+#[derive(Clone, Copy, Debug, Default)]
+struct Drips {
     since_ns: u64,
     received_by_then: u64,
-    drips: u32,
-    /// What had been sent when the peer's end was first seen.
-    sent_at_end: Option<u64>,
+    count: u32,
+}
+
+impl Default for Activity {
+    fn default() -> Self {
+        Self {
+            sent: 0,
+            received: 0,
+            moved_ns: [0; 2],
+            sent_at_end: u64::MAX,
+            drips: None,
+        }
+    }
 }
 
 impl Activity {
@@ -59,21 +77,29 @@ impl Activity {
         if sent > self.sent || received > self.received {
             self.moved_ns = [self.moved_ns[1], now_ns];
         }
-        if sent > self.sent || self.since_ns == 0 {
-            (self.since_ns, self.received_by_then, self.drips) = (now_ns, received, 0);
-        } else if received > self.received {
-            self.drips = self.drips.saturating_add(1);
+        if Role::of(state) == Some(Role::Server) {
+            let is_first = self.drips.is_none();
+            let drips = self.drips.get_or_insert_default();
+            if sent > self.sent || is_first {
+                **drips = Drips {
+                    since_ns: now_ns,
+                    received_by_then: received,
+                    count: 0,
+                };
+            } else if received > self.received {
+                drips.count = drips.count.saturating_add(1);
+            }
         }
         (self.sent, self.received) = (self.sent.max(sent), self.received.max(received));
-        if has_peers_end(state) && self.sent_at_end.is_none() {
-            self.sent_at_end = Some(sent);
+        if has_peers_end(state) && self.sent_at_end == u64::MAX {
+            self.sent_at_end = sent;
         }
     }
 
     /// How a client holds this connection, if it does.
     pub fn idle(&self, state: &ConnectionState, first_seen_ns: u64, now_ns: u64) -> Option<Idle> {
-        let is_known = self.since_ns != 0;
-        if !is_known || Role::of(state) != Some(Role::Server) || state.tcp_state != tcp_state::ESTABLISHED {
+        let drips = self.drips.as_deref()?;
+        if state.tcp_state != tcp_state::ESTABLISHED {
             return None;
         }
         let opened_ns = match state.established_ns {
@@ -85,17 +111,17 @@ impl Activity {
         }
         let since_ns = match self.sent {
             0 => opened_ns,
-            _ => self.since_ns,
+            _ => drips.since_ns,
         };
         let dripped = match self.sent {
             0 => self.received,
-            _ => self.received.saturating_sub(self.received_by_then),
+            _ => self.received.saturating_sub(drips.received_by_then),
         };
         let held_ns = now_ns.saturating_sub(since_ns);
         // One that has ended its drip and waits is silent in its way, but nobody can tell that from a request.
         let goes_on = now_ns.saturating_sub(self.moved_ns[1]) < HELD_AFTER_NS;
         let is_slow = dripped <= held_ns / 1_000_000_000 * DRIP_BYTES_PER_SECOND;
-        (held_ns >= HELD_AFTER_NS && self.drips >= DRIPS && goes_on && is_slow).then_some(Idle::Dripping)
+        (held_ns >= HELD_AFTER_NS && drips.count >= DRIPS && goes_on && is_slow).then_some(Idle::Dripping)
     }
 
     /// For a connection that has ended: this side wrote after the peer had closed, and was told so by a RST. Gives how long
@@ -112,8 +138,8 @@ impl Activity {
         };
         // A RST after the peer's end may answer a keep-alive probe, or this side's own end.
         let wrote = match self.sent_at_end {
-            Some(sent_at_end) => sent_bytes(state) > sent_at_end,
-            None => unanswered_ns != 0,
+            u64::MAX => unanswered_ns != 0,
+            sent_at_end => sent_bytes(state) > sent_at_end,
         };
         if !wrote {
             return None;

@@ -438,6 +438,15 @@ fn name(
     let group = choices.group(state, host.map(|host| &**host));
     let destination = series.destination(key(role, &attached.owner, state, host, &group), now_ns);
     attached.group = group;
+    // One copy of the name for all that go there.
+    if let Some(claim) = &mut attached.claim
+        && let Some(DestinationKey {
+            name: Name::Host(host), ..
+        }) = series.called(destination)
+        && *host == claim.host
+    {
+        claim.host = Arc::clone(host);
+    }
     if destination == attached.destination {
         return;
     }

@@ -25,7 +25,8 @@ pub(super) struct Counted {
     tls: bool,
     first_byte: bool,
     http: bool,
-    retransmits: Retransmits,
+    /// Most connections have none.
+    retransmits: Option<Box<Retransmits>>,
     sent: u64,
     received: u64,
     segments_sent: u32,
@@ -43,7 +44,7 @@ impl Counted {
     /// What a connection did before hopline is not counted.
     pub(super) fn before(state: &ConnectionState) -> Self {
         Self {
-            retransmits: state.retransmits,
+            retransmits: retransmits_of(state),
             sent: sent_bytes(state),
             received: received_bytes(state),
             segments_sent: state.counters.segments_sent,
@@ -161,12 +162,14 @@ fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionSta
     }
     let mut window = of_age(&mut attached.window, state, now_ns);
     let before = &mut attached.counted;
+    let known = before.retransmits.as_deref().copied().unwrap_or_default();
+    before.retransmits = retransmits_of(state);
     for (kind, before, now) in [
-        (Retransmit::Syn, before.retransmits.syn, state.retransmits.syn),
-        (Retransmit::Rto, before.retransmits.rto, state.retransmits.rto),
-        (Retransmit::Fast, before.retransmits.fast, state.retransmits.fast),
-        (Retransmit::Tlp, before.retransmits.tlp, state.retransmits.tlp),
-        (Retransmit::Other, before.retransmits.other, state.retransmits.other),
+        (Retransmit::Syn, known.syn, state.retransmits.syn),
+        (Retransmit::Rto, known.rto, state.retransmits.rto),
+        (Retransmit::Fast, known.fast, state.retransmits.fast),
+        (Retransmit::Tlp, known.tlp, state.retransmits.tlp),
+        (Retransmit::Other, known.other, state.retransmits.other),
     ] {
         let new = u64::from(now.saturating_sub(before));
         series.retransmitted(id, kind, new, now_ns);
@@ -174,7 +177,6 @@ fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionSta
             window.retransmitted(new, series.slot());
         }
     }
-    before.retransmits = state.retransmits;
     if state.counters == TcpCounters::default() {
         // Told of its turns by a program that does not look at the socket.
         return;
@@ -192,6 +194,10 @@ fn count_tcp(series: &mut Series, attached: &mut Attached, state: &ConnectionSta
     let sent = new_segments(&mut before.segments_sent, counters.segments_sent);
     let received = new_segments(&mut before.segments_received, counters.segments_received);
     series.segments(id, sent, received, now_ns);
+}
+
+fn retransmits_of(state: &ConnectionState) -> Option<Box<Retransmits>> {
+    (state.retransmits != Retransmits::default()).then(|| Box::new(state.retransmits))
 }
 
 /// The window of a connection that is older than one: those that end before have none.

@@ -19,9 +19,8 @@ pub struct Connection {
     window: Words<32>,
     /// What was in the window before, without what came while a rule was active.
     baseline: Words<24>,
-    /// The newest slot of the window, and step of the baseline.
+    /// The newest slot of the window; its step is the newest of the baseline.
     latest: u64,
-    latest_step: u64,
     /// Smallest sample ever; 0 for none.
     min_ns: u64,
     /// Segments sent again, by slot modulo the window.
@@ -105,9 +104,8 @@ impl Connection {
             return self.latest;
         }
         let (latest, step) = (self.latest, slot / STEP_SLOTS);
-        if step > self.latest_step {
-            self.baseline.expire(self.latest_step, step, STEPS, |_| {});
-            self.latest_step = step;
+        if step > latest / STEP_SLOTS {
+            self.baseline.expire(latest / STEP_SLOTS, step, STEPS, |_| {});
         }
         let (baseline, active) = (&mut self.baseline, self.active);
         self.window.expire(latest, slot, WINDOW_SLOTS, |old| {
