@@ -85,8 +85,9 @@ export -f whole_node
 
 /// Writes `guest.sh` for this kernel.
 pub(super) fn write(jobs: &Jobs, kernel: &Kernel, directory: &Path) -> Result<()> {
-    let mut script =
-        String::from("export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/tmp\n");
+    // As here: tools may be in places of their own. The file system is this one.
+    let path = std::env::var_os("PATH").context("PATH is not set")?;
+    let mut script = format!("export HOME=/tmp PATH={}\n", quote(Path::new(&path)));
     let mut line = |text: String| {
         script.push_str(&text);
         script.push('\n');

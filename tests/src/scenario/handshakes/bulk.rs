@@ -78,7 +78,7 @@ pub(super) fn run(lab: &Lab, verdict: &mut Verdict, certificates: &Certificates)
             verdict,
             &format!("BIG TCP, {role}"),
             role,
-            lab.tolerance_us(0),
+            (lab.tolerance, lab.tolerance_us(0)),
             &handshakes,
             &records,
         );

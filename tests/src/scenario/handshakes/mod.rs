@@ -119,7 +119,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
                 verdict,
                 &format!("{}, {role}", case.name),
                 role,
-                lab.tolerance_us(2 * DELAY_US),
+                (lab.tolerance, lab.tolerance_us(2 * DELAY_US)),
                 &handshakes,
                 &records,
             );
@@ -312,14 +312,14 @@ fn compare(
     verdict: &mut Verdict,
     name: &str,
     role: &str,
-    tolerance_us: f64,
+    (tolerance, tolerance_us): (Tolerance, f64),
     handshakes: &[&Handshake],
     records: &[Record],
 ) {
     let mut found = 0;
     let mut right = 0;
     let mut wrong = None;
-    let mut farthest: Option<(f64, f64)> = None;
+    let mut times = Vec::new();
     for handshake in handshakes {
         let ends = (handshake.client, handshake.server);
         let mut mine = records
@@ -335,14 +335,7 @@ fn compare(
         }
         let time = record.phases_us.tls.map_or(f64::NAN, |time| time as f64);
         let true_time = handshake.tls_us().unwrap_or(f64::NAN);
-        let deviation = |(time, truth): (f64, f64)| (time - truth).abs();
-        // Nothing measured is the worst of all.
-        let is_farther = farthest.is_none_or(|so_far| {
-            !deviation((time, true_time)).is_finite() || deviation((time, true_time)) > deviation(so_far)
-        });
-        if is_farther {
-            farthest = Some((time, true_time));
-        }
+        times.push((time, true_time));
     }
     let all = handshakes.len() as u64;
     verdict.count(format!("{name}: records"), found, all);
@@ -350,9 +343,16 @@ fn compare(
     if let Some((said, is)) = wrong {
         verdict.text(format!("{name}: a wrong one"), said, is);
     }
-    let (time, true_time) = farthest.unwrap_or((f64::NAN, f64::NAN));
-    let tolerance = tolerance_us.max(true_time * 0.05);
-    verdict.time_us(format!("{name}: tls, farthest"), time, true_time, tolerance);
+    // Nothing measured is the worst of all.
+    times.sort_by(|(a, true_a), (b, true_b)| (a - true_a).abs().total_cmp(&(b - true_b).abs()));
+    let (what, judged) = match tolerance {
+        Tolerance::Host => ("farthest", times.last()),
+        // Between device and socket an emulated machine loses time now and then.
+        Tolerance::Vm => ("middle", times.get(times.len().saturating_sub(1) / 2)),
+    };
+    let (time, true_time) = judged.copied().unwrap_or((f64::NAN, f64::NAN));
+    let allowed_us = tolerance_us.max(true_time * 0.05);
+    verdict.time_us(format!("{name}: tls, {what}"), time, true_time, allowed_us);
 }
 
 fn measured(record: &Record) -> String {
@@ -437,7 +437,7 @@ mod tests {
             &mut verdict,
             "x",
             "client",
-            1_000.0,
+            (Tolerance::Host, 1_000.0),
             &handshakes.each_ref(),
             &falsified[..1],
         );
