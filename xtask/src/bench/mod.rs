@@ -15,7 +15,7 @@ mod traffic;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::Subcommand;
 
 use crate::setup::{self, Purpose};
@@ -63,6 +63,9 @@ struct KernelArguments {
     /// Pairs of runs with and without hopline; the median of their ratios counts.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
+    /// Only these loads; repeatable.
+    #[arg(long, value_name = "NAME")]
+    load: Vec<String>,
     #[command(flatten)]
     consent: setup::Consent,
 }
@@ -81,11 +84,14 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
     ensure!(arguments.rounds > 0, "at least one round");
     let [hopline, lab] = [build::agent()?, build::lab()?];
     let sandbox = Sandbox::new()?;
-    let loads = [
+    let mut loads = vec![
         Load::Connections {
             count: arguments.connections,
         },
         Load::RoundTrips {
+            count: arguments.round_trips,
+        },
+        Load::FarRoundTrips {
             count: arguments.round_trips,
         },
         Load::Bulk { count: arguments.bulk },
@@ -98,6 +104,14 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
         },
         Load::Https { count: arguments.https },
     ];
+    if !arguments.load.is_empty() {
+        let name = |load: &Load| load.words()[0].clone();
+        let known: Vec<String> = loads.iter().map(name).collect();
+        if let Some(unknown) = arguments.load.iter().find(|wanted| !known.contains(wanted)) {
+            bail!("no load {unknown}; there are: {}", known.join(", "));
+        }
+        loads.retain(|load| arguments.load.contains(&name(load)));
+    }
     cost(&hopline, &lab, &sandbox, &loads)?;
     ratios(&hopline, &sandbox, &loads, arguments.rounds)
 }

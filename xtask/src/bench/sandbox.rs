@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::traffic::{Load, Rate};
+use super::traffic::{LATE_CGROUP, Load, Rate};
 use crate::process;
 
 /// A cgroup of the bench's own, removed when dropped. Loads have ended by then.
@@ -18,7 +18,7 @@ pub(super) struct Sandbox {
 }
 
 /// Joins the cgroup, makes the namespace with many ports, and becomes the load. Nothing is left when it ends.
-const ENTER: &str = r#"echo 0 >"$1/cgroup.procs"; shift
+const ENTER: &str = r#"if [ -n "$1" ]; then echo 0 >"$1/cgroup.procs"; fi; shift
 exec unshare --net sh -c 'ip link set lo up; echo 1024 65000 >/proc/sys/net/ipv4/ip_local_port_range; exec "$@"' sh "$@""#;
 
 impl Sandbox {
@@ -36,10 +36,13 @@ impl Sandbox {
     /// Runs the load to its end.
     pub(super) fn run(&self, load: Load) -> Result<Rate> {
         let mut command = Command::new("sh");
-        command
-            .args(["-ec", ENTER, "sh"])
-            .arg(&self.cgroup)
-            .arg(std::env::current_exe()?);
+        command.args(["-ec", ENTER, "sh"]);
+        if matches!(load, Load::FarRoundTrips { .. }) {
+            command.arg("").env(LATE_CGROUP, &self.cgroup);
+        } else {
+            command.arg(&self.cgroup);
+        }
+        command.arg(std::env::current_exe()?);
         command.args(["bench", "traffic"]).args(load.words());
         serde_json::from_str(&process::output(&mut command)?).context("the load's rate")
     }

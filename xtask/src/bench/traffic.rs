@@ -5,6 +5,7 @@
 use std::fmt::{self, Display, Formatter};
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
@@ -20,6 +21,8 @@ use super::{datagrams, https};
 const MESSAGE: usize = 64;
 /// Bytes of a download that count as one operation.
 const MEBIBYTE: usize = 1 << 20;
+/// In the environment: the cgroup to join once the server listens outside it.
+pub(super) const LATE_CGROUP: &str = "HOPLINE_BENCH_LATE_CGROUP";
 /// Downloads at once.
 const STREAMS: u32 = 16;
 
@@ -37,6 +40,8 @@ pub(crate) enum Load {
     Connections { count: u32 },
     /// So many requests and responses on one connection.
     RoundTrips { count: u32 },
+    /// The same, of which hopline watches the client alone, as if the server were on another machine.
+    FarRoundTrips { count: u32 },
     /// One answer of so many MiB.
     Bulk { count: u32 },
     /// Answers of so many MiB in all, on [`STREAMS`] connections at once.
@@ -54,6 +59,7 @@ impl Load {
         match self {
             Self::Connections { count }
             | Self::RoundTrips { count }
+            | Self::FarRoundTrips { count }
             | Self::Bulk { count }
             | Self::Streams { count }
             | Self::Dns { count }
@@ -67,6 +73,7 @@ impl Load {
         let name = match self {
             Self::Connections { .. } => "connections",
             Self::RoundTrips { .. } => "round-trips",
+            Self::FarRoundTrips { .. } => "far-round-trips",
             Self::Bulk { .. } => "bulk",
             Self::Streams { .. } => "streams",
             Self::Dns { .. } => "dns",
@@ -82,6 +89,7 @@ impl Display for Load {
         match self {
             Self::Connections { count } => write!(f, "{count} connections"),
             Self::RoundTrips { count } => write!(f, "{count} round trips"),
+            Self::FarRoundTrips { count } => write!(f, "{count} round trips, one end"),
             Self::Bulk { count } => write!(f, "a download of {count} MiB"),
             Self::Streams { count } => write!(f, "{STREAMS} downloads of {count} MiB"),
             Self::Dns { count } => write!(f, "{count} DNS queries"),
@@ -111,9 +119,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Load::Https { count } => https::run(count)?.as_secs_f64(),
         Load::Dns { count } => datagrams::run(53, count, true)?.as_secs_f64(),
         Load::Datagrams { count } => datagrams::run(5_300, count, false)?.as_secs_f64(),
-        Load::Connections { .. } | Load::RoundTrips { .. } | Load::Bulk { .. } | Load::Streams { .. } => {
-            run_bare(load)?
-        }
+        Load::Connections { .. }
+        | Load::RoundTrips { .. }
+        | Load::FarRoundTrips { .. }
+        | Load::Bulk { .. }
+        | Load::Streams { .. } => run_bare(load)?,
     };
     let rate = Rate {
         operations: load.operations(),
@@ -126,6 +136,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 fn run_bare(load: Load) -> Result<f64> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
+    if let Some(cgroup) = std::env::var_os(LATE_CGROUP) {
+        // The listener is of the cgroup that it was made in, and its connections with it.
+        std::fs::write(Path::new(&cgroup).join("cgroup.procs"), "0").context("joining the cgroup")?;
+    }
     // On one CPU each: left to the scheduler they meet on one in some runs and not in others, which is another load.
     let server = thread::spawn(move || {
         stay_on_cpu(1);
@@ -168,7 +182,11 @@ fn serve(listener: &TcpListener, load: Load) -> Result<()> {
         Load::Streams { count } => {
             at_once(|| Ok(listener.accept()?.0), |stream| send_bulk(stream, count / STREAMS))?;
         }
-        Load::Dns { .. } | Load::Datagrams { .. } | Load::RoundTrips { .. } | Load::Https { .. } => {
+        Load::Dns { .. }
+        | Load::Datagrams { .. }
+        | Load::RoundTrips { .. }
+        | Load::FarRoundTrips { .. }
+        | Load::Https { .. } => {
             let mut stream = listener.accept()?.0;
             stream.set_nodelay(true)?;
             let mut message = [0; MESSAGE];
@@ -229,7 +247,11 @@ fn call(address: SocketAddr, load: Load) -> Result<()> {
                 |stream| read_bulk(stream, count / STREAMS),
             )?;
         }
-        Load::Dns { count } | Load::Datagrams { count } | Load::RoundTrips { count } | Load::Https { count } => {
+        Load::Dns { count }
+        | Load::Datagrams { count }
+        | Load::RoundTrips { count }
+        | Load::FarRoundTrips { count }
+        | Load::Https { count } => {
             let mut stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
             let mut message = [7; MESSAGE];
@@ -251,6 +273,7 @@ mod tests {
         for load in [
             Load::Connections { count: 20 },
             Load::RoundTrips { count: 20 },
+            Load::FarRoundTrips { count: 20 },
             Load::Bulk { count: 2 },
             Load::Streams { count: 32 },
         ] {
