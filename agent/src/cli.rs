@@ -104,6 +104,9 @@ pub struct AgentArgs {
     /// Print the configuration that would be used, with comments, and end
     #[arg(long)]
     pub print_config: bool,
+    /// Print the page of all metrics, as Markdown, and end
+    #[arg(long)]
+    pub print_metrics: bool,
 }
 
 const TRACE_EXAMPLES: &str = "\

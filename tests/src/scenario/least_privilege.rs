@@ -1,0 +1,175 @@
+//! The agent as the overlay `least-privilege` of `deploy/kubernetes` runs it: root with the capabilities of its manifest and no
+//! others, no new privileges, and a file system in which cgroups cannot be changed. `connect`, `timeline` and `dns` must PASS with
+//! it, and `doctor` must name what is off.
+//!
+//! The truth is the scenarios' own; each is this binary again, with a `hopline` that has given everything else up.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::{dns, timeline};
+use crate::cgroup;
+use crate::lab::Lab;
+use crate::process::Process;
+use crate::verdict::Verdict;
+
+pub(super) const TOOLS: &[&str] = &["ip", "tcpdump", "setpriv", "unshare", "mount"];
+const MANIFEST: &str = include_str!("../../../deploy/kubernetes/components/least-privilege/daemonset.yaml");
+
+pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    let capabilities = capabilities(MANIFEST)?;
+    verdict.note("capabilities in the manifest", capabilities.len() as f64, "");
+    let hopline = wrapped(lab, &capabilities)?;
+    compare_held(lab, verdict, &hopline, &capabilities)?;
+    doctor(verdict, &hopline)?;
+    for (name, tools) in [("connect", &[][..]), ("timeline", timeline::TOOLS), ("dns", dns::TOOLS)] {
+        if let Err(error) = crate::tools::check(tools) {
+            verdict.skip(name, format!("{error:#}"));
+            continue;
+        }
+        let said = scenario(lab, &hopline, name)?;
+        verdict.text(name, said.split(':').next().unwrap_or_default(), format!("PASS {name}"));
+    }
+    Ok(())
+}
+
+/// The list after `add:`, in lower case as setpriv writes them.
+fn capabilities(manifest: &str) -> Result<Vec<String>> {
+    let (_, added) = manifest
+        .split_once("add:\n")
+        .context("the manifest adds no capabilities")?;
+    let lines = added.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    let names: Vec<String> = lines
+        .map_while(|line| line.strip_prefix("- "))
+        .filter(|name| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'))
+        .map(str::to_lowercase)
+        .collect();
+    ensure!(!names.is_empty(), "the manifest adds no capabilities");
+    ensure!(
+        manifest.contains("drop: [ALL]"),
+        "the manifest does not drop all others"
+    );
+    Ok(names)
+}
+
+/// A program that becomes hopline with these capabilities, and cgroups that it can read alone.
+fn wrapped(lab: &Lab, capabilities: &[String]) -> Result<PathBuf> {
+    let file = lab.file("hopline-least");
+    let added: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+    let cgroups = cgroup::mount_point()?;
+    let cgroups = cgroups.display();
+    let hopline = lab.hopline(&[]);
+    let text = format!(
+        "#!/bin/sh\n\
+         exec unshare --mount --propagation private sh -c 'mount --bind {cgroups} {cgroups} && \
+         mount -o remount,bind,ro {cgroups} && exec \"$0\" \"$@\"' \
+         setpriv --bounding-set=-all{added} --inh-caps=-all --no-new-privs {} \"$@\"\n",
+        Path::new(hopline.get_program()).display()
+    );
+    fs::write(&file, text)?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    Ok(file)
+}
+
+/// What the kernel says that the running agent holds: nothing but the manifest's. It gives up more once it is attached.
+fn compare_held(lab: &Lab, verdict: &mut Verdict, hopline: &Path, capabilities: &[String]) -> Result<()> {
+    let text = fs::read_to_string(hopline)?;
+    let probe = lab.file("held-least");
+    let own = lab.hopline(&[]);
+    fs::write(
+        &probe,
+        text.replace(&Path::new(own.get_program()).display().to_string(), "cat"),
+    )?;
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
+    let mut command = Command::new(&probe);
+    command
+        .arg("/proc/self/status")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let status = Process::spawn(command, None, &lab.tools)?.finish()?;
+    let field = |name: &str| {
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or("")
+            .trim()
+            .to_owned()
+    };
+    let bits = u64::from_str_radix(&field("CapEff:"), 16)?;
+    verdict.count(
+        "capabilities held (/proc)",
+        bits.count_ones().into(),
+        capabilities.len() as u64,
+    );
+    verdict.text("no new privileges (/proc)", field("NoNewPrivs:"), "1");
+    Ok(())
+}
+
+/// What doctor says, beside what the page of the installation says.
+fn doctor(verdict: &mut Verdict, hopline: &Path) -> Result<()> {
+    let output = Command::new(hopline)
+        .args(["doctor", "--json"])
+        .stdin(Stdio::null())
+        .output()?;
+    let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    ensure!(
+        output.status.success(),
+        "doctor ended with {}: {complaint}",
+        output.status
+    );
+    let said: Value = serde_json::from_slice(&output.stdout)?;
+    let features = said["features"].as_array().context("doctor names no features")?;
+    let off: BTreeSet<&str> = features
+        .iter()
+        .filter(|feature| feature["enabled"] == false)
+        .filter_map(|feature| feature["feature"].as_str())
+        .collect();
+    let all = format!("{off:?}");
+    verdict.note(format!("features that doctor calls off: {all}"), off.len() as f64, "");
+    let reasons = features.iter().filter(|feature| feature["enabled"] == false);
+    let unexplained = reasons.filter(|feature| feature["reason"] == "").count();
+    verdict.count("of these without a reason", unexplained as u64, 0);
+    let existing = features.iter().find(|feature| feature["feature"] == "existing");
+    let reason = existing.map_or("", |feature| feature["reason"].as_str().unwrap_or_default());
+    let named = reason.contains("SYS_ADMIN");
+    verdict.count("`existing` names SYS_ADMIN", u64::from(named), 1);
+    Ok(())
+}
+
+/// The last line of a scenario that runs with this hopline.
+fn scenario(lab: &Lab, hopline: &Path, name: &str) -> Result<String> {
+    let mut command = Command::new(lab.executable());
+    command
+        .args([name, "--short"])
+        .env("HOPLINE_BIN", hopline)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    if let Some(sabotage) = lab.sabotage {
+        command.args(["--sabotage", &format!("{sabotage:?}").to_lowercase()]);
+    }
+    let output = command.stderr(Stdio::inherit()).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let failed = text.lines().filter(|line| line.ends_with("<- FAIL"));
+    failed.for_each(|line| println!("{name}: {line}"));
+    Ok(text.lines().last().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_has_capabilities() {
+        let names = capabilities(MANIFEST).expect("capabilities");
+        assert!(
+            names.contains(&"bpf".to_owned()) && !names.contains(&"sys_admin".to_owned()),
+            "{names:?}"
+        );
+    }
+}
