@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::promql::{Names, Query};
-use crate::{process, workspace, yaml};
+use crate::{lab, process, workspace, yaml};
 
 /// Rules, by file.
 const RULES: &str = "hopline.rules.yaml";
@@ -46,6 +46,8 @@ pub(crate) struct Arguments {
     /// Take away each alert in turn: its tests must fail.
     #[arg(long)]
     sabotage: bool,
+    #[command(flatten)]
+    live: lab::Live,
 }
 
 /// Where the rules are.
@@ -104,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "alerts-check: {} alerts, each with its tests and its runbook",
         names.len()
     );
-    Ok(())
+    arguments.live.run("paging")
 }
 
 /// All rules of a file.

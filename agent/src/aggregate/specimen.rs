@@ -2,8 +2,8 @@
 //!
 //! Who adds a family adds it here; the tests in `export/prometheus/reference.rs` notice when that was forgotten.
 use super::{
-    ActiveRule, At, Child, DestinationSnapshot, DnsLabels, FallbackLabels, Labels, ListenerDetail, NameSource, Place,
-    PortsDetail, ResolverLabels, Snapshot, TlsFailure, TlsVersion, UndeclaredLabels,
+    ActiveRule, At, Child, Counters, DestinationSnapshot, DnsLabels, FallbackLabels, Histogram, Labels, ListenerDetail,
+    NameSource, Place, PortsDetail, ResolverLabels, Snapshot, TlsFailure, TlsVersion, UndeclaredLabels,
 };
 use crate::{
     connection::{Idle, Role, TcpState, record::ProcessRecord},
@@ -47,47 +47,47 @@ impl Snapshot {
             port: 443,
             group: "go".to_owned(),
         });
-        self.resolvers(Role::Client);
+        self.resolvers();
         self.staying();
         self
     }
 
-    fn resolvers(&mut self, role: Role) {
-        let resolver = ResolverLabels {
+    fn resolvers(&mut self) {
+        let resolvers = Role::ALL.map(|role| ResolverLabels {
             role,
             destination: NAME.into(),
             port: Some(53),
             group: "dns".into(),
-        };
-        let counts = [(
-            DnsLabels {
-                resolver: resolver.clone(),
+        });
+        let counts = resolvers.clone().map(|resolver| {
+            let labels = DnsLabels {
+                resolver,
                 query_type: "A",
                 rcode: "NOERROR",
-            },
-            1,
-        )];
+            };
+            (labels, 1)
+        });
         self.resolvers.queries = counts.clone().into();
         self.resolvers.lookups = counts.into();
-        self.resolvers.durations = [(resolver, Default::default())].into();
+        self.resolvers.durations = resolvers.map(|resolver| (resolver, Histogram::default())).into();
     }
 
     fn staying(&mut self) {
-        let place = Place {
-            role: Role::Server,
+        let [client, server] = [Role::Client, Role::Server].map(|role| Place {
+            role,
             destination: NAME.into(),
             port: Some(443),
             group: "go".into(),
-        };
+        });
         let staying = &mut self.staying;
         staying.idle = [Idle::Silent, Idle::Dripping]
             .map(|what| {
-                let place = place.clone();
+                let place = server.clone();
                 (At { place, what }, 1)
             })
             .into();
         staying.listeners = [ListenerDetail {
-            place: place.clone(),
+            place: server.clone(),
             address: String::new(),
             queue_depth: 0,
             queue_limit: 1,
@@ -95,21 +95,21 @@ impl Snapshot {
             process: ProcessRecord::default(),
         }]
         .into();
-        staying.overflows = [(place.clone(), 1)].into();
+        staying.overflows = [(server.clone(), 1)].into();
         staying.ports = [PortsDetail {
             netns: 0,
-            place: place.clone(),
+            place: client.clone(),
             used: 1,
             usable: 1,
             processes: Vec::new(),
         }]
         .into();
         let process = At {
-            place: place.clone(),
+            place: client.clone(),
             what: "go".into(),
         };
         staying.unreused = [(process, 1)].into();
-        staying.writes_after_close = [(place, 1)].into();
+        staying.writes_after_close = [(client, 1), (server, 1)].into();
         staying.sweeps.unattributed = TcpState::ALL.map(|state| (state, 0)).to_vec();
     }
 }
@@ -126,7 +126,7 @@ fn destination(role: Role) -> DestinationSnapshot {
         },
         source: NameSource::Ip,
         children: Child::all().fold(0, |bits, child| bits | child.bit()),
-        counters: Default::default(),
+        counters: Counters::default(),
         active: Default::default(),
         waiting: 0,
         waiting_by_phase: Default::default(),

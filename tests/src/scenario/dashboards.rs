@@ -3,19 +3,21 @@
 //!
 //! Truth for the counts is a capture beside the traffic; `docs/metrics.md` is compared with what the agent exports.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use crate::capture::{self, Capture};
+use crate::capture::Capture;
 use crate::certificates::Certificates;
 use crate::demo::Network;
 use crate::demo::job::Job;
-use crate::demo::mirrors::ALL;
+use crate::demo::mirrors::{ALL, Mirror};
 use crate::hopline::{Agent, AgentOptions};
 use crate::lab::Lab;
 use crate::monitoring::dashboards::{Query, queries};
@@ -23,6 +25,7 @@ use crate::monitoring::{Falsified, Prometheus, exposition};
 use crate::process::Process;
 use crate::router::{DEVICE, Fault, PortFault, RouterSettings};
 use crate::topology::{Pair, SERVER4};
+use crate::tshark;
 use crate::verdict::Verdict;
 
 pub(super) const TOOLS: &[&str] = &[
@@ -33,6 +36,7 @@ pub(super) const TOOLS: &[&str] = &[
     "dnsmasq",
     "unshare",
     "tcpdump",
+    "tshark",
     "bash",
     "prometheus",
 ];
@@ -100,17 +104,28 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     thread::sleep(END);
     drop(held);
     thread::sleep(SCRAPED);
-    let conversations = capture::conversations(&capture.end()?)?;
+    let capture = capture.end()?;
     for mirror in ALL {
         let counted = format!(
             "hopline_tcp_connections_total{{destination=\"{}\", role=\"client\"}}",
             mirror.name
         );
         let measured = prometheus.value(&counted)?.max(0.0) as u64;
-        let truth = conversations.to(mirror.at()).count() as u64;
+        let truth = connects(&capture, mirror)?;
         verdict.count(format!("connections to {} (capture)", mirror.name), measured, truth);
     }
     agent.stop()
+}
+
+/// Connects in a capture: SYNs, each counted once however often it was sent. A port may be used again.
+fn connects(capture: &Path, mirror: &Mirror) -> Result<u64> {
+    let filter = format!(
+        "tcp.flags.syn == 1 && tcp.flags.ack == 0 && ip.dst == {} && tcp.dstport == {}",
+        mirror.address, mirror.port
+    );
+    let fields = ["tcp.srcport", "tcp.seq_raw"];
+    let found = tshark::fields(capture, None, &filter, &[], &[], &fields)?;
+    Ok(found.lines().collect::<BTreeSet<_>>().len() as u64)
 }
 
 /// Every query, and whether it has a value that is a number.
@@ -188,12 +203,14 @@ fn others(lab: &Lab, network: &Network, pair: &Pair, seconds: u64) -> Result<Vec
         &PULSE.to_string(),
     ];
     held.push(lab.helper(&words, &pair.client, &lab.traffic)?);
+    // A ClientHello whose session id is longer than the message, and a port where nobody listens.
     let again = format!(
         "while true; do {} internal pulse --milliseconds 900 {PULSE} > /dev/null; \
-         printf '\\x16\\x09\\x09\\x00\\x05junk!' > /dev/tcp/{}/{}; done 2> /dev/null",
+         printf '\\x16\\x03\\x01\\x00\\x30\\x01\\x00\\x00\\x2c\\x03\\x03%032d\\xffjunkjunk!' 0 > /dev/tcp/{ip}/{port}; \
+         : > /dev/tcp/{ip}/9; done 2> /dev/null",
         lab.executable().display(),
-        PULSE.ip(),
-        PULSE.port()
+        ip = PULSE.ip(),
+        port = PULSE.port()
     );
     held.push(bash(&again, pair, lab)?);
     let resolver = crate::demo::mirrors::RESOLVER;

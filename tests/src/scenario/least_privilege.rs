@@ -4,7 +4,6 @@
 //!
 //! The truth is the scenarios' own; each is this binary again, with a `hopline` that has given everything else up.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -20,14 +19,23 @@ use crate::process::Process;
 use crate::verdict::Verdict;
 
 pub(super) const TOOLS: &[&str] = &["ip", "tcpdump", "setpriv", "unshare", "mount"];
+/// As the manifest mounts it.
+const TRACEFS: &str = "mount -t tracefs -o ro tracefs /sys/kernel/tracing";
 const MANIFEST: &str = include_str!("../../../deploy/kubernetes/components/least-privilege/daemonset.yaml");
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let capabilities = capabilities(MANIFEST)?;
     verdict.note("capabilities in the manifest", capabilities.len() as f64, "");
-    let hopline = wrapped(lab, &capabilities)?;
-    compare_held(lab, verdict, &hopline, &capabilities)?;
-    doctor(verdict, &hopline)?;
+    let own = lab.hopline(&[]);
+    let program = Path::new(own.get_program()).display().to_string();
+    // The manifest mounts the node's tracefs; some nodes have none.
+    let hopline = wrapped(lab, "hopline-least", &capabilities, TRACEFS, &program)?;
+    let without_tracefs = wrapped(lab, "hopline-no-tracefs", &capabilities, "true", &program)?;
+    let cat = wrapped(lab, "cat-least", &capabilities, TRACEFS, "cat")?;
+    compare_held(lab, verdict, &cat, &capabilities)?;
+    doctor(verdict, "doctor", &hopline, &[])?;
+    let off = needs_tracefs(lab)?;
+    doctor(verdict, "doctor without tracefs", &without_tracefs, &off)?;
     for (name, tools) in [("connect", &[][..]), ("timeline", timeline::TOOLS), ("dns", dns::TOOLS)] {
         if let Err(error) = crate::tools::check(tools) {
             verdict.skip(name, format!("{error:#}"));
@@ -58,36 +66,26 @@ fn capabilities(manifest: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// A program that becomes hopline with these capabilities, and cgroups that it can read alone.
-fn wrapped(lab: &Lab, capabilities: &[String]) -> Result<PathBuf> {
-    let file = lab.file("hopline-least");
+/// A program that becomes `program` with these capabilities, and cgroups that it can read alone.
+fn wrapped(lab: &Lab, name: &str, capabilities: &[String], mount: &str, program: &str) -> Result<PathBuf> {
+    let file = lab.file(name);
     let added: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
     let cgroups = cgroup::mount_point()?;
     let cgroups = cgroups.display();
-    let hopline = lab.hopline(&[]);
     let text = format!(
         "#!/bin/sh\n\
          exec unshare --mount --propagation private sh -c 'mount --bind {cgroups} {cgroups} && \
-         mount -o remount,bind,ro {cgroups} && exec \"$0\" \"$@\"' \
-         setpriv --bounding-set=-all{added} --inh-caps=-all --no-new-privs {} \"$@\"\n",
-        Path::new(hopline.get_program()).display()
+         mount -o remount,bind,ro {cgroups} && {mount} && exec \"$0\" \"$@\"' \
+         setpriv --bounding-set=-all{added} --inh-caps=-all --no-new-privs {program} \"$@\"\n"
     );
     fs::write(&file, text)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
     Ok(file)
 }
 
-/// What the kernel says that the running agent holds: nothing but the manifest's. It gives up more once it is attached.
-fn compare_held(lab: &Lab, verdict: &mut Verdict, hopline: &Path, capabilities: &[String]) -> Result<()> {
-    let text = fs::read_to_string(hopline)?;
-    let probe = lab.file("held-least");
-    let own = lab.hopline(&[]);
-    fs::write(
-        &probe,
-        text.replace(&Path::new(own.get_program()).display().to_string(), "cat"),
-    )?;
-    fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
-    let mut command = Command::new(&probe);
+/// What the kernel says that a program started so holds: the manifest's capabilities and no others.
+fn compare_held(lab: &Lab, verdict: &mut Verdict, cat: &Path, capabilities: &[String]) -> Result<()> {
+    let mut command = Command::new(cat);
     command
         .arg("/proc/self/status")
         .stdin(Stdio::null())
@@ -111,8 +109,21 @@ fn compare_held(lab: &Lab, verdict: &mut Verdict, hopline: &Path, capabilities: 
     Ok(())
 }
 
-/// What doctor says, beside what the page of the installation says.
-fn doctor(verdict: &mut Verdict, hopline: &Path) -> Result<()> {
+/// The features that only a classic tracepoint serves on this kernel, as hopline with all capabilities says.
+fn needs_tracefs(lab: &Lab) -> Result<Vec<&'static str>> {
+    const FEATURE: &str = "failure_before_syn";
+    let output = lab.hopline(&["doctor", "--json"]).stdin(Stdio::null()).output()?;
+    let said: Value = serde_json::from_slice(&output.stdout)?;
+    let features = said["features"].as_array().context("doctor names no features")?;
+    let needs = features.iter().any(|feature| {
+        let hook = feature["hook"].as_str().unwrap_or_default();
+        feature["feature"] == FEATURE && hook.starts_with("tracepoint/")
+    });
+    Ok(if needs { vec![FEATURE] } else { Vec::new() })
+}
+
+/// What doctor says: these features are off, each with a reason, and why not all sockets are found.
+fn doctor(verdict: &mut Verdict, name: &str, hopline: &Path, off: &[&str]) -> Result<()> {
     let output = Command::new(hopline)
         .args(["doctor", "--json"])
         .stdin(Stdio::null())
@@ -125,20 +136,19 @@ fn doctor(verdict: &mut Verdict, hopline: &Path) -> Result<()> {
     );
     let said: Value = serde_json::from_slice(&output.stdout)?;
     let features = said["features"].as_array().context("doctor names no features")?;
-    let off: BTreeSet<&str> = features
+    let is_off = |feature: &&Value| feature["enabled"] == false;
+    let names = features
         .iter()
-        .filter(|feature| feature["enabled"] == false)
-        .filter_map(|feature| feature["feature"].as_str())
-        .collect();
-    let all = format!("{off:?}");
-    verdict.note(format!("features that doctor calls off: {all}"), off.len() as f64, "");
-    let reasons = features.iter().filter(|feature| feature["enabled"] == false);
-    let unexplained = reasons.filter(|feature| feature["reason"] == "").count();
-    verdict.count("of these without a reason", unexplained as u64, 0);
+        .filter(is_off)
+        .map(|feature| feature["feature"].as_str());
+    let names: Vec<&str> = names.map(Option::unwrap_or_default).collect();
+    verdict.text(format!("{name}: off"), names.join(" "), off.join(" "));
+    let unexplained = features.iter().filter(is_off).filter(|feature| feature["reason"] == "");
+    verdict.count(format!("{name}: without a reason"), unexplained.count() as u64, 0);
     let existing = features.iter().find(|feature| feature["feature"] == "existing");
     let reason = existing.map_or("", |feature| feature["reason"].as_str().unwrap_or_default());
     let named = reason.contains("SYS_ADMIN");
-    verdict.count("`existing` names SYS_ADMIN", u64::from(named), 1);
+    verdict.count(format!("{name}: `existing` names SYS_ADMIN"), u64::from(named), 1);
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 //! what a scrape says. Called by `agent --print-metrics`.
 use std::collections::{BTreeMap, BTreeSet};
 
+use agent_ebpf::event::{KINDS, kind_name};
+
 use super::{classic, encode};
 use crate::{
     aggregate::Snapshot,
@@ -22,6 +24,17 @@ which the series budget (`limits.series`) has no room are one, `destination=\"ot
 \"With data\" means that a family is left out of a scrape until it has something to show, and its series come one by one; \"always\"
 that it is there from the first scrape on.
 ";
+
+const FOOT: &str = "
+`feature` and `hook` are those of `hopline doctor`; `qtype` and `rcode` have the names of the DNS registries, `rcode` `TIMEOUT` as
+well. `rule` is `rtt_spike`.
+
+## Not yet
+
+Promised, and exported by no version so far: do not build on them.
+
+| metric | what |
+| --- | --- |";
 
 /// Promised, and not exported yet.
 const NOT_YET: &[(&str, &str)] = &[
@@ -108,28 +121,31 @@ pub fn reference(fresh: &Snapshot) -> String {
             ));
         }
     }
-    lines.push(format!(
-        "\n## Values of labels\n\n| metric | label | values |\n| --- | --- | --- |"
-    ));
+    lines.push("\n## Values of labels\n\n| metric | label | values |\n| --- | --- | --- |".to_owned());
     for (name, family) in &all {
         for (label, values) in family
             .labels
             .iter()
             .filter(|(label, _)| !OPEN.contains(&label.as_str()))
         {
-            let values: Vec<String> = values.iter().map(|value| format!("`{value:?}`")).collect();
+            let values: Vec<String> = values.iter().map(|value| shown(value)).collect();
             lines.push(format!("| `{name}` | `{label}` | {} |", values.join(", ")));
         }
     }
-    lines.push(format!(
-        "\n`feature` and `hook` are those of `hopline doctor`; `qtype` and `rcode` have the names of the DNS registries, `rcode` \
-         `TIMEOUT` as well. `rule` is `rtt_spike`.\n\n## Not yet\n\n\
-         Promised, and exported by no version so far: do not build on them.\n\n| metric | what |\n| --- | --- |"
-    ));
+    lines.push(FOOT.to_owned());
     for (name, what) in NOT_YET {
         lines.push(format!("| `{name}` | {what} |"));
     }
     format!("{HEAD}{}\n", lines.join("\n"))
+}
+
+/// An empty one must be seen.
+fn shown(value: &str) -> String {
+    if value.is_empty() {
+        "empty".to_owned()
+    } else {
+        format!("`{value}`")
+    }
 }
 
 fn is_about_itself(name: &str) -> bool {
@@ -164,7 +180,14 @@ fn when(name: &str, always: bool) -> &'static str {
 fn own() -> SelfMetrics {
     SelfMetrics {
         features: vec![FeatureState::default()],
-        events: vec![KindCounts::default()],
+        events: (0..)
+            .take(KINDS)
+            .filter_map(kind_name)
+            .map(|kind| KindCounts {
+                kind,
+                ..KindCounts::default()
+            })
+            .collect(),
         programs: vec![ProgramStats {
             runs: 1,
             ..ProgramStats::default()
@@ -183,10 +206,10 @@ fn families(text: &str) -> BTreeMap<String, Described> {
     let mut current = String::new();
     for line in text.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) {
-            families.entry(name.to_owned()).or_default().help = help.to_owned();
+            help.clone_into(&mut families.entry(name.to_owned()).or_default().help);
         } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            current = name.to_owned();
-            families.entry(current.clone()).or_default().kind = kind.to_owned();
+            name.clone_into(&mut current);
+            kind.clone_into(&mut families.entry(current.clone()).or_default().kind);
         } else if let Some((labels, _)) = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}'))
             && let Some(family) = families.get_mut(&current)
         {
