@@ -43,10 +43,10 @@ pub(crate) fn command(words: &[impl AsRef<str>]) -> Result<Command> {
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Live {
     /// Then with real programs in the lab (as root; minutes).
-    #[arg(long)]
-    live: bool,
+    #[arg(long = "live")]
+    is_wanted: bool,
     /// The live part in its short form.
-    #[arg(long, requires = "live")]
+    #[arg(long, requires = "is_wanted")]
     short: bool,
     #[command(flatten)]
     consent: setup::Consent,
@@ -55,7 +55,7 @@ pub(crate) struct Live {
 impl Live {
     /// Runs the scenario, if that is asked for.
     pub(crate) fn run(self, scenario: &str) -> Result<()> {
-        if !self.live {
+        if !self.is_wanted {
             return Ok(());
         }
         setup::ensure_ready(&[Purpose::Build, Purpose::Lab, Purpose::Live], self.consent)?;

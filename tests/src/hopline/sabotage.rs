@@ -1,13 +1,13 @@
 //! Falsifies what hopline said, on purpose: a scenario that still passes compares nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use clap::ValueEnum;
 
 use super::compare::Row;
 use super::lookup::Lookup;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Sample};
 use super::record::Record;
 
 /// How hopline's output is falsified.
@@ -145,17 +145,15 @@ pub(crate) fn falsify_exposition(sabotage: Sabotage, text: &str) -> Result<Strin
     match sabotage {
         Sabotage::Drop => {}
         Sabotage::Shift => {
-            let counts: Vec<(String, Vec<(String, String)>, f64)> = metrics
-                .samples
-                .iter()
-                .filter_map(|sample| {
-                    let family = sample.name.strip_suffix("_seconds_count")?;
-                    Some((format!("{family}_seconds_sum"), sample.labels.clone(), sample.value))
-                })
-                .collect();
+            let of_sum =
+                |sample: &Sample| Some(sample.name.strip_suffix("_seconds_count")?.to_owned() + "_seconds_sum");
+            let counts = metrics.samples.iter().filter_map(|sample| {
+                let key = (of_sum(sample)?, sample.labels.clone());
+                Some((key, sample.value))
+            });
+            let counts: BTreeMap<_, f64> = counts.collect();
             for sample in &mut metrics.samples {
-                let of_it = |(name, labels, _): &&(String, _, f64)| *name == sample.name && *labels == sample.labels;
-                if let Some((_, _, count)) = counts.iter().find(of_it) {
+                if let Some(count) = counts.get(&(sample.name.clone(), sample.labels.clone())) {
                     sample.value = sample.value * 1.2 + count * 0.002;
                 }
             }

@@ -87,15 +87,14 @@ fn take(stream: TcpStream, answer: &impl Fn(Request) -> Result<String>) -> Resul
 
 /// `text` as a value in a query string.
 pub(super) fn encoded(text: &str) -> String {
-    let mut encoded = String::new();
-    for byte in text.bytes() {
+    let encode = |byte: u8| {
         if byte.is_ascii_alphanumeric() {
-            encoded.push(byte.into());
+            char::from(byte).to_string()
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            format!("%{byte:02X}")
         }
-    }
-    encoded
+    };
+    text.bytes().map(encode).collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

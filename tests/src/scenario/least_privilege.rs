@@ -69,14 +69,17 @@ fn capabilities(manifest: &str) -> Result<Vec<String>> {
 /// A program that becomes `program` with these capabilities, and cgroups that it can read alone.
 fn wrapped(lab: &Lab, name: &str, capabilities: &[String], mount: &str, program: &str) -> Result<PathBuf> {
     let file = lab.file(name);
-    let added: String = capabilities.iter().map(|name| format!(",+{name}")).collect();
+    let bounds = ["-all".to_owned()]
+        .into_iter()
+        .chain(capabilities.iter().map(|name| format!("+{name}")));
+    let bounds = bounds.collect::<Vec<_>>().join(",");
     let cgroups = cgroup::mount_point()?;
     let cgroups = cgroups.display();
     let text = format!(
         "#!/bin/sh\n\
          exec unshare --mount --propagation private sh -c 'mount --bind {cgroups} {cgroups} && \
          mount -o remount,bind,ro {cgroups} && {mount} && exec \"$0\" \"$@\"' \
-         setpriv --bounding-set=-all{added} --inh-caps=-all --no-new-privs {program} \"$@\"\n"
+         setpriv --bounding-set={bounds} --inh-caps=-all --no-new-privs {program} \"$@\"\n"
     );
     fs::write(&file, text)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
@@ -147,8 +150,8 @@ fn doctor(verdict: &mut Verdict, name: &str, hopline: &Path, off: &[&str]) -> Re
     verdict.count(format!("{name}: without a reason"), unexplained.count() as u64, 0);
     let existing = features.iter().find(|feature| feature["feature"] == "existing");
     let reason = existing.map_or("", |feature| feature["reason"].as_str().unwrap_or_default());
-    let named = reason.contains("SYS_ADMIN");
-    verdict.count(format!("{name}: `existing` names SYS_ADMIN"), u64::from(named), 1);
+    let is_there = reason.contains("SYS_ADMIN");
+    verdict.count(format!("{name}: `existing` names SYS_ADMIN"), u64::from(is_there), 1);
     Ok(())
 }
 

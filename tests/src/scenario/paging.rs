@@ -48,11 +48,11 @@ const ADDED_US: u64 = 100_000;
 /// Two minutes until a baseline counts, two scrapes and an evaluation before it begins; some to spare.
 const CALM: Duration = Duration::from_secs(195);
 /// The issue's limit.
-const TOLD_WITHIN: Duration = Duration::from_secs(60);
+const TOLD_WITHIN: Duration = Duration::from_mins(1);
 /// How long the trouble goes on after it was told, so that something else could be told of it.
 const GOES_ON: Duration = Duration::from_secs(45);
 /// The rule's window, `group_interval` of Alertmanager, scrapes and evaluations.
-const OVER_WITHIN: Duration = Duration::from_secs(7 * 60);
+const OVER_WITHIN: Duration = Duration::from_mins(7);
 /// A scrape and what it needs.
 const SCRAPED: Duration = Duration::from_secs(20);
 
@@ -126,7 +126,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         }
         verdict.count("notifications beside that", webhook.rest().len() as u64, 0);
     }
-    compare_end(verdict, &prometheus, jobs, &calm, lab)?;
+    compare_end(verdict, &prometheus, jobs, calm, lab)?;
     for (agent, _cgroup) in scopes {
         agent.stop()?;
     }
@@ -136,10 +136,10 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
 /// One nginx is all mirrors, each at an address of its own.
 fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Process> {
     let [chain, key] = ["good-chain.pem", "leaf.key"].map(|name| certificates.file(name));
-    let mut servers = String::new();
+    let mut servers = Vec::new();
     for (_, address) in MIRRORS {
         pair.server.ip(&format!("addr add {address}/24 dev {DEVICE}"))?;
-        servers.push_str(&format!(
+        servers.push(format!(
             "server {{ listen {address}:443 ssl; ssl_protocols TLSv1.3; ssl_certificate {}; ssl_certificate_key {}; \
              location / {{ return 200 \"package\\n\"; }} }}\n",
             chain.display(),
@@ -147,7 +147,7 @@ fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Process>
         ));
     }
     let probe = MIRRORS.map(|(_, address)| (address, 443).into());
-    nginx::start_servers(lab, "mirrors", &pair.server, &lab.tools, &servers, &probe)
+    nginx::start_servers(lab, "mirrors", &pair.server, &lab.tools, &servers.concat(), &probe)
 }
 
 /// Fetches from all mirrors, over and over; what curl says of each fetch goes to a file of its own.
@@ -168,19 +168,19 @@ impl Job {
         let [go, log] = ["go", "log"].map(|file| lab.file(format!("paging-{name}.{file}")));
         fs::write(&go, "")?;
         // Each mirror has a loop of its own: a slow one must not make the others idle.
-        let mut script = "exec 2>&1\n".to_owned();
+        let mut script = vec!["exec 2>&1\n".to_owned()];
         for (number, (mirror, address)) in MIRRORS.iter().enumerate() {
-            script.push_str(&format!(
+            script.push(format!(
                 "while [ -e {go} ]; do curl -s -o /dev/null -m 10 --cacert {root} --resolve {mirror}:443:{address} \
                  -w '{number} %{{http_code}} %{{time_connect}}\\n' https://{mirror}/; sleep 0.4; done &\n",
                 go = go.display(),
                 root = certificates.file("root.pem").display(),
             ));
         }
-        script.push_str("wait\n");
+        script.push("wait\n".to_owned());
         let mut command = Command::new("sh");
         command
-            .args(["-c", &script])
+            .args(["-c", &script.concat()])
             .stdin(Stdio::null())
             .stdout(fs::File::create(&log)?);
         let process = Process::spawn(command, Some(&pair.client), cgroup)?;
@@ -254,7 +254,7 @@ fn compare_alert(verdict: &mut Verdict, alert: &crate::monitoring::Alert, slow: 
 }
 
 /// What Prometheus knows of the whole run, beside what curl does.
-fn compare_end(verdict: &mut Verdict, prometheus: &Prometheus, jobs: Vec<Job>, calm_us: &f64, lab: &Lab) -> Result<()> {
+fn compare_end(verdict: &mut Verdict, prometheus: &Prometheus, jobs: Vec<Job>, calm_us: f64, lab: &Lab) -> Result<()> {
     let fired =
         prometheus.query("count by (alertname, destination) (max_over_time(ALERTS{alertstate=\"firing\"}[30m]))")?;
     let fired: Vec<String> = fired
