@@ -104,6 +104,9 @@ pub struct AgentArgs {
     /// Print the configuration that would be used, with comments, and end
     #[arg(long)]
     pub print_config: bool,
+    /// Print the page of all metrics, as Markdown, and end
+    #[arg(long)]
+    pub print_metrics: bool,
 }
 
 const TRACE_EXAMPLES: &str = "\
@@ -296,7 +299,7 @@ Examples:
   hopline doctor --json | jq '.features[] | select(.enabled | not)'
       What does not work here.
 
-The kernel programs are loaded for an empty cgroup that is removed again: nothing on the node is watched.";
+The kernel programs are loaded for an empty cgroup, one of its own where it may make one: nothing on the node is watched.";
 
 /// `hopline doctor`.
 #[derive(Debug, Args)]

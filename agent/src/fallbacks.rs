@@ -3,7 +3,10 @@
 //! Pure; time is an argument. `pipeline` reports every client connection to a group, whole each time, and asks on its
 //! ticks. A connection is judged some time after it was opened: by then all that was before it has been heard of, since
 //! open connections are told of once a second. In doubt nothing is a fallback.
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use crate::{attribution::Process, connection::Outcome};
 
@@ -15,6 +18,8 @@ const SOON_NS: u64 = 2_000_000_000;
 const JUDGED_AFTER_NS: u64 = 2_000_000_000;
 /// An ended process is remembered for this long: events of its connections may come later.
 const GRACE_NS: u64 = 5_000_000_000;
+/// Ended processes that are known as such in that time: a process of one connection may have ended before that is heard of.
+const MAX_ENDED: usize = 16_384;
 /// A process that nothing was heard of for so long is forgotten: open connections are told of once a minute.
 const SILENT_NS: u64 = 180_000_000_000;
 /// Processes that are followed at once.
@@ -124,6 +129,8 @@ pub struct Fallbacks {
     stuck_after_ns: u64,
     /// By process id, so that what is found has an order.
     by_pid: BTreeMap<u32, Client>,
+    /// When these ended, whether anything was heard of them or not.
+    ended: HashMap<u32, u64>,
     evicted: u64,
 }
 
@@ -155,6 +162,7 @@ impl Fallbacks {
         Self {
             stuck_after_ns,
             by_pid: BTreeMap::new(),
+            ended: HashMap::new(),
             evicted: 0,
         }
     }
@@ -173,12 +181,13 @@ impl Fallbacks {
         if self.by_pid.len() >= MAX_PROCESSES && !self.by_pid.contains_key(&process.pid) {
             self.forget_one();
         }
+        let ended_ns = self.ended.get(&process.pid).copied();
         let client = self.by_pid.entry(process.pid).or_insert_with(|| Client {
             process: Arc::clone(process),
             cgroup_id,
             attempts: Vec::new(),
             heard_ns: now_ns,
-            ended_ns: None,
+            ended_ns,
             is_open: false,
         });
         client.process = Arc::clone(process);
@@ -212,12 +221,17 @@ impl Fallbacks {
     /// A process began under this id: what another did under it before is over.
     pub fn began(&mut self, pid: u32) {
         self.by_pid.remove(&pid);
+        self.ended.remove(&pid);
     }
 
     /// The process ended.
     pub fn ended(&mut self, pid: u32, now_ns: u64) {
         if let Some(client) = self.by_pid.get_mut(&pid) {
             client.ended_ns = Some(now_ns);
+        }
+        // Without room it is remembered for as long as a silent one.
+        if self.ended.len() < MAX_ENDED {
+            self.ended.insert(pid, now_ns);
         }
     }
 
@@ -230,6 +244,7 @@ impl Fallbacks {
                 .is_some_and(|at_ns| now_ns.saturating_sub(at_ns) >= GRACE_NS);
             !ended && now_ns.saturating_sub(client.heard_ns) < SILENT_NS
         });
+        self.ended.retain(|_, at_ns| now_ns.saturating_sub(*at_ns) < GRACE_NS);
         found
     }
 

@@ -15,6 +15,7 @@ mod empty;
 mod hello;
 mod hopline;
 mod lab;
+mod monitoring;
 mod names;
 mod nameserver;
 mod netns;

@@ -27,6 +27,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("xargs", "findutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("go", "golang-go"),
+    ("prometheus", "prometheus"),
+    ("prometheus-alertmanager", "prometheus-alertmanager"),
+    ("setpriv", "util-linux"),
 ];
 
 /// Fails with the names and packages of all missing tools, or when the caller is not root.

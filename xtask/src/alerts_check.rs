@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::promql::{Names, Query};
-use crate::{process, workspace, yaml};
+use crate::{lab, process, workspace, yaml};
 
 /// Rules, by file.
 const RULES: &str = "hopline.rules.yaml";
@@ -46,6 +46,8 @@ pub(crate) struct Arguments {
     /// Take away each alert in turn: its tests must fail.
     #[arg(long)]
     sabotage: bool,
+    #[command(flatten)]
+    live: lab::Live,
 }
 
 /// Where the rules are.
@@ -60,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         println!("wrote {OPERATOR}");
     }
     let mut complaints = Vec::new();
-    let alerts = rules(ALERTS)?;
+    let alerts = alerts()?;
     let names: BTreeSet<&str> = alerts.iter().filter_map(|alert| alert["alert"].as_str()).collect();
     for alert in &alerts {
         complaints.extend(check_alert(alert));
@@ -104,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         "alerts-check: {} alerts, each with its tests and its runbook",
         names.len()
     );
-    Ok(())
+    arguments.live.run("paging")
 }
 
 /// All rules of a file.
@@ -121,9 +123,21 @@ fn rules(file: &str) -> Result<Vec<Value>> {
         .collect())
 }
 
+/// Rules of both files that have `key`: `alert` or `record`.
+fn rules_with(key: &str) -> Result<Vec<Value>> {
+    let mut all = rules(RULES)?;
+    all.extend(rules(ALERTS)?);
+    all.retain(|rule| rule[key].is_string());
+    Ok(all)
+}
+
+fn alerts() -> Result<Vec<Value>> {
+    rules_with("alert")
+}
+
 /// Names that the recording rules make.
 pub(crate) fn recorded() -> Result<Vec<String>> {
-    let rules = rules(RULES)?;
+    let rules = rules_with("record")?;
     Ok(rules
         .iter()
         .filter_map(|rule| rule["record"].as_str())
@@ -188,7 +202,7 @@ fn runbooks_without_alert(alerts: &BTreeSet<&str>) -> Result<Vec<String>> {
 /// Metrics and labels that do not exist.
 fn names_in_queries(alerts: &[Value]) -> Result<Vec<String>> {
     let names = Names::read(recorded()?)?;
-    let recording = rules(RULES)?;
+    let recording = rules_with("record")?;
     let queries = recording.iter().chain(alerts).map(|rule| Query {
         place: rule["record"]
             .as_str()
@@ -274,7 +288,7 @@ mod tests {
 
     #[test]
     fn every_alert_has_its_tests() {
-        for alert in rules(ALERTS).expect("alerts") {
+        for alert in alerts().expect("alerts") {
             let name = alert["alert"].as_str().expect("a name").to_owned();
             let text = fs::read_to_string(folder().join(TESTS)).expect("tests");
             let own = tests_of(&text, &name).expect("has tests");

@@ -1,9 +1,10 @@
 //! `cargo xtask dashboards-check`: the dashboards of `deploy/grafana`, without Grafana. Their shape is looked at in `shape`,
-//! their queries are parsed by promtool, and what these name must exist.
+//! their queries are parsed by promtool, and what these name must exist. `types` asks Grafana's own; `--live` the lab.
 //!
 //! The JSON files are the source: people change a dashboard in Grafana and export it; what an export spoils is found here.
 
 mod shape;
+mod types;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,11 +13,17 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use crate::promql::{self, Names, Query};
-use crate::{alerts_check, process, workspace};
+use crate::{alerts_check, lab, process, workspace};
 
 /// Check the dashboards' shape and queries.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {}
+pub(crate) struct Arguments {
+    /// Fetch the packages for types and grammar when they are missing; CI=true does so, too.
+    #[arg(long)]
+    fetch: bool,
+    #[command(flatten)]
+    live: lab::Live,
+}
 
 /// One file.
 #[derive(Debug)]
@@ -25,7 +32,7 @@ struct Dashboard {
     json: Value,
 }
 
-pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let dashboards = read()?;
     let uids: BTreeSet<&str> = dashboards.iter().filter_map(|one| one.json["uid"].as_str()).collect();
     let mut complaints = Vec::new();
@@ -46,6 +53,8 @@ pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
         Some(promtool) => complaints.extend(promql::parse_all(&promtool, &queries)?),
         None => println!("skipped: queries are parsed by promtool (Debian: prometheus)"),
     }
+    let fetch = arguments.fetch || std::env::var_os("CI").is_some_and(|value| value == "true");
+    complaints.extend(types::check(&dashboards, &queries, fetch)?);
     for complaint in &complaints {
         eprintln!("dashboards-check: {complaint}");
     }
@@ -55,7 +64,7 @@ pub(crate) fn run(_arguments: &Arguments) -> Result<()> {
         dashboards.len(),
         queries.len()
     );
-    Ok(())
+    arguments.live.run("dashboards")
 }
 
 fn read() -> Result<Vec<Dashboard>> {

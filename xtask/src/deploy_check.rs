@@ -6,6 +6,7 @@
 
 mod links;
 mod objects;
+mod pages;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,25 +24,13 @@ const KUSTOMIZE: &str = "sigs.k8s.io/kustomize/kustomize/v5@v5.5.0";
 /// Kinds of the Prometheus operator: their schemas come with the operator. promtool has read the rules in them.
 const WITHOUT_SCHEMA: [&str; 2] = ["PodMonitor", "PrometheusRule"];
 
-/// Every key of the configuration.
-const CONFIGURATION: &str = "docs/configuration.md";
-const CONFIGURATION_HEAD: &str = "\
-# Configuration
-
-One YAML file, given with `--config`; flags override it. Every key has a default. Unknown keys, wrong units and values that
-cannot be are refused, with file, line and key. This page is what `hopline agent --print-config` prints, written by
-`cargo xtask deploy-check --write`.
-
-```yaml
-";
-
 /// Validate manifests, configuration and links.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Fetch the tools that are missing into the cache; CI=true does so, too.
     #[arg(long)]
     fetch: bool,
-    /// Write the page of the configuration anew.
+    /// Write the pages of the configuration and of the metrics anew.
     #[arg(long)]
     write: bool,
 }
@@ -55,7 +44,7 @@ struct Rendered {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let fetch = arguments.fetch || std::env::var_os("CI").is_some_and(|value| value == "true");
-    let mut complaints = configuration(arguments.write)?;
+    let mut complaints = pages::check(arguments.write)?;
     complaints.extend(unit_file()?);
     complaints.extend(links::broken()?);
     let directory = tempfile::tempdir()?;
@@ -83,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 type Tool = (PathBuf, &'static [&'static str]);
 
 fn cached(tool: &str) -> Option<PathBuf> {
-    let file = workspace::cache("deploy-tools").join("bin").join(tool);
+    let file = workspace::tools("deploy").join("bin").join(tool);
     process::find(tool).or_else(|| file.is_file().then_some(file))
 }
 
@@ -94,7 +83,7 @@ fn kustomize(fetch: bool) -> Result<Option<Tool>> {
     };
     let go = process::find("go").filter(|_| fetch && found().is_none());
     if let Some(go) = go {
-        let bin = workspace::cache("deploy-tools").join("bin");
+        let bin = workspace::tools("deploy").join("bin");
         fs::create_dir_all(&bin)?;
         let built = process::run(Command::new(go).args(["install", KUSTOMIZE]).env("GOBIN", &bin));
         // An old Go cannot build it: then its part is skipped.
@@ -108,7 +97,7 @@ fn kustomize(fetch: bool) -> Result<Option<Tool>> {
 fn validator(fetch: bool) -> Result<Option<PathBuf>> {
     const NAME: &str = "kubernetes-validate";
     if cached(NAME).is_none() && fetch {
-        let cache = workspace::cache("deploy-tools");
+        let cache = workspace::tools("deploy");
         process::run(Command::new("python3").args(["-m", "venv"]).arg(&cache))?;
         process::run(Command::new(cache.join("bin/pip")).args(["install", "--quiet", VALIDATOR]))?;
     }
@@ -186,34 +175,6 @@ fn validate(validator: &Path, rendered: &[Rendered]) -> Result<Vec<String>> {
         "skipped: no schemas for {}, which come with the operator",
         WITHOUT_SCHEMA.join(" and ")
     );
-    Ok(complaints)
-}
-
-/// The agent reads the configuration that the base ships, and the page of its keys is what it prints.
-fn configuration(write: bool) -> Result<Vec<String>> {
-    let hopline = workspace::target().join("release/hopline");
-    if !hopline.is_file() {
-        println!("skipped: the configuration's page and the shipped one need hopline (`cargo xtask build`)");
-        return Ok(Vec::new());
-    }
-    let print = ["agent", "--print-config"];
-    let page = workspace::root().join(CONFIGURATION);
-    let made = format!(
-        "{CONFIGURATION_HEAD}{}```\n",
-        process::output(Command::new(&hopline).args(print))?
-    );
-    if write {
-        fs::write(&page, &made)?;
-    }
-    let mut complaints = Vec::new();
-    if fs::read_to_string(page).unwrap_or_default() != made {
-        complaints.push(format!(
-            "{CONFIGURATION} is not what hopline prints: run `cargo xtask deploy-check --write`"
-        ));
-    }
-    let file = workspace::root().join("deploy/kubernetes/base/hopline.yaml");
-    let read = process::output(Command::new(hopline).args(print).arg("--config").arg(file));
-    complaints.extend(read.err().map(|error| format!("{error:#}")));
     Ok(complaints)
 }
 

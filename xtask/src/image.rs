@@ -1,10 +1,12 @@
 //! `cargo xtask image`: the OCI archive of hopline without a container engine, and its check by reading it again.
 //!
-//! `root` lays out the files, `archive` packs them, `check` reads the archive as if it came from elsewhere. The Dockerfile
-//! takes the same files from `--root`, so both images are one. Same sources and tools give the same bytes.
+//! `root` lays out the files, `archive` packs them, `check` reads the archive as if it came from elsewhere,
+//! `containerd` has it imported and run. The Dockerfile takes the same files from `--root`, so both images are one. Same
+//! sources and tools give the same bytes.
 
 mod archive;
 mod check;
+mod containerd;
 mod root;
 mod sbom;
 
@@ -66,6 +68,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     root::lay_out(&folder, &binary, bom.as_deref())?;
     archive::pack(&folder, directory.path(), &output)?;
     check::check(&output)?;
+    containerd::check(&output)?;
     println!("{} holds {NAME}:{VERSION}", output.display());
     Ok(())
 }

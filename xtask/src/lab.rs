@@ -38,3 +38,29 @@ pub(crate) fn command(words: &[impl AsRef<str>]) -> Result<Command> {
     command.args(words.iter().map(AsRef::as_ref));
     Ok(command)
 }
+
+/// The live part of a check: a scenario that needs the programs that people run beside hopline.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Live {
+    /// Then with real programs in the lab (as root; minutes).
+    #[arg(long = "live")]
+    is_wanted: bool,
+    /// The live part in its short form.
+    #[arg(long, requires = "is_wanted")]
+    short: bool,
+    #[command(flatten)]
+    consent: setup::Consent,
+}
+
+impl Live {
+    /// Runs the scenario, if that is asked for.
+    pub(crate) fn run(self, scenario: &str) -> Result<()> {
+        if !self.is_wanted {
+            return Ok(());
+        }
+        setup::ensure_ready(&[Purpose::Build, Purpose::Lab, Purpose::Live], self.consent)?;
+        let mut words = vec![scenario];
+        words.extend(self.short.then_some("--short"));
+        process::run(&mut command(&words)?)
+    }
+}

@@ -13,15 +13,6 @@ use anyhow::{Context as _, Result};
 
 use crate::{process, workspace};
 
-/// Metrics that the contract promises and the agent does not export yet; a note asks to take out what it exports.
-const PROMISED: &[&str] = &[
-    "hopline_ephemeral_ports_used_ratio",
-    "hopline_listen_queue_depth",
-    "hopline_listen_queue_overflows_total",
-    "hopline_rule_active",
-    "hopline_tcp_rtt_jitter_seconds",
-];
-
 /// Labels of hopline's metrics, those that a scraper adds, and those that the recording rules make.
 const LABELS: &[&str] = &[
     "alertname",
@@ -82,11 +73,6 @@ impl Names {
     pub(crate) fn read(recorded: impl IntoIterator<Item = String>) -> Result<Self> {
         let mut exported = BTreeSet::new();
         collect_exported(&workspace::root().join("agent/src"), &mut exported)?;
-        let late: Vec<&&str> = PROMISED.iter().filter(|name| is_among(name, &exported)).collect();
-        if !late.is_empty() {
-            println!("note: exported by now, no longer to be listed as promised: {late:?}");
-        }
-        exported.extend(PROMISED.iter().map(ToString::to_string));
         Ok(Self {
             metrics: exported,
             recorded: recorded.into_iter().collect(),

@@ -16,6 +16,19 @@ pub(crate) fn cache(name: &str) -> PathBuf {
     root().join(".cache").join(name)
 }
 
+/// Where tools that are fetched for the checks stay: outside of the checkout, so that all checkouts of a user share them.
+pub(crate) fn tools(name: &str) -> PathBuf {
+    let variable = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let caches = variable("XDG_CACHE_HOME")
+        .or_else(|| variable("HOME").map(|home| home.join(".cache")))
+        .unwrap_or_else(std::env::temp_dir);
+    caches.join("hopline").join(name)
+}
+
 /// Where cargo puts what it builds.
 pub(crate) fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |directory| root().join(directory))

@@ -10,6 +10,7 @@ mod histogram;
 mod resolvers;
 mod series;
 mod snapshot;
+mod specimen;
 mod staying;
 mod tally;
 mod tls;

@@ -22,6 +22,20 @@ pub(super) fn walk_all(object: &mut Object) -> Result<(), BpfError> {
         .map_err(|_| BpfError::Walk("the walking thread panicked".to_owned()))?
 }
 
+/// What keeps the walk in the namespace of this process, if anything does.
+pub(super) fn confined() -> Option<&'static str> {
+    // Entering its own is refused as any other would be.
+    let enter = || -> Option<()> {
+        let own = File::open("/proc/thread-self/ns/net").ok()?;
+        setns(own, CloneFlags::CLONE_NEWNET).ok()
+    };
+    let entered = std::thread::scope(|scope| scope.spawn(enter).join());
+    matches!(entered, Ok(None)).then_some(
+        "without CAP_SYS_ADMIN in the own network namespace alone: sockets that pods opened before the start, their queues \
+         and local ports are not looked at",
+    )
+}
+
 fn walk_namespaces(iterator: &mut Iter) -> Result<(), BpfError> {
     let own = File::open("/proc/thread-self/ns/net").map_err(|error| BpfError::Walk(error.to_string()))?;
     let mut seen = HashSet::new();

@@ -71,6 +71,9 @@ impl Probes {
             plan::turn_off(&mut features, "open", &error);
             None
         });
+        if let Some(reason) = existing::confined() {
+            plan::explain(&mut features, "existing", reason);
+        }
         drop(kernel);
         give_memory_back();
         if !features.iter().any(|feature| feature.enabled) {

@@ -373,3 +373,16 @@ pub(super) fn turn_off(features: &mut [FeatureState], feature: &str, error: &Bpf
         state.reason = error.to_string();
     }
 }
+
+/// A feature that works, but not everywhere.
+pub(super) fn explain(features: &mut [FeatureState], feature: &str, reason: &str) {
+    for state in features
+        .iter_mut()
+        .filter(|state| state.feature == feature && state.enabled)
+    {
+        if !state.reason.is_empty() {
+            state.reason.push_str("; ");
+        }
+        state.reason.push_str(reason);
+    }
+}

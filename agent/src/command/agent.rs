@@ -9,9 +9,9 @@ use crate::{
     agent,
     cli::AgentArgs,
     config::Config,
-    export::http,
+    export::{http, prometheus},
     owner::Listener,
-    pipeline::Output,
+    pipeline::{Output, Pipeline, PipelineSettings},
     privileges::{self, Keep},
 };
 
@@ -25,6 +25,12 @@ pub(super) fn run(args: &AgentArgs, logging: Logging) -> Result<ExitCode, Comman
     }
     if args.print_config {
         print(&config.to_yaml())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.print_metrics {
+        print(&prometheus::reference(
+            &Pipeline::new(PipelineSettings::default()).snapshot(),
+        ))?;
         return Ok(ExitCode::SUCCESS);
     }
     privileges::no_new_privs();

@@ -1,9 +1,14 @@
 //! `hopline doctor`: what this kernel offers, and which hook serves each feature.
 use std::{fs, path::Path, process::ExitCode};
 
+use anyhow::Context as _;
 use serde_json::json;
 
-use super::{CommandError, Logging, own_cgroup::OwnCgroup, print};
+use super::{
+    CommandError, Logging,
+    own_cgroup::{self, OwnCgroup},
+    print,
+};
 use crate::{
     bpf::{self, ProbeOptions, Probes},
     cli::DoctorArgs,
@@ -25,9 +30,16 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
     let cgroup_root = bpf::unified_mount();
     let features = {
         // The programs go before the cgroup does.
-        let cgroup = OwnCgroup::create("doctor")?;
+        let own = OwnCgroup::create("doctor");
+        let cgroup = match &own {
+            Ok(own) => own.path().to_owned(),
+            // In a container that may not change cgroups: another that is empty does as well.
+            Err(error) => own_cgroup::unpopulated().with_context(|| {
+                format!("{error:#}; no empty cgroup either: hopline_feature_enabled of the agent tells the same")
+            })?,
+        };
         let options = ProbeOptions {
-            cgroups: vec![cgroup.path().to_owned()],
+            cgroups: vec![cgroup],
             ring_bytes: RING_BYTES,
             share_per_second: Config::default().share,
             dns_ports: Config::default().dns_ports,

@@ -3,6 +3,7 @@
 //! `trace -- COMMAND` runs the command in it, `compare` enters it, `doctor` attaches its programs to it. No controller is enabled in it: the
 //! limits of the surrounding cgroup go on to apply.
 use std::{
+    collections::VecDeque,
     fs, io,
     path::{Path, PathBuf},
     process, thread,
@@ -53,6 +54,27 @@ impl OwnCgroup {
     pub(super) fn procs(&self) -> PathBuf {
         self.path.join("cgroup.procs")
     }
+}
+
+/// A cgroup in which no process is, for whoever may not make one; the first that is found.
+pub(super) fn unpopulated() -> Option<PathBuf> {
+    /// Cgroups that are looked at: a node has some hundreds.
+    const MOST: usize = 4_096;
+    let mut found = VecDeque::from([bpf::unified_mount()?]);
+    for _ in 0..MOST {
+        let directory = found.pop_front()?;
+        let events = fs::read_to_string(directory.join("cgroup.events")).unwrap_or_default();
+        if events.lines().any(|line| line == "populated 0") {
+            return Some(directory);
+        }
+        let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+        found.extend(
+            entries
+                .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                .map(|entry| entry.path()),
+        );
+    }
+    None
 }
 
 impl Drop for OwnCgroup {

@@ -5,6 +5,7 @@ mod choices;
 mod dns;
 mod family;
 mod own;
+mod reference;
 mod rules;
 mod staying;
 
@@ -15,6 +16,8 @@ use prometheus_client::{
     encoding::{DescriptorEncoder, text},
     registry::Registry,
 };
+
+pub use reference::reference;
 
 use crate::{
     aggregate::{DestinationSnapshot, Family, Snapshot, without_role},

@@ -331,3 +331,21 @@ fn memory_is_bounded() {
     fallbacks.take(1_000 * SECOND);
     assert!(fallbacks.by_pid.is_empty(), "nothing was heard of them for long");
 }
+
+#[test]
+fn short_lived_processes_are_forgotten_though_they_ended_before_they_were_heard_of() {
+    let mut fallbacks = Fallbacks::new(STUCK_AFTER_NS);
+    for number in 0..3_000_u32 {
+        let now_ns = SECOND + u64::from(number) * SECOND / 20;
+        let pid = 100 + number;
+        fallbacks.ended(pid, now_ns);
+        let attempt = Attempt {
+            opened_ns: now_ns,
+            ..served(number.into(), "a", (1, 1))
+        };
+        fallbacks.report(&process(pid), 1, attempt, now_ns);
+        fallbacks.take(now_ns);
+    }
+    assert_eq!(fallbacks.evicted(), 0);
+    assert!(fallbacks.by_pid.len() <= 101 && fallbacks.ended.len() <= 101);
+}

@@ -14,14 +14,14 @@ use crate::process::Process;
 
 /// A running job. Its steps go on for as long as their `go` file is there.
 #[derive(Debug)]
-pub(super) struct Job {
+pub(crate) struct Job {
     runner: Process,
     go: PathBuf,
 }
 
 impl Job {
     /// Starts it; `keys` gets the secrets of its connections.
-    pub(super) fn start(lab: &Lab, network: &Network, keys: &str) -> Result<Self> {
+    pub(crate) fn start(lab: &Lab, network: &Network, keys: &str) -> Result<Self> {
         let certificates = &network.certificates;
         let directory = lab.file("job");
         fs::create_dir(&directory)?;
@@ -72,12 +72,12 @@ impl Job {
     }
 
     /// Whether it still runs.
-    pub(super) fn runs(&mut self) -> Result<bool> {
+    pub(crate) fn runs(&mut self) -> Result<bool> {
         Ok(self.runner.ended()?.is_none())
     }
 
     /// No step starts another fetch.
-    pub(super) fn end(&self) -> Result<()> {
+    pub(crate) fn end(&self) -> Result<()> {
         Ok(fs::remove_file(&self.go)?)
     }
 }

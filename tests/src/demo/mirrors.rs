@@ -46,7 +46,7 @@ pub(crate) const SILENT: Mirror = Mirror {
 pub(crate) const ALL: [&Mirror; 4] = [&FAST, &UNNAMED, &HEAVY, &SILENT];
 
 /// Whom the build asks for names, and who alone knows [`UNNAMED`].
-pub(super) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 53);
+pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 53);
 pub(super) const SLOW_RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 99, 2, 54);
 
 /// Each way.

@@ -5,7 +5,7 @@
 //! line: `go` starts the job, `slow` moves a mirror 200 ms away. The end of stdin or of the time ends the job; then the
 //! truth of its captures is printed. It starts no hopline and judges nothing.
 
-mod job;
+pub(crate) mod job;
 pub(crate) mod mirrors;
 mod network;
 mod truth;

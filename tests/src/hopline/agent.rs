@@ -92,6 +92,11 @@ impl Agent {
         Ok(())
     }
 
+    /// Where it answers.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// One scrape.
     pub(crate) fn scrape(&self) -> Result<Metrics> {
         let (status, body) = http::get(self.address, "/metrics").context("scraping the agent")?;
@@ -99,6 +104,13 @@ impl Agent {
         let mut metrics = Metrics::parse(&body)?;
         sabotage::falsify_metrics(self.sabotage, &mut metrics);
         Ok(metrics)
+    }
+
+    /// One scrape as it came, comments included.
+    pub(crate) fn exposition(&self) -> Result<String> {
+        let (status, body) = http::get(self.address, "/metrics").context("scraping the agent")?;
+        ensure!(status == 200, "/metrics answered {status}");
+        Ok(body)
     }
 
     /// What the agent answers to this path of its API.
@@ -210,7 +222,7 @@ fn free_address() -> Result<SocketAddr> {
 }
 
 /// Last lines of a log, for a message.
-pub(super) fn tail(log: &Path) -> String {
+pub(crate) fn tail(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(5)..].join(" | ")

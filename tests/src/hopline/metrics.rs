@@ -17,7 +17,7 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    fn label(&self, key: &str) -> Option<&str> {
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
         self.labels
             .iter()
             .find(|(name, _)| name == key)
@@ -32,6 +32,22 @@ impl Metrics {
         Ok(Self {
             samples: samples.collect::<Result<_>>()?,
         })
+    }
+
+    /// The samples as text again.
+    pub(super) fn to_text(&self) -> String {
+        let mut text = String::new();
+        for sample in &self.samples {
+            text.push_str(&sample.name);
+            for (number, (name, value)) in sample.labels.iter().enumerate() {
+                let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+                let open = if number == 0 { '{' } else { ',' };
+                text.extend([&format!("{open}{name}=\""), value.as_str(), "\""]);
+            }
+            let close = if sample.labels.is_empty() { "" } else { "}" };
+            text.extend([close, &format!(" {}\n", sample.value)]);
+        }
+        text
     }
 
     /// Sum over all samples of `name` with these labels; 0 when there is none.

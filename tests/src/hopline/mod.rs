@@ -15,14 +15,14 @@ mod spike;
 mod totals;
 mod trace;
 
-pub(crate) use agent::{Agent, AgentOptions};
+pub(crate) use agent::{Agent, AgentOptions, tail};
 pub(crate) use compare::{Compare, Row};
 pub(crate) use fallback::Fallback;
 pub(crate) use lookup::Lookup;
 pub(crate) use metrics::Metrics;
 pub(crate) use record::{Owner, Record, Retransmits, Tls};
 pub(crate) use replay::Replay;
-pub(crate) use sabotage::{Sabotage, falsify_lines};
+pub(crate) use sabotage::{Sabotage, falsify_exposition, falsify_lines};
 pub(crate) use spike::{Spike, Window as SpikeWindow};
 pub(crate) use totals::Totals;
 pub(crate) use trace::{Trace, read_records};

@@ -1,10 +1,13 @@
 //! Falsifies what hopline said, on purpose: a scenario that still passes compares nothing.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
 use clap::ValueEnum;
 
 use super::compare::Row;
 use super::lookup::Lookup;
-use super::metrics::Metrics;
+use super::metrics::{Metrics, Sample};
 use super::record::Record;
 
 /// How hopline's output is falsified.
@@ -134,6 +137,47 @@ pub(super) fn falsify_metrics(sabotage: Option<Sabotage>, metrics: &mut Metrics)
     }
 }
 
+/// Falsifies an exposition on its way to Prometheus: of times the sums (the bounds of buckets are a factor of two apart), of
+/// names the label `destination`.
+pub(crate) fn falsify_exposition(sabotage: Sabotage, text: &str) -> Result<String> {
+    let mut metrics = Metrics::parse(text)?;
+    falsify_metrics(Some(sabotage), &mut metrics);
+    match sabotage {
+        Sabotage::Drop => {}
+        Sabotage::Shift => {
+            let of_sum =
+                |sample: &Sample| Some(sample.name.strip_suffix("_seconds_count")?.to_owned() + "_seconds_sum");
+            let counts = metrics.samples.iter().filter_map(|sample| {
+                let key = (of_sum(sample)?, sample.labels.clone());
+                Some((key, sample.value))
+            });
+            let counts: BTreeMap<_, f64> = counts.collect();
+            for sample in &mut metrics.samples {
+                if let Some(count) = counts.get(&(sample.name.clone(), sample.labels.clone())) {
+                    sample.value = sample.value * 1.2 + count * 0.002;
+                }
+            }
+        }
+        Sabotage::Swap => {
+            let names: BTreeSet<String> = metrics
+                .samples
+                .iter()
+                .filter_map(|sample| sample.label("destination").map(str::to_owned))
+                .collect();
+            let names: Vec<String> = names.into_iter().collect();
+            let labels = metrics.samples.iter_mut().flat_map(|sample| &mut sample.labels);
+            for (_, value) in labels.filter(|(key, _)| key == "destination") {
+                if let Some(at) = names.iter().position(|name| name == value)
+                    && let Some(other) = names.get(at ^ 1)
+                {
+                    value.clone_from(other);
+                }
+            }
+        }
+    }
+    Ok(metrics.to_text())
+}
+
 /// Falsifies rows of a comparison, whose order is kept.
 pub(super) fn falsify_rows(sabotage: Option<Sabotage>, rows: &mut [Row]) {
     match sabotage {
@@ -194,6 +238,24 @@ mod tests {
     use super::*;
     use crate::hopline::lookup::tests::lookup;
     use crate::hopline::record::tests::record;
+
+    #[test]
+    fn an_exposition_is_falsified() {
+        let text = "# HELP x y\nx_seconds_sum{destination=\"a\"} 10\nx_seconds_count{destination=\"a\"} 100\n\
+                    y_total{destination=\"b\\\"\"} 1\n";
+        let falsify = |sabotage| falsify_exposition(sabotage, text).expect("an exposition");
+        assert_eq!(
+            falsify(Sabotage::Shift),
+            "x_seconds_sum{destination=\"a\"} 12.2\nx_seconds_count{destination=\"a\"} 100\n\
+             y_total{destination=\"b\\\"\"} 1\n"
+        );
+        assert!(falsify(Sabotage::Drop).ends_with(" 98\ny_total{destination=\"b\\\"\"} 0\n"));
+        let swapped = falsify(Sabotage::Swap);
+        assert!(
+            swapped.starts_with("x_seconds_sum{destination=\"b\\\"\"} 10\n"),
+            "{swapped}"
+        );
+    }
 
     #[test]
     fn a_single_unit_is_lost_too() {

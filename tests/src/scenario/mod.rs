@@ -6,6 +6,7 @@ mod busy;
 mod churn;
 mod compare;
 mod connect;
+mod dashboards;
 mod degrade;
 mod dns;
 mod existing;
@@ -15,8 +16,10 @@ mod flood;
 mod handshakes;
 mod hostile;
 mod idle;
+mod least_privilege;
 mod names;
 mod overflow;
+mod paging;
 mod replay;
 mod retransmits;
 mod rtt;
@@ -181,6 +184,24 @@ const SCENARIOS: &[Scenario] = &[
         run: spike::run,
     },
     Scenario {
+        name: "paging",
+        about: "+200 ms on one mirror, three agents: Prometheus and Alertmanager notify once, and when it is over",
+        tools: paging::TOOLS,
+        run: paging::run,
+    },
+    Scenario {
+        name: "dashboards",
+        about: "5 minutes of mixed traffic: every query of every panel has data; docs/metrics.md is what is exported",
+        tools: dashboards::TOOLS,
+        run: dashboards::run,
+    },
+    Scenario {
+        name: "least-privilege",
+        about: "connect, timeline and dns with the capabilities of the overlay alone; doctor says what is off",
+        tools: least_privilege::TOOLS,
+        run: least_privilege::run,
+    },
+    Scenario {
         name: "timeline",
         about: "tcp, tls, ttfb, turns of seven clients and five servers against the decrypted capture",
         tools: timeline::TOOLS,
@@ -201,7 +222,7 @@ pub(crate) fn find(name: &str) -> Result<&'static Scenario> {
 
 pub(crate) fn list() {
     for scenario in SCENARIOS {
-        println!("{:10}  {}", scenario.name, scenario.about);
+        println!("{:15}  {}", scenario.name, scenario.about);
     }
 }
 

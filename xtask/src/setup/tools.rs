@@ -11,6 +11,8 @@ pub(crate) enum Purpose {
     Stacks,
     /// Check what was built: formatting, lints, the exposition format.
     Test,
+    /// Run the lab with what people run beside hopline.
+    Live,
     /// Boot other kernels.
     Vm,
     /// Count runs of kernel programs.
@@ -21,7 +23,15 @@ pub(crate) enum Purpose {
 
 impl Purpose {
     /// All but fuzzing, which compiles a tool that few need.
-    pub(crate) const ALL: &[Self] = &[Self::Build, Self::Lab, Self::Stacks, Self::Test, Self::Vm, Self::Bench];
+    pub(crate) const ALL: &[Self] = &[
+        Self::Build,
+        Self::Lab,
+        Self::Stacks,
+        Self::Test,
+        Self::Live,
+        Self::Vm,
+        Self::Bench,
+    ];
 }
 
 /// A program, and the Debian package that installs it.
@@ -59,6 +69,8 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(Purpose::Stacks, "java", "default-jdk-headless"),
     tool(Purpose::Stacks, "javac", "default-jdk-headless"),
     tool(Purpose::Test, "promtool", "prometheus"),
+    tool(Purpose::Live, "prometheus", "prometheus"),
+    tool(Purpose::Live, "prometheus-alertmanager", "prometheus-alertmanager"),
     tool(Purpose::Vm, "qemu-system-x86_64", "qemu-system-x86"),
     tool(Purpose::Vm, "modprobe", "kmod"),
     tool(Purpose::Vm, "depmod", "kmod"),

@@ -1,0 +1,163 @@
+//! A snapshot in which every family has data: what the page of the metrics is made of. Nothing of it was ever observed.
+//!
+//! Who adds a family adds it here; the tests in `export/prometheus/reference.rs` notice when that was forgotten.
+use super::{
+    ActiveRule, At, Child, Counters, DestinationSnapshot, DnsLabels, FallbackLabels, Histogram, Labels, ListenerDetail,
+    NameSource, Place, PortsDetail, ResolverLabels, Snapshot, TlsFailure, TlsVersion, UndeclaredLabels,
+};
+use crate::{
+    connection::{Idle, Role, TcpState, record::ProcessRecord},
+    windows::WindowSnapshot,
+};
+
+const NAME: &str = "example.net";
+
+impl Snapshot {
+    /// This one with one destination, one resolver and one socket of every kind.
+    #[must_use]
+    pub fn with_one_of_everything(mut self) -> Self {
+        self.destinations = Role::ALL.map(destination).into();
+        for counts in &mut self.families {
+            counts.series = 1;
+        }
+        self.fallbacks = [(
+            FallbackLabels {
+                group: "go".into(),
+                from: NAME.into(),
+                to: NAME.into(),
+            },
+            1,
+        )]
+        .into();
+        self.undeclared = ["outside", "unverified"]
+            .map(|reason| {
+                let labels = UndeclaredLabels {
+                    declaration: "builds".into(),
+                    reason,
+                    destination: NAME.into(),
+                    port: Some(443),
+                    group: "go".into(),
+                };
+                (labels, 1)
+            })
+            .into();
+        self.active_rules.push(ActiveRule {
+            rule: "rtt_spike",
+            destination: NAME.to_owned(),
+            port: 443,
+            group: "go".to_owned(),
+        });
+        self.resolvers();
+        self.staying();
+        self
+    }
+
+    fn resolvers(&mut self) {
+        let resolvers = Role::ALL.map(|role| ResolverLabels {
+            role,
+            destination: NAME.into(),
+            port: Some(53),
+            group: "dns".into(),
+        });
+        let counts = resolvers.clone().map(|resolver| {
+            let labels = DnsLabels {
+                resolver,
+                query_type: "A",
+                rcode: "NOERROR",
+            };
+            (labels, 1)
+        });
+        self.resolvers.queries = counts.clone().into();
+        self.resolvers.lookups = counts.into();
+        self.resolvers.durations = resolvers.map(|resolver| (resolver, Histogram::default())).into();
+    }
+
+    fn staying(&mut self) {
+        let [client, server] = [Role::Client, Role::Server].map(|role| Place {
+            role,
+            destination: NAME.into(),
+            port: Some(443),
+            group: "go".into(),
+        });
+        let staying = &mut self.staying;
+        staying.idle = [Idle::Silent, Idle::Dripping]
+            .map(|what| {
+                let place = server.clone();
+                (At { place, what }, 1)
+            })
+            .into();
+        staying.listeners = [ListenerDetail {
+            place: server.clone(),
+            address: String::new(),
+            queue_depth: 0,
+            queue_limit: 1,
+            overflows: 1,
+            process: ProcessRecord::default(),
+        }]
+        .into();
+        staying.overflows = [(server.clone(), 1)].into();
+        staying.ports = [PortsDetail {
+            netns: 0,
+            place: client.clone(),
+            used: 1,
+            usable: 1,
+            processes: Vec::new(),
+        }]
+        .into();
+        let process = At {
+            place: client.clone(),
+            what: "go".into(),
+        };
+        staying.unreused = [(process, 1)].into();
+        staying.writes_after_close = [(client, 1), (server, 1)].into();
+        staying.sweeps.unattributed = TcpState::ALL.map(|state| (state, 0)).to_vec();
+    }
+}
+
+fn destination(role: Role) -> DestinationSnapshot {
+    let mut destination = DestinationSnapshot {
+        role,
+        labels: Labels {
+            destination: NAME.into(),
+            port: Some(443),
+            group: "go".into(),
+            source_namespace: "builds".into(),
+            source_workload: "runner".into(),
+        },
+        source: NameSource::Ip,
+        children: Child::all().fold(0, |bits, child| bits | child.bit()),
+        counters: Counters::default(),
+        active: Default::default(),
+        waiting: 0,
+        waiting_by_phase: Default::default(),
+        longest_wait_ns: 0,
+        quantiles: Default::default(),
+        window: WindowSnapshot {
+            rtt_min_ns: Some(1),
+            ..WindowSnapshot::default()
+        },
+        srtt_us: None,
+        rtt_jitter_us: Some(1),
+    };
+    let counters = &mut destination.counters;
+    counters.tls_handshakes = Some(Box::new([[1; 2]; TlsVersion::ALL.len()]));
+    counters.tls_failures = Some(Box::new([1; TlsFailure::COUNT]));
+    destination
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Family, *};
+
+    #[test]
+    fn every_family_of_destinations_has_a_child() {
+        let snapshot = Snapshot::default().with_one_of_everything();
+        for family in Family::ALL {
+            let has = |child: &Child| snapshot.destinations[0].has(*child);
+            assert!(
+                Child::all().filter(has).any(|child| child.family() == family),
+                "{family:?}"
+            );
+        }
+    }
+}
