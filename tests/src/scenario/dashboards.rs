@@ -43,7 +43,7 @@ pub(super) const TOOLS: &[&str] = &[
 
 /// The build's processes are declared to use the mirrors alone; the lab's own use something else.
 const CONFIG: &str = "groups:\n  mirrors: [\"*.mirror.lab.test\"]\n\
-                      declared:\n  - name: lab\n    process: \"lab\"\n    destinations: [\"group:mirrors\"]\n";
+                      declared:\n  - name: lab\n    process: \"lab*\"\n    destinations: [\"group:mirrors\"]\n";
 const PULSE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(SERVER4), 8_090);
 const FULL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(SERVER4), 8_003);
 /// Of a thousand segments with payload, so many vanish before the pulse's server.
