@@ -46,7 +46,7 @@ impl Process {
     }
 
     /// Neither events nor `/proc` told of it.
-    pub(super) fn unknown(pid: u32, comm: Arc<str>) -> Self {
+    pub(crate) fn unknown(pid: u32, comm: Arc<str>) -> Self {
         Self {
             pid,
             comm,

@@ -12,8 +12,10 @@ use crate::{
 
 /// A longer pause ends a run: servers close idle connections about then.
 const PAUSE_NS: u64 = 60_000_000_000;
-/// Runs that are followed.
+/// Runs that are followed: two connections at least.
 const MOST: usize = 8_192;
+/// Connections that may begin a run: as many as end in a minute of five hundred a second to hosts that are all different.
+const MOST_SINGLES: usize = 28_672;
 /// Runs that are told.
 const MOST_TOLD: usize = 64;
 
@@ -37,10 +39,22 @@ struct Run {
     connections: u64,
 }
 
+/// The first connection of what may be a run, or may be all there ever is: of most destinations it is.
+#[derive(Debug)]
+struct Single {
+    comm: Arc<str>,
+    began_ns: u64,
+    ended_ns: u64,
+}
+
+/// Process and destination.
+type Key = (u32, DestinationId);
+
 /// Runs by process and destination.
 #[derive(Debug, Default)]
 pub(super) struct Unreused {
-    runs: HashMap<(u32, DestinationId), Run>,
+    runs: HashMap<Key, Run>,
+    singles: HashMap<Key, Single>,
     refused: u64,
     told: Arc<[UnreusedDetail]>,
 }
@@ -64,34 +78,62 @@ impl Unreused {
                 return None;
             }
             run.connections += 1;
-            return Some((run.place.clone(), if run.connections == 2 { 2 } else { 1 }));
+            return Some((run.place.clone(), 1));
         }
+        if let Some(first) = self.singles.get(&key)
+            && one.opened_ns.saturating_sub(first.ended_ns) < PAUSE_NS
+            && first.comm == owner.comm
+        {
+            if one.opened_ns < first.ended_ns {
+                return None;
+            }
+            return self.begin(key, owner, one, place());
+        }
+        self.runs.remove(&key);
+        if self.singles.len() >= MOST_SINGLES && !self.singles.contains_key(&key) {
+            self.refused += 1;
+            return None;
+        }
+        let single = Single {
+            comm: Arc::clone(&owner.comm),
+            began_ns: one.opened_ns,
+            ended_ns: one.ended_ns,
+        };
+        self.singles.insert(key, single);
+        None
+    }
+
+    /// The second connection makes a run of the first.
+    fn begin(&mut self, key: Key, owner: &Arc<Process>, one: One, place: Place) -> Option<(Place, u64)> {
         if self.runs.len() >= MOST && !self.runs.contains_key(&key) {
             self.refused += 1;
             return None;
         }
+        let first = self.singles.remove(&key)?;
         let run = Run {
             owner: Arc::clone(owner),
-            place: place(),
+            place: place.clone(),
             cgroup_id: one.cgroup_id,
-            began_ns: one.opened_ns,
-            first_ended_ns: one.ended_ns,
-            last_ended_ns: one.ended_ns,
-            connections: 1,
+            began_ns: first.began_ns,
+            first_ended_ns: first.ended_ns,
+            last_ended_ns: one.ended_ns.max(first.ended_ns),
+            connections: 2,
         };
         self.runs.insert(key, run);
-        None
+        Some((place, 2))
     }
 
     /// Lets go of runs that have ended.
     pub(super) fn expire(&mut self, now_ns: u64) {
         self.runs
             .retain(|_, run| now_ns.saturating_sub(run.last_ended_ns) < PAUSE_NS);
+        self.singles
+            .retain(|_, single| now_ns.saturating_sub(single.ended_ns) < PAUSE_NS);
     }
 
     /// The longest runs, without their process's record.
     pub(super) fn worst(&self, now_ns: u64) -> Vec<(UnreusedDetail, Arc<Process>, u64)> {
-        let mut runs: Vec<&Run> = self.runs.values().filter(|run| run.connections > 1).collect();
+        let mut runs: Vec<&Run> = self.runs.values().collect();
         runs.sort_by(|a, b| b.connections.cmp(&a.connections).then_with(|| a.place.cmp(&b.place)));
         runs.truncate(MOST_TOLD);
         let told = runs.into_iter().map(|run| {
@@ -117,5 +159,82 @@ impl Unreused {
     /// Connections that found no room.
     pub(super) fn refused(&self) -> u64 {
         self.refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::aggregate::{DestinationKey, Name, Series};
+    use crate::connection::Role;
+
+    const S: u64 = 1_000_000_000;
+
+    fn one(opened_ns: u64, ended_ns: u64) -> One {
+        One {
+            opened_ns,
+            ended_ns,
+            cgroup_id: 1,
+        }
+    }
+
+    struct Table {
+        series: Series,
+        unreused: Unreused,
+        owner: Arc<Process>,
+    }
+
+    impl Table {
+        fn new() -> Self {
+            Self {
+                series: Series::new(20_000),
+                unreused: Unreused::default(),
+                owner: Arc::new(Process::unknown(7, "fetch".into())),
+            }
+        }
+
+        /// How many are counted when one ends.
+        fn ended(&mut self, port: u16, one: One) -> u64 {
+            let key = DestinationKey {
+                role: Role::Client,
+                name: Name::Host("a.test".into()),
+                port,
+                group: Arc::default(),
+                source: None,
+            };
+            let id = self.series.destination(key, one.ended_ns);
+            let place = || Place {
+                role: Role::Client,
+                destination: "a.test".into(),
+                port: Some(port),
+                group: Arc::default(),
+            };
+            let counted = self.unreused.ended(&self.owner, id, one, place);
+            counted.map_or(0, |(_, count)| count)
+        }
+    }
+
+    #[test]
+    fn the_first_is_counted_with_the_second() {
+        let mut table = Table::new();
+        assert_eq!(table.ended(1, one(S, 2 * S)), 0);
+        assert_eq!(table.ended(1, one(S, 3 * S)), 0, "opened beside the first");
+        assert_eq!(table.ended(1, one(4 * S, 5 * S)), 2);
+        assert_eq!(table.ended(1, one(6 * S, 7 * S)), 1);
+        assert_eq!(table.ended(2, one(6 * S, 7 * S)), 0, "elsewhere");
+        assert_eq!(table.ended(1, one(100 * S, 101 * S)), 0, "after a long pause");
+        assert_eq!(table.ended(1, one(102 * S, 103 * S)), 2);
+        table.unreused.expire(400 * S);
+        assert!(table.unreused.runs.is_empty() && table.unreused.singles.is_empty());
+    }
+
+    #[test]
+    fn hosts_that_are_all_different_leave_room_for_runs() {
+        let mut table = Table::new();
+        for port in 1..=20_000 {
+            assert_eq!(table.ended(port, one(S, 2 * S)), 0);
+        }
+        assert_eq!((table.unreused.refused(), table.unreused.runs.len()), (0, 0));
+        assert_eq!(table.ended(1, one(3 * S, 4 * S)), 2);
     }
 }
