@@ -16,8 +16,13 @@ use super::{
 
 /// Most ancestors that are kept.
 const MAX_ANCESTRY: usize = 8;
-/// An ended program is kept for this long.
-const GRACE_NS: u64 = 5_000_000_000;
+/// An ended program is kept for this long while there are few: a lookup may be told of half a minute after the last query,
+/// when the other address family's answer never came.
+const GRACE_NS: u64 = 35_000_000_000;
+/// All ended programs are kept for this long.
+const SURE_NS: u64 = 5_000_000_000;
+/// So many ended programs are few.
+const FEW: usize = 4_096;
 /// `/proc` rounds starts down, and its clock may differ: only a start this much later means another process.
 const START_TOLERANCE_NS: u64 = 1_000_000_000;
 
@@ -197,7 +202,7 @@ impl Processes {
     /// Forgets what ended more than the grace ago.
     pub(super) fn expire(&mut self, now_ns: u64) {
         while let Some((end_ns, pid)) = self.ended.front().copied()
-            && now_ns.saturating_sub(end_ns) >= GRACE_NS
+            && now_ns.saturating_sub(end_ns) >= if self.ended.len() > FEW { SURE_NS } else { GRACE_NS }
         {
             self.ended.pop_front();
             self.forget(pid);
@@ -232,12 +237,13 @@ impl Processes {
     fn begin(&mut self, process: Process, start_ns: u64) {
         self.end(process.pid, start_ns);
         if self.len >= self.limit {
-            self.evicted += 1;
-            match self.ended.pop_front() {
-                Some((_, pid)) => self.forget(pid),
+            let Some((end_ns, pid)) = self.ended.pop_front() else {
                 // Every process runs: the newcomer stays unknown.
-                None => return,
-            }
+                self.evicted += 1;
+                return;
+            };
+            self.evicted += u64::from(start_ns.saturating_sub(end_ns) < SURE_NS);
+            self.forget(pid);
         }
         self.len += 1;
         let image = Image {
