@@ -413,8 +413,16 @@ impl Open {
         } else if query.socket == self.last.socket && query.question == self.last.question {
             Some(0)
         } else {
-            (self.held.is_some() || self.has_waited(query)).then_some(1)
+            let may_go_on = self.held.is_some() || self.has_waited(query) || self.turns_to_tcp(query);
+            may_go_on.then_some(1)
         }
+    }
+
+    /// Whether the query is the last one once more, now over TCP. A resolver whose answer for A was truncated closes its
+    /// socket and asks for both again (glibc): what comes for AAAA after that nobody hears.
+    fn turns_to_tcp(&self, query: &Query) -> bool {
+        (self.last.transport, query.transport) == (Transport::Udp, Transport::Tcp)
+            && (query.peer, &query.question) == (self.last.peer, &self.last.question)
     }
 
     /// For as long as a resolver gives a server, when this query was sent.

@@ -1,5 +1,6 @@
 //! The DNS messages of a capture, as tshark reads them.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::str::FromStr;
@@ -47,9 +48,37 @@ pub(crate) struct Message {
     pub(crate) answers: u16,
 }
 
-/// All messages that can be read, in the order of the wire.
-pub(crate) fn messages(capture: &Path) -> Result<Vec<Message>> {
-    let text = tshark::fields(capture, None, "dns", &[], &[], FIELDS)?;
+/// Those of a capture, in the order of the wire.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    pub(crate) heard: Vec<Message>,
+    /// Answers for a socket that was closed by then, as the client's kernel told the sender.
+    pub(crate) unheard: Vec<Message>,
+}
+
+/// Port unreachable (RFC 792, RFC 4443).
+const UNREACHABLE: &str = "(icmp.type == 3 && icmp.code == 3) || (icmpv6.type == 1 && icmpv6.code == 4)";
+
+/// All messages that can be read.
+pub(crate) fn messages(capture: &Path) -> Result<Messages> {
+    // Each quotes the message, and the client's address is in both headers: as who refuses, and to whom it went.
+    let refused: HashSet<(SocketAddr, u16)> = read(capture, &format!("dns && ({UNREACHABLE})"))?
+        .iter()
+        .map(|quoted| {
+            (
+                SocketAddr::new(quoted.source.ip(), quoted.destination.port()),
+                quoted.id,
+            )
+        })
+        .collect();
+    let (unheard, heard) = read(capture, "dns && !icmp && !icmpv6")?
+        .into_iter()
+        .partition(|message| message.is_response && refused.contains(&(message.destination, message.id)));
+    Ok(Messages { heard, unheard })
+}
+
+fn read(capture: &Path, filter: &str) -> Result<Vec<Message>> {
+    let text = tshark::fields(capture, None, filter, &[], &[], FIELDS)?;
     let lines = text
         .lines()
         .map(|line| parse(line).with_context(|| format!("tshark line `{line}`")));
@@ -112,5 +141,13 @@ mod tests {
         let second = &messages[1];
         assert_eq!((second.id, second.kind, second.name.as_str()), (8, 28, "a.test"));
         assert!(parse("1.0\t10.0.0.1").is_err());
+    }
+
+    #[test]
+    fn quoted_by_who_refuses_it() {
+        let line = "1.5\t10.0.0.1,10.0.0.2\t\t53\t\t10.0.0.2,10.0.0.1\t\t4000\t\t1\t0x0007\ta.test\t1\t0\t0\t1";
+        let quoted = &parse(line).expect("a message")[0];
+        assert_eq!(quoted.source.ip().to_string(), "10.0.0.1");
+        assert_eq!((quoted.destination.port(), quoted.id), (4000, 7));
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct Capture {
 impl Capture {
     /// Captures DNS by its port, whole.
     pub(crate) fn start_dns(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
-        Self::start_cut(lab, name, netns, device, "4096", "port 53")
+        Self::start_cut(lab, name, netns, device, "4096", "port 53 or icmp or icmp6")
     }
 
     /// Captures headers of TCP on `device` from now on; `name` tells captures of one lab apart.

@@ -51,6 +51,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let seconds = begin.elapsed().as_secs_f64();
         match &outcome {
             Outcome::Passed => println!("=== {}: passed ({seconds:.1} s)", step.name),
+            Outcome::PassedAgain(reason) => {
+                println!(
+                    "=== {}: passed on its second run ({seconds:.1} s), the first: {reason}",
+                    step.name
+                );
+            }
             Outcome::Failed(reason) => println!("=== {}: FAILED ({seconds:.1} s): {reason}", step.name),
             Outcome::Skipped(reason) => println!("=== {}: skipped: {reason}", step.name),
         }

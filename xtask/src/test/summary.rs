@@ -6,6 +6,8 @@ use std::fmt::{self, Display, Formatter};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Passed,
+    /// On its second run; with the reason why the first one failed.
+    PassedAgain(String),
     /// With the reason.
     Failed(String),
     /// With the reason.
@@ -38,13 +40,24 @@ impl Display for Summary {
         for (name, outcome, seconds) in &self.rows {
             match outcome {
                 Outcome::Passed => writeln!(f, "passed   {seconds:>6.1} s  {name}")?,
+                Outcome::PassedAgain(reason) => {
+                    writeln!(
+                        f,
+                        "AGAIN    {seconds:>6.1} s  {name}: passed on its second run, the first: {reason}"
+                    )?;
+                }
                 Outcome::Failed(reason) => writeln!(f, "FAILED   {seconds:>6.1} s  {name}: {reason}")?,
                 Outcome::Skipped(reason) => writeln!(f, "skipped           {name}: {reason}")?,
             }
         }
         let passed = self.count(|outcome| *outcome == Outcome::Passed);
         let skipped = self.count(|outcome| matches!(outcome, Outcome::Skipped(_)));
-        write!(f, "{passed} passed, {} failed, {skipped} skipped", self.failed())
+        let again = self.count(|outcome| matches!(outcome, Outcome::PassedAgain(_)));
+        write!(f, "{} passed", passed + again)?;
+        if again > 0 {
+            write!(f, " ({again} on their second run)")?;
+        }
+        write!(f, ", {} failed, {skipped} skipped", self.failed())
     }
 }
 
@@ -70,5 +83,19 @@ mod tests {
         assert_eq!(text.lines().last(), Some("1 passed, 1 failed, 1 skipped"));
         assert!(text.contains("skipped           vm 6.1: no kernel cached"), "{text}");
         assert_eq!(summary.failed(), 1);
+        summary.add(
+            "lab rtt".to_owned(),
+            Outcome::PassedAgain("exit status: 1".to_owned()),
+            70.0,
+        );
+        let text = summary.to_string();
+        assert_eq!(
+            text.lines().last(),
+            Some("2 passed (1 on their second run), 1 failed, 1 skipped")
+        );
+        assert!(
+            text.contains("AGAIN      70.0 s  lab rtt: passed on its second run"),
+            "{text}"
+        );
     }
 }

@@ -8,6 +8,7 @@ use crate::protocol::dns::Question;
 const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 const A: u16 = 1;
+const AAAA: u16 = 28;
 const SERVFAIL: u16 = 2;
 
 /// A process that asks, seen on the wire.
@@ -225,7 +226,6 @@ fn a_and_aaaa_are_lookups_of_their_own() {
 /// The answer to A is there, that to AAAA is lost: libc waits for it, and then asks for both again.
 #[test]
 fn a_lookup_is_not_over_while_its_sibling_waits() {
-    const AAAA: u16 = 28;
     let mut asker = Asker::in_kubernetes();
     let (first, lost) = (
         asker.ask(0, "a.svc.cluster.local", A),
@@ -361,6 +361,23 @@ fn a_truncated_answer_goes_on_over_tcp() {
         (ended[0].addresses.len(), ended[0].tcp, ended[0].answered_ns),
         (1, false, S + MS)
     );
+}
+
+#[test]
+fn an_answer_to_a_closed_socket_is_asked_for_again_over_tcp() {
+    let mut asker = Asker::new(&[], 1);
+    // The answer for A is truncated, upon which libc closes the socket: nobody hears that for AAAA.
+    let number = asker.ask(0, "a.example", A);
+    asker.ask(0, "a.example", AAAA);
+    assert_eq!(asker.end(number, MS, Ending::Answered(0), 1, true), None);
+    (asker.transport, asker.socket) = (Transport::Tcp, 2);
+    let number = asker.ask(3 * MS, "a.example", AAAA);
+    // Another name is another thread's.
+    asker.ask(4 * MS, "b.example", AAAA);
+    let lookup = asker.find(number, 5 * MS);
+    assert_eq!(summary(&lookup), ("a.example", "a.example", "NOERROR", 2));
+    assert_eq!((lookup.started_ns, lookup.tcp), (0, true));
+    assert_eq!(asker.finish().len(), 2);
 }
 
 #[test]

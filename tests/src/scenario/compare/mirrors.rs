@@ -58,7 +58,7 @@ pub(super) fn run(lab: &Lab, verdict: &mut Verdict, certificates: Certificates) 
     let (file, lookups) = (traffic.end()?, lookups.end()?);
     let conversations = capture::conversations(&file)?;
     let exchanges = decrypted::read(&file, &keys, &(FAST.port..=HEAVY.port))?;
-    let messages = capture::dns::messages(&lookups)?;
+    let messages = capture::dns::messages(&lookups)?.heard;
     for mirror in ALL {
         let row = row(&compare, mirror)?;
         let mut times: BTreeMap<&str, Vec<f64>> = BTreeMap::new();

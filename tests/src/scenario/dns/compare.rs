@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::clients::{Client, Owners};
 use super::truth::{self, Names, token};
+use crate::capture::dns::Message;
 use crate::hopline::{Lookup, Metrics};
 use crate::lab::Lab;
 use crate::nameserver::Logged;
@@ -16,11 +17,30 @@ const LOOKUPS: &str = "hopline_dns_lookups_total";
 const RCODES: [&str; 4] = ["NOERROR", "NXDOMAIN", "SERVFAIL", "TIMEOUT"];
 const TYPES: [&str; 2] = ["A", "AAAA"];
 
-/// Queries of both sides, by rcode and type, and of each server's address.
-pub(super) fn queries(verdict: &mut Verdict, metrics: &Metrics, log: &[Logged], resolvers: &[IpAddr]) {
+/// Queries of both sides, by rcode and type, and of each server's address; `unheard` answers came when their client had
+/// closed its socket.
+pub(super) fn queries(
+    verdict: &mut Verdict,
+    metrics: &Metrics,
+    log: &[Logged],
+    unheard: &[Message],
+    resolvers: &[IpAddr],
+) {
+    verdict.note(
+        "answers that their client had closed its socket for",
+        unheard.len() as f64,
+        "",
+    );
+    let is_heard = |logged: &Logged| {
+        let is_its = |answer: &Message| {
+            (answer.destination, answer.id, token(&answer.name)) == (logged.source, logged.id, token(&logged.name))
+        };
+        !unheard.iter().any(is_its)
+    };
     // What was dropped has no answer, and a truncated one is an answer.
-    let rcode_of = |logged: &Logged| match logged.rcode.as_str() {
+    let rcode_of = |role: &str, logged: &Logged| match logged.rcode.as_str() {
         "DROP" => "TIMEOUT".to_owned(),
+        _ if role == "client" && !is_heard(logged) => "TIMEOUT".to_owned(),
         rcode => rcode.to_owned(),
     };
     for role in ["client", "server"] {
@@ -28,7 +48,7 @@ pub(super) fn queries(verdict: &mut Verdict, metrics: &Metrics, log: &[Logged], 
             let labels = [("role", role), ("rcode", rcode), ("qtype", qtype)];
             let truth = log
                 .iter()
-                .filter(|logged| rcode_of(logged) == rcode && logged.qtype == qtype);
+                .filter(|logged| rcode_of(role, logged) == rcode && logged.qtype == qtype);
             verdict.count(
                 format!("{role}'s queries, {qtype} {rcode}"),
                 metrics.sum(QUERIES, &labels),

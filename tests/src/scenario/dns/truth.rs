@@ -58,10 +58,11 @@ impl Lookup {
 
     /// Whether it goes on with this query at a time that leaves no doubt.
     fn goes_on_with(&self, query: &Message) -> bool {
-        match self.answer {
-            Some((time_ns, _)) => query.time_ns.saturating_sub(time_ns) < PROMPT_NS,
-            None => query.source == self.last_source || query.time_ns.saturating_sub(self.last_ns) > PATIENT_NS,
+        if let Some((time_ns, _)) = self.answer {
+            return query.time_ns.saturating_sub(time_ns) < PROMPT_NS;
         }
+        let turns_to_tcp = !query.is_udp && !self.tcp && query.name == self.name;
+        query.source == self.last_source || turns_to_tcp || query.time_ns.saturating_sub(self.last_ns) > PATIENT_NS
     }
 
     pub(super) fn duration_us(&self) -> Option<f64> {
