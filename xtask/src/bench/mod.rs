@@ -91,11 +91,13 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
         Load::RoundTrips {
             count: arguments.round_trips,
         },
+        Load::Bulk { count: arguments.bulk },
+        Load::Streams { count: arguments.bulk },
         Load::FarRoundTrips {
             count: arguments.round_trips,
         },
-        Load::Bulk { count: arguments.bulk },
-        Load::Streams { count: arguments.bulk },
+        Load::FarBulk { count: arguments.bulk },
+        Load::FarStreams { count: arguments.bulk },
         Load::Dns {
             count: arguments.datagrams,
         },
@@ -144,7 +146,7 @@ fn cost(hopline: &Path, lab: &Path, sandbox: &Sandbox, loads: &[Load]) -> Result
 fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: usize) -> Result<()> {
     println!("\nrate with and without hopline, in {rounds} pairs");
     println!(
-        "{:<28} {:>14} {:>14} {:>13} {:>16}",
+        "{:<36} {:>14} {:>14} {:>13} {:>16}",
         "load", "without /s", "with /s", "median ratio", "middle half"
     );
     for load in loads {
@@ -168,7 +170,7 @@ fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: usize) -> R
             .map(|(with, without)| with / without)
             .collect();
         println!(
-            "{:<28} {:>14.0} {:>14.0} {:>13.3} {:>16}",
+            "{:<36} {:>14.0} {:>14.0} {:>13.3} {:>16}",
             load.to_string(),
             quantile(&without, 0.5),
             quantile(&with, 0.5),

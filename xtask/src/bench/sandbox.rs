@@ -37,7 +37,7 @@ impl Sandbox {
     pub(super) fn run(&self, load: Load) -> Result<Rate> {
         let mut command = Command::new("sh");
         command.args(["-ec", ENTER, "sh"]);
-        if matches!(load, Load::FarRoundTrips { .. }) {
+        if load.is_far() {
             command.arg("").env(LATE_CGROUP, &self.cgroup);
         } else {
             command.arg(&self.cgroup);

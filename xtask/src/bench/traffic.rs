@@ -37,21 +37,43 @@ pub(crate) struct Arguments {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Load {
     /// So many connections one after the other: connect, a byte each way, close.
-    Connections { count: u32 },
+    Connections {
+        count: u32,
+    },
     /// So many requests and responses on one connection.
-    RoundTrips { count: u32 },
-    /// The same, of which hopline watches the client alone, as if the server were on another machine.
-    FarRoundTrips { count: u32 },
+    RoundTrips {
+        count: u32,
+    },
     /// One answer of so many MiB.
-    Bulk { count: u32 },
+    Bulk {
+        count: u32,
+    },
     /// Answers of so many MiB in all, on [`STREAMS`] connections at once.
-    Streams { count: u32 },
+    Streams {
+        count: u32,
+    },
+    /// Of these three hopline watches the client alone, as if the server were on another machine.
+    FarRoundTrips {
+        count: u32,
+    },
+    FarBulk {
+        count: u32,
+    },
+    FarStreams {
+        count: u32,
+    },
     /// So many DNS queries, each from a socket of its own, and their answers.
-    Dns { count: u32 },
+    Dns {
+        count: u32,
+    },
     /// So many datagrams that are not of DNS, and their answers, from one socket.
-    Datagrams { count: u32 },
+    Datagrams {
+        count: u32,
+    },
     /// So many HTTPS connections one after the other: a full handshake, a request, an answer.
-    Https { count: u32 },
+    Https {
+        count: u32,
+    },
 }
 
 impl Load {
@@ -59,9 +81,11 @@ impl Load {
         match self {
             Self::Connections { count }
             | Self::RoundTrips { count }
-            | Self::FarRoundTrips { count }
             | Self::Bulk { count }
             | Self::Streams { count }
+            | Self::FarRoundTrips { count }
+            | Self::FarBulk { count }
+            | Self::FarStreams { count }
             | Self::Dns { count }
             | Self::Datagrams { count }
             | Self::Https { count } => count,
@@ -73,14 +97,24 @@ impl Load {
         let name = match self {
             Self::Connections { .. } => "connections",
             Self::RoundTrips { .. } => "round-trips",
-            Self::FarRoundTrips { .. } => "far-round-trips",
             Self::Bulk { .. } => "bulk",
             Self::Streams { .. } => "streams",
+            Self::FarRoundTrips { .. } => "far-round-trips",
+            Self::FarBulk { .. } => "far-bulk",
+            Self::FarStreams { .. } => "far-streams",
             Self::Dns { .. } => "dns",
             Self::Datagrams { .. } => "datagrams",
             Self::Https { .. } => "https",
         };
         [name.to_owned(), self.operations().to_string()]
+    }
+
+    /// The server is outside what hopline watches.
+    pub(super) fn is_far(self) -> bool {
+        matches!(
+            self,
+            Self::FarRoundTrips { .. } | Self::FarBulk { .. } | Self::FarStreams { .. }
+        )
     }
 }
 
@@ -89,9 +123,11 @@ impl Display for Load {
         match self {
             Self::Connections { count } => write!(f, "{count} connections"),
             Self::RoundTrips { count } => write!(f, "{count} round trips"),
-            Self::FarRoundTrips { count } => write!(f, "{count} round trips, one end"),
             Self::Bulk { count } => write!(f, "a download of {count} MiB"),
             Self::Streams { count } => write!(f, "{STREAMS} downloads of {count} MiB"),
+            Self::FarRoundTrips { count } => write!(f, "{count} round trips, one end"),
+            Self::FarBulk { count } => write!(f, "a download of {count} MiB, one end"),
+            Self::FarStreams { count } => write!(f, "{STREAMS} of {count} MiB, one end"),
             Self::Dns { count } => write!(f, "{count} DNS queries"),
             Self::Datagrams { count } => write!(f, "{count} datagrams and answers"),
             Self::Https { count } => write!(f, "{count} HTTPS connections"),
@@ -119,11 +155,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Load::Https { count } => https::run(count)?.as_secs_f64(),
         Load::Dns { count } => datagrams::run(53, count, true)?.as_secs_f64(),
         Load::Datagrams { count } => datagrams::run(5_300, count, false)?.as_secs_f64(),
-        Load::Connections { .. }
-        | Load::RoundTrips { .. }
-        | Load::FarRoundTrips { .. }
-        | Load::Bulk { .. }
-        | Load::Streams { .. } => run_bare(load)?,
+        _ => run_bare(load)?,
     };
     let rate = Rate {
         operations: load.operations(),
@@ -178,8 +210,8 @@ fn serve(listener: &TcpListener, load: Load) -> Result<()> {
                 ensure!(rest == 0, "more than one byte");
             }
         }
-        Load::Bulk { count } => send_bulk(listener.accept()?.0, count)?,
-        Load::Streams { count } => {
+        Load::Bulk { count } | Load::FarBulk { count } => send_bulk(listener.accept()?.0, count)?,
+        Load::Streams { count } | Load::FarStreams { count } => {
             at_once(|| Ok(listener.accept()?.0), |stream| send_bulk(stream, count / STREAMS))?;
         }
         Load::Dns { .. }
@@ -240,8 +272,8 @@ fn call(address: SocketAddr, load: Load) -> Result<()> {
                 stream.read_exact(&mut [0])?;
             }
         }
-        Load::Bulk { count } => read_bulk(TcpStream::connect(address)?, count)?,
-        Load::Streams { count } => {
+        Load::Bulk { count } | Load::FarBulk { count } => read_bulk(TcpStream::connect(address)?, count)?,
+        Load::Streams { count } | Load::FarStreams { count } => {
             at_once(
                 || Ok(TcpStream::connect(address)?),
                 |stream| read_bulk(stream, count / STREAMS),
@@ -273,9 +305,11 @@ mod tests {
         for load in [
             Load::Connections { count: 20 },
             Load::RoundTrips { count: 20 },
-            Load::FarRoundTrips { count: 20 },
             Load::Bulk { count: 2 },
             Load::Streams { count: 32 },
+            Load::FarRoundTrips { count: 20 },
+            Load::FarBulk { count: 2 },
+            Load::FarStreams { count: 32 },
         ] {
             run(&Arguments { load }).unwrap();
         }
