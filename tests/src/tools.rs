@@ -27,6 +27,13 @@ const PACKAGES: &[(&str, &str)] = &[
     ("xargs", "findutils"),
     ("dnsmasq", "dnsmasq-base"),
     ("go", "golang-go"),
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("runc", "runc"),
+    ("busybox", "busybox-static"),
+    ("tar", "tar"),
+    ("sha256sum", "coreutils"),
 ];
 
 /// Fails with the names and packages of all missing tools, or when the caller is not root.
