@@ -35,6 +35,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 const WATCH_S: u32 = 120;
 /// A watch that the server has not ended by then has lost its connection.
 const WATCH_LIMIT: Duration = Duration::from_secs(WATCH_S as u64 + 15);
+/// One that began works when it tells of something, or of no trouble for so long: that what it asks for is forgotten, the
+/// server says after the beginning.
+const SETTLED: Duration = Duration::from_secs(1);
 /// One that ends this much earlier was cut.
 const WATCH_EARLY: Duration = Duration::from_secs(5);
 /// Pods in one page of a list.
@@ -87,7 +90,6 @@ async fn follow(
         let request = Request::new(PODS)
             .watch(&params, &from)
             .map_err(|error| Failure::new("configuration", error.to_string()))?;
-        let began = Instant::now();
         let mut events = pin!(
             limited(
                 "the beginning of the watch",
@@ -95,16 +97,33 @@ async fn follow(
             )
             .await?
         );
-        backoff.reset();
-        if tell.send(Told::Watching).await.is_err() {
-            return Ok(());
-        }
+        let began = Instant::now();
+        let mut is_settled = false;
         loop {
-            let left = WATCH_LIMIT.saturating_sub(began.elapsed());
-            let event = timeout(left, events.try_next())
-                .await
-                .map_err(|_| Failure::timeout("the watch of pods", WATCH_LIMIT))??;
-            let Some(event) = event else { break };
+            let limit = if is_settled { WATCH_LIMIT } else { SETTLED };
+            let waited = timeout(limit.saturating_sub(began.elapsed()), events.try_next()).await;
+            let event = match waited {
+                Ok(event) => event?,
+                Err(_) if is_settled => return Err(Failure::timeout("the watch of pods", WATCH_LIMIT)),
+                Err(_) => None,
+            };
+            let is_quiet = event.is_none() && !is_settled && began.elapsed() >= SETTLED;
+            let is_told = event
+                .as_ref()
+                .is_some_and(|event| !matches!(event, WatchEvent::Error(_)));
+            if !is_settled && (is_quiet || is_told) {
+                is_settled = true;
+                backoff.reset();
+                if tell.send(Told::Watching).await.is_err() {
+                    return Ok(());
+                }
+            }
+            let Some(event) = event else {
+                if is_quiet {
+                    continue;
+                }
+                break;
+            };
             let change = match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     advance(version, object.metadata.resource_version.as_ref());

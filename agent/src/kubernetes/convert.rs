@@ -168,3 +168,128 @@ fn allowed(all: impl IntoIterator<Item = (String, String)>, keys: &BTreeSet<Stri
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::{
+        super::messages::{ContainerMetadata, PodSandboxMetadata, PodSandboxNetworkStatus},
+        *,
+    };
+
+    fn object(value: Value) -> Option<Pod> {
+        let object = serde_json::from_value(value).expect("a pod");
+        of_object(object, &BTreeSet::from(["kept".to_owned()]))
+    }
+
+    #[test]
+    fn a_pod_of_the_server() {
+        let pod = object(json!({
+            "metadata": {
+                "name": "cart-5d4f-x", "namespace": "shop", "uid": "u", "creationTimestamp": "2026-11-21T15:00:00Z",
+                "labels": {"pod-template-hash": "5d4f"}, "annotations": {"kept": "ä".repeat(600), "other": "x"},
+                "ownerReferences": [{"kind": "ReplicaSet", "name": "cart-5d4f", "controller": true, "uid": "r"}],
+            },
+            "spec": {"containers": [{"name": "main", "image": "x"}], "initContainers": null, "nodeName": "n"},
+            "status": {
+                "phase": "Running", "startTime": "2026-11-21T15:00:01Z", "podIP": "10.0.0.7",
+                "podIPs": [{"ip": "10.0.0.7"}, {"ip": "fd00::7"}, {"ip": "no address"}, {}],
+                "containerStatuses": [{"name": "main", "containerID": "containerd://abc"}, {"name": "waits"}],
+                "initContainerStatuses": [{"name": "init", "containerID": "cri-o://def"}],
+            },
+        }));
+        let pod = pod.expect("it has a name");
+        assert_eq!((&*pod.workload.namespace, &*pod.workload.name), ("shop", "cart"));
+        assert_eq!(pod.addresses.len(), 2);
+        assert_eq!(pod.started_unix_ns, 1_795_273_201_000_000_000);
+        assert_eq!(pod.container("abc"), Some("main"));
+        assert_eq!(pod.container("def"), Some("init"));
+        assert_eq!(pod.container("unknown"), Some("main"), "there is no other");
+        assert_eq!(pod.annotations.len(), 1);
+        assert_eq!(pod.annotations["kept"].len(), ANNOTATION_BYTES);
+        assert!(!pod.is_over && pod.cgroup_uid.is_none());
+    }
+
+    #[test]
+    fn odd_pods_of_the_server() {
+        let with = |change: fn(&mut Value)| {
+            let mut value = json!({
+                "metadata": {"name": "n", "uid": "u", "annotations": {CONFIG_HASH: "h"}},
+                "spec": {"hostNetwork": true, "containers": [{"name": "a"}, {"name": "b"}]},
+                "status": {"phase": "Pending", "podIP": "10.0.0.1"},
+            });
+            change(&mut value);
+            object(value)
+        };
+        let pod = with(|_| {}).expect("it has a name");
+        assert!(pod.addresses.is_empty(), "the node's, not its own");
+        assert_eq!((pod.cgroup_uid.as_deref(), pod.container("x")), (Some("h"), None));
+        assert_eq!(&*pod.workload.name, "n");
+        assert!(
+            with(|pod| pod["metadata"]["deletionTimestamp"] = "2026-11-21T15:00:00Z".into())
+                .is_some_and(|pod| pod.is_over)
+        );
+        assert!(with(|pod| pod["status"]["phase"] = "Failed".into()).is_some_and(|pod| pod.is_over));
+        assert!(with(|pod| pod["status"] = Value::Null).is_some());
+        assert!(with(|pod| pod["metadata"]["uid"] = Value::Null).is_none());
+        assert!(with(|pod| pod["metadata"] = json!({})).is_none());
+    }
+
+    #[test]
+    fn a_pod_of_the_runtime() {
+        let sandbox = PodSandbox {
+            id: "s".to_owned(),
+            metadata: Some(PodSandboxMetadata {
+                name: "cart-5d4f-x".to_owned(),
+                uid: "u".to_owned(),
+                namespace: "shop".to_owned(),
+            }),
+            created_at: 7,
+            labels: HashMap::from([("pod-template-hash".to_owned(), "5d4f".to_owned())]),
+            ..PodSandbox::default()
+        };
+        let status = PodSandboxStatus {
+            network: Some(PodSandboxNetworkStatus {
+                ip: "10.0.0.7".to_owned(),
+                additional_ips: Vec::new(),
+            }),
+            linux: None,
+        };
+        let container = |sandbox: &str, name: &str| RuntimeContainer {
+            id: format!("{name}-id"),
+            pod_sandbox_id: sandbox.to_owned(),
+            metadata: Some(ContainerMetadata { name: name.to_owned() }),
+            ..RuntimeContainer::default()
+        };
+        let containers = [container("s", "main"), container("t", "other")];
+        let pod = of_sandbox(sandbox.clone(), Some(&status), &containers, &BTreeSet::new()).expect("it has a uid");
+        assert_eq!((&*pod.workload.name, pod.addresses.len()), ("cart", 1));
+        assert_eq!(
+            (pod.container("main-id"), pod.container("other-id")),
+            (Some("main"), None)
+        );
+        let nameless = PodSandbox {
+            metadata: None,
+            ..sandbox
+        };
+        assert!(of_sandbox(nameless, None, &[], &BTreeSet::new()).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_strings_make_a_pod(name in ".{1,40}", kind in "(ReplicaSet|Job|Node|X)", owner in ".{0,40}", hash in ".{0,10}", ip in ".{0,20}") {
+            let pod = object(json!({
+                "metadata": {
+                    "name": name, "uid": "u", "labels": {"pod-template-hash": hash}, "annotations": {"kept": owner},
+                    "ownerReferences": [{"kind": kind, "name": owner, "controller": true}],
+                },
+                "status": {"podIP": ip, "containerStatuses": [{"name": "c", "containerID": ip}]},
+            }));
+            prop_assert_eq!(&*pod.expect("it has a name").name, name.as_str());
+        }
+    }
+}

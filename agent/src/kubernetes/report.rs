@@ -5,6 +5,7 @@ use super::failure::Failure;
 use crate::workloads::{Source, SourceState};
 
 /// The sources' states so far.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about the sources")]
 #[derive(Debug)]
 pub(super) struct Report {
     has_api: bool,

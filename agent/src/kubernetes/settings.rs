@@ -1,5 +1,9 @@
 //! Where to ask, and for what: the configuration with the machine's own facts filled in.
-use std::{collections::BTreeSet, env, path::Path, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    env,
+    path::{Path, PathBuf},
+};
 
 use crate::config::{CriSocket, KubernetesConfig, Use};
 

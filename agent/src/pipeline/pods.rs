@@ -15,7 +15,7 @@ use crate::{
     aggregate::HeldCounts,
     connection::{Role, TcpState},
     groups::Group,
-    workloads::{Change, Pod},
+    workloads::{Change, Pod, Source},
 };
 
 /// A name that does not come within this time is done without: less than it takes to be told as STUCK.
@@ -31,6 +31,8 @@ enum Placement {
     Elsewhere,
     /// In this one.
     In(Arc<Pod>),
+    /// In this one, in a container that will be known at once: the runtime told of the pod before it made that.
+    Partly(Arc<Pod>, Option<Box<str>>),
     /// In a pod, by its uid, that is not known; without uid: in a cgroup that is not known.
     Unknown(Option<Box<str>>),
 }
@@ -107,9 +109,11 @@ impl Pipeline {
             let uids = [Some(&pod.uid), pod.cgroup_uid.as_ref()];
             let is_of = |waiting: &Waiting| waiting.uid.is_some() && uids.contains(&waiting.uid.as_ref());
             let waiting = self.held.by_cgroup.iter().filter(|(_, waiting)| is_of(waiting));
-            let cgroups: Vec<u64> = waiting.map(|(cgroup_id, _)| *cgroup_id).collect();
-            for cgroup_id in cgroups {
-                self.let_on(cgroup_id, true);
+            let cgroups: Vec<(u64, u32)> = waiting.map(|(cgroup_id, waiting)| (*cgroup_id, waiting.pid)).collect();
+            for (cgroup_id, pid) in cgroups {
+                if let Placement::In(_) = self.placement(cgroup_id, pid, now_ns) {
+                    self.let_on(cgroup_id, true);
+                }
             }
             let lacked: Vec<bool> = uids
                 .into_iter()
@@ -137,13 +141,15 @@ impl Pipeline {
             if self.held.vain.contains(&cgroup_id) {
                 return false;
             }
-            let Placement::Unknown(uid) = self.placement(cgroup_id, event.state.pid, now_ns) else {
-                return false;
+            let uid = match self.placement(cgroup_id, event.state.pid, now_ns) {
+                Placement::Unknown(uid) if !self.workloads.is_expected() => {
+                    self.held.lacks_name(uid);
+                    return false;
+                }
+                Placement::Unknown(uid) => uid,
+                Placement::Partly(_, uid) if self.workloads.is_expected() => uid,
+                Placement::Partly(..) | Placement::In(_) | Placement::Elsewhere => return false,
             };
-            if !self.workloads.is_expected() {
-                self.held.lacks_name(uid);
-                return false;
-            }
             let waiting = Waiting {
                 since_ns: now_ns,
                 pid: event.state.pid,
@@ -190,7 +196,7 @@ impl Pipeline {
             if looks_again {
                 match self.placement(cgroup_id, pid, now_ns) {
                     Placement::Unknown(None) => {}
-                    Placement::Unknown(uid) => {
+                    Placement::Unknown(uid) | Placement::Partly(_, uid) => {
                         if let Some(waiting) = self.held.by_cgroup.get_mut(&cgroup_id) {
                             waiting.uid = uid;
                         }
@@ -221,7 +227,7 @@ impl Pipeline {
             return None;
         }
         match self.placement(cgroup_id, pid, now_ns) {
-            Placement::In(pod) => Some(pod),
+            Placement::In(pod) | Placement::Partly(pod, _) => Some(pod),
             Placement::Elsewhere | Placement::Unknown(_) => None,
         }
     }
@@ -231,7 +237,12 @@ impl Pipeline {
             return Placement::Unknown(None);
         };
         let found = self.workloads.pod(cgroup.pod.as_deref(), cgroup.container.as_deref());
+        let lacks_container = |pod: &Pod| {
+            let container = cgroup.container.as_deref();
+            pod.source == Source::Cri && container.is_some_and(|id| pod.container(id).is_none())
+        };
         match (found, &cgroup.pod) {
+            (Some(pod), uid) if lacks_container(pod) => Placement::Partly(Arc::clone(pod), uid.clone()),
             (Some(pod), _) => Placement::In(Arc::clone(pod)),
             (None, Some(uid)) => Placement::Unknown(Some(uid.clone())),
             (None, None) => Placement::Elsewhere,

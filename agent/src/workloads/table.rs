@@ -74,7 +74,7 @@ pub struct Workloads {
 }
 
 impl Workloads {
-    /// Takes a change in; the pods that are new, for whoever waits for them. `clock_offset_ns` is `CLOCK_REALTIME` minus
+    /// Takes a change in; the pods that are new or have new containers, for whoever waits for them. `clock_offset_ns` is `CLOCK_REALTIME` minus
     /// the clock of `now_ns`.
     pub fn apply(&mut self, change: Change, now_ns: u64, clock_offset_ns: i64) -> Vec<Arc<Pod>> {
         match change {
@@ -210,7 +210,8 @@ impl Workloads {
         if self.by_uid.insert(pod.uid.clone(), row).is_some_and(|row| row.is_gone) {
             self.gone.retain(|(_, uid)| *uid != pod.uid);
         }
-        before.is_none().then_some(pod)
+        let is_news = before.is_none_or(|before| before.containers != pod.containers);
+        is_news.then_some(pod)
     }
 
     fn gone(&mut self, uid: &str, now_ns: u64) {

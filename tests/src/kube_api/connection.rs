@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -206,16 +206,11 @@ fn follow(shared: &Shared, request: &Request, out: &mut Tls, mut from: u64, end:
             if state.is_over || state.generation != generation {
                 bail!("ended on purpose");
             }
-            let (guard, _) = {
-                let is_new = |change: &Change| change.version > from && change.due <= Instant::now();
-                if state.changes.iter().any(is_new) {
-                    (state, false)
-                } else {
-                    let waited = shared.changed.wait_timeout(state, LOOK);
-                    (waited.expect("nobody panics with the state in hand").0, true)
-                }
-            };
-            state = guard;
+            let is_new = |change: &Change| change.version > from && change.due <= Instant::now();
+            if !state.changes.iter().any(is_new) {
+                let waited = shared.changed.wait_timeout(state, LOOK);
+                state = waited.expect("nobody panics with the state in hand").0;
+            }
             // In their order: a late one holds up those after it.
             let due: Vec<Change> = state
                 .changes
@@ -236,6 +231,7 @@ fn follow(shared: &Shared, request: &Request, out: &mut Tls, mut from: u64, end:
                     // A chunk that is whole, with half of a line in it; then nothing more, not even the end.
                     let text = told.to_string();
                     chunk(out, &text.as_bytes()[..text.len() / 2])?;
+                    out.sock.shutdown(Shutdown::Both)?;
                     bail!("cut on purpose");
                 }
                 line(out, &told)?;

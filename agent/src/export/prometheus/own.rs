@@ -58,7 +58,7 @@ fn kubernetes(encoder: &mut DescriptorEncoder<'_>, counts: &PipelineCounts) -> f
         encoder,
         "hopline_kubernetes_pods",
         "Pods of this node that are known.",
-        [(none, pods.pods as i64)],
+        [(none, pods.pods as f64)],
     )?;
     let failures = pods.state.failures.iter();
     counters(

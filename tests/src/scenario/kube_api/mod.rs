@@ -32,7 +32,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         place.server.put(&pod.object());
     }
     let options = AgentOptions {
-        config: Some(&place.config.clone()),
+        config: Some(&place.config),
         ..AgentOptions::default()
     };
     let agent = Agent::start(lab, lab.traffic.path(), &options)?;

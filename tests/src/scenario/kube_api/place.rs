@@ -102,7 +102,7 @@ impl Place {
     /// A process in the pod's container connects so many times.
     pub(super) fn connect(&mut self, lab: &Lab, pod: &Pod, to: &str, count: u32) -> Result<()> {
         let done = self.run(lab, pod, to, count)?;
-        self.expect(pod, to.to_owned(), &done);
+        self.expect(pod, to, &done);
         Ok(())
     }
 
@@ -121,14 +121,14 @@ impl Place {
     /// The same to the address of another pod.
     pub(super) fn connect_to(&mut self, lab: &Lab, pod: &Pod, to: (&str, &Pod), count: u32) -> Result<()> {
         let done = self.run(lab, pod, to.0, count)?;
-        self.expect(pod, destination(to.1), &done);
+        self.expect(pod, &destination(to.1), &done);
         Ok(())
     }
 
     /// One connection that stays open until its process is finished, of a pod that is not told of in time.
     pub(super) fn hold(&mut self, lab: &Lab, pod: &Pod, to: &str) -> Result<Process> {
         let (held, attempt) = self.start_held(lab, pod, to)?;
-        self.expect(pod, to.to_owned(), &[attempt]);
+        self.expect(pod, to, &[attempt]);
         // It was counted before it had a name.
         self.counts.remove(&(pod.namespace.clone(), pod.workload.clone()));
         Ok(held)
@@ -136,7 +136,7 @@ impl Place {
 
     pub(super) fn hold_to(&mut self, lab: &Lab, pod: &Pod, to: (&str, &Pod)) -> Result<Process> {
         let (held, attempt) = self.start_held(lab, pod, to.0)?;
-        self.expect(pod, destination(to.1), &[attempt]);
+        self.expect(pod, &destination(to.1), &[attempt]);
         Ok(held)
     }
 
@@ -187,7 +187,7 @@ impl Place {
         verdict.count("connections in the metrics", all, self.expected.len() as u64);
     }
 
-    /// The verbs that were asked for are those that the ClusterRole grants, no fewer and no more.
+    /// The verbs that were asked for are those that the cluster role grants, no fewer and no more.
     pub(super) fn compare_verbs(&self, verdict: &mut Verdict) {
         let asked: BTreeSet<String> = self
             .server
@@ -240,11 +240,11 @@ impl Place {
         lab.helper(&all, &self.netns, container)
     }
 
-    fn expect(&mut self, pod: &Pod, destination: String, done: &[Attempt]) {
+    fn expect(&mut self, pod: &Pod, destination: &str, done: &[Attempt]) {
         for attempt in done {
             let expected = Expected {
                 names: names(pod),
-                destination: destination.clone(),
+                destination: destination.to_owned(),
             };
             self.expected.insert(attempt.port, expected);
             let key = (pod.namespace.clone(), pod.workload.clone());
