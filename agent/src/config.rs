@@ -308,20 +308,7 @@ rtt_spike:
   # For so long.
   for: {hold}
 
-# Names of pods and workloads.
-kubernetes:
-  # auto: ask the API server when hopline runs in a pod with a service account, or has a kubeconfig; off: never.
-  api: {api}
-  # How to reach the API server and as whom; null: as hopline's own pod.
-  kubeconfig: {kubeconfig}
-  # The container runtime, asked while the API server does not answer: auto (the first usual socket that is there), off, or
-  # the path of its CRI socket.
-  cri_socket: {cri_socket}
-  # Name of this node in Kubernetes; null: NODE_NAME of the environment, else the host's name.
-  node_name: {node_name}
-  # Annotations of pods that records carry, by their keys.
-  annotations: {annotations}
-
+{kubernetes}
 # Recording of the event stream, for `hopline replay`.
 record:
   # Where to; null: no recording.
@@ -352,11 +339,7 @@ record:
             retransmits_above = self.rtt_spike.retransmits_to_yaml(),
             rtt_delta_above = Seconds(self.rtt_spike.rtt_delta_above),
             hold = Seconds(self.rtt_spike.hold),
-            api = self.kubernetes.api,
-            kubeconfig = or_null(self.kubernetes.kubeconfig.as_deref()),
-            cri_socket = self.kubernetes.cri_socket,
-            node_name = or_null(self.kubernetes.node_name.as_deref().map(Path::new)),
-            annotations = quoted_list(&self.kubernetes.annotations),
+            kubernetes = self.kubernetes.to_yaml(),
             record_file = or_null(self.record.file.as_deref()),
             rotate_bytes = Bytes(self.record.rotate_bytes),
             keep = self.record.keep,

@@ -1,5 +1,9 @@
 //! The part of the configuration that is about pods and workloads. Used by `config` alone.
-use std::{collections::BTreeSet, fmt, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Deserializer, de};
 
@@ -20,6 +24,34 @@ pub struct KubernetesConfig {
     /// Annotations of pods that records carry, by their keys.
     #[serde(deserialize_with = "keys")]
     pub annotations: BTreeSet<String>,
+}
+
+impl KubernetesConfig {
+    /// Its part of the printed file.
+    pub(super) fn to_yaml(&self) -> String {
+        format!(
+            "\
+# Names of pods and workloads.
+kubernetes:
+  # auto: ask the API server when hopline runs in a pod with a service account, or has a kubeconfig; off: never.
+  api: {api}
+  # How to reach the API server and as whom; null: as hopline's own pod.
+  kubeconfig: {kubeconfig}
+  # The container runtime, asked while the API server does not answer: auto (the first usual socket that is there), off, or
+  # the path of its CRI socket.
+  cri_socket: {cri_socket}
+  # Name of this node in Kubernetes; null: NODE_NAME of the environment, else the host's name.
+  node_name: {node_name}
+  # Annotations of pods that records carry, by their keys.
+  annotations: {annotations}
+",
+            api = self.api,
+            kubeconfig = super::or_null(self.kubeconfig.as_deref()),
+            cri_socket = self.cri_socket,
+            node_name = super::or_null(self.node_name.as_deref().map(Path::new)),
+            annotations = super::quoted_list(&self.annotations),
+        )
+    }
 }
 
 /// Whether something is used.

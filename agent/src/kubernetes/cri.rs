@@ -160,20 +160,19 @@ impl Runtime {
     }
 
     async fn channel(&mut self) -> Result<&mut Grpc<Channel>, Failure> {
-        let channel = match self.channel.take() {
-            Some(channel) => channel,
-            None => {
-                let socket = self.socket().cloned().unwrap_or_default();
-                let unreachable = |error: tonic::transport::Error| {
-                    Failure::new("unreachable", format!("the CRI socket {}: {error}", socket.display()))
-                };
-                let channel = Endpoint::from_shared(format!("unix://{}", socket.display()))
-                    .map_err(unreachable)?
-                    .connect()
-                    .await
-                    .map_err(unreachable)?;
-                Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES)
-            }
+        let channel = if let Some(channel) = self.channel.take() {
+            channel
+        } else {
+            let socket = self.socket().cloned().unwrap_or_default();
+            let unreachable = |error: tonic::transport::Error| {
+                Failure::new("unreachable", format!("the CRI socket {}: {error}", socket.display()))
+            };
+            let channel = Endpoint::from_shared(format!("unix://{}", socket.display()))
+                .map_err(unreachable)?
+                .connect()
+                .await
+                .map_err(unreachable)?;
+            Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES)
         };
         Ok(self.channel.insert(channel))
     }

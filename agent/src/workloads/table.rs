@@ -95,7 +95,9 @@ impl Workloads {
                     .filter(|row| is_missing(row))
                     .map(|row| row.pod.uid.clone())
                     .collect();
-                missing.iter().for_each(|uid| self.gone(uid, now_ns));
+                for uid in &missing {
+                    self.gone(uid, now_ns);
+                }
                 pods.into_iter()
                     .filter_map(|pod| self.seen(pod, now_ns, clock_offset_ns))
                     .collect()

@@ -61,18 +61,18 @@ fn tell(pipeline: &mut Pipeline, at_ns: u64) {
     pipeline.pods(Change::Seen(Box::new(pod([10, 9, 9, 9]))), at_ns);
 }
 
-fn in_pod(state: ConnectionState) -> ConnectionState {
+fn in_pod(state: &ConnectionState) -> ConnectionState {
     ConnectionState {
         cgroup_id: IN_POD,
-        ..state
+        ..*state
     }
 }
 
 #[test]
 fn the_first_connection_waits_for_its_name() {
     let mut pipeline = watching();
-    pipeline.apply(&connection(CONNECTION_OPEN, SECOND, in_pod(established(1))));
-    pipeline.apply(&close(2 * SECOND, in_pod(closed_locally(1))));
+    pipeline.apply(&connection(CONNECTION_OPEN, SECOND, in_pod(&established(1))));
+    pipeline.apply(&close(2 * SECOND, in_pod(&closed_locally(1))));
     assert!(pipeline.waits_for_pods());
     assert_eq!(pipeline.snapshot().destinations.len(), 0, "nothing is counted yet");
     pipeline.tick(3 * SECOND);
@@ -109,9 +109,9 @@ fn what_is_in_no_pod_does_not_wait() {
 #[test]
 fn a_name_that_does_not_come_is_done_without_until_it_comes() {
     let mut pipeline = watching();
-    pipeline.apply(&connection(LISTENER_OPEN, SECOND, in_pod(listener(5))));
-    pipeline.apply(&connection(CONNECTION_OPEN, SECOND, in_pod(established(1))));
-    pipeline.apply(&close(SECOND, in_pod(closed_locally(2))));
+    pipeline.apply(&connection(LISTENER_OPEN, SECOND, in_pod(&listener(5))));
+    pipeline.apply(&connection(CONNECTION_OPEN, SECOND, in_pod(&established(1))));
+    pipeline.apply(&close(SECOND, in_pod(&closed_locally(2))));
     pipeline.tick(3 * SECOND);
     assert!(pipeline.waits_for_pods(), "not yet");
     pipeline.tick(4 * SECOND);
@@ -121,7 +121,7 @@ fn a_name_that_does_not_come_is_done_without_until_it_comes() {
     assert_eq!(nameless[0].process.pod.as_deref(), Some(UID));
     assert_eq!(nameless[0].process.workload, None);
     // The next of this cgroup does not wait again.
-    pipeline.apply(&close(5 * SECOND, in_pod(closed_locally(3))));
+    pipeline.apply(&close(5 * SECOND, in_pod(&closed_locally(3))));
     assert!(!pipeline.waits_for_pods());
     // Late: what is open goes on under its name, what was counted stays.
     tell(&mut pipeline, 6 * SECOND);
@@ -137,7 +137,7 @@ fn a_name_that_does_not_come_is_done_without_until_it_comes() {
     let listens = of(Role::Server, "cart");
     assert_eq!(listens.active[TcpState::Listen as usize], 1);
     assert_eq!(&*listens.labels.destination, "cart");
-    pipeline.apply(&close(7 * SECOND, in_pod(closed_locally(1))));
+    pipeline.apply(&close(7 * SECOND, in_pod(&closed_locally(1))));
     let records = records(&mut pipeline);
     assert_eq!(
         records.last().and_then(|record| record.process.pod.as_deref()),
@@ -149,9 +149,9 @@ fn a_name_that_does_not_come_is_done_without_until_it_comes() {
 fn a_server_is_its_workload() {
     let mut pipeline = watching();
     tell(&mut pipeline, SECOND);
-    pipeline.apply(&connection(LISTENER_OPEN, SECOND, in_pod(listener(5))));
-    pipeline.apply(&connection(CONNECTION_OPEN, SECOND, in_pod(child(6, 5))));
-    pipeline.apply(&close(2 * SECOND, in_pod(child(6, 5))));
+    pipeline.apply(&connection(LISTENER_OPEN, SECOND, in_pod(&listener(5))));
+    pipeline.apply(&connection(CONNECTION_OPEN, SECOND, in_pod(&child(6, 5))));
+    pipeline.apply(&close(2 * SECOND, in_pod(&child(6, 5))));
     let snapshot = pipeline.snapshot();
     assert_eq!(snapshot.destinations.len(), 1, "{:?}", snapshot.destinations);
     let labels = &snapshot.destinations[0].labels;
@@ -192,7 +192,7 @@ fn an_address_is_a_pods_for_as_long_as_it_has_it() {
 #[test]
 fn nothing_waits_while_nobody_tells() {
     let mut pipeline = watching();
-    pipeline.apply(&connection(CONNECTION_OPEN, SECOND, in_pod(established(1))));
+    pipeline.apply(&connection(CONNECTION_OPEN, SECOND, in_pod(&established(1))));
     assert!(pipeline.waits_for_pods());
     let lost = SourceState {
         is_wanted: true,
@@ -208,10 +208,10 @@ fn nothing_waits_while_nobody_tells() {
 fn room_to_wait_is_bounded() {
     let mut pipeline = watching();
     for cookie in 1..=8_192 {
-        pipeline.apply(&close(SECOND, in_pod(closed_locally(cookie))));
+        pipeline.apply(&close(SECOND, in_pod(&closed_locally(cookie))));
     }
     assert_eq!(records(&mut pipeline).len(), 0);
-    pipeline.apply(&close(SECOND, in_pod(closed_locally(8_193))));
+    pipeline.apply(&close(SECOND, in_pod(&closed_locally(8_193))));
     assert_eq!(pipeline.snapshot().counts.held.refused, 1);
     assert_eq!(records(&mut pipeline).len(), 8_193, "all of them, in their order");
 }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
@@ -84,7 +84,7 @@ impl Place {
 
     /// Everybody watches.
     pub(super) fn wait_for_watches(&self) -> Result<()> {
-        let all = process::poll(Duration::from_secs(60), || Ok(self.server.watches() >= WATCHERS))?;
+        let all = process::poll(Duration::from_mins(1), || Ok(self.server.watches() >= WATCHERS))?;
         ensure!(all, "{} of {WATCHERS} watch", self.server.watches());
         told();
         Ok(())
@@ -163,8 +163,8 @@ impl Place {
                 verdict.text(format!("destination of {port}"), destination, &expected.destination);
             }
             for record in &ended {
-                let is_pod = record.destination.host.contains('.') && record.destination.host.ends_with(".pod");
-                let source = if is_pod { "kubernetes" } else { "ip" };
+                let is_address = record.destination.host.parse::<IpAddr>().is_ok();
+                let source = if is_address { "ip" } else { "kubernetes" };
                 verdict.text("source of a destination", &record.destination.source, source);
             }
         });
