@@ -25,6 +25,7 @@ use crate::{
     export::http,
     host::{self, Host},
     kernel_side::{KernelNumbers, KernelSide},
+    kubernetes,
     owner::{Input, Listener, Owner, Scrape},
     pipeline::{Output, Pipeline, PipelineSettings},
     privileges::{self, Keep},
@@ -116,6 +117,10 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         ..keep
     });
 
+    let pods = kubernetes::start(
+        kubernetes::Settings::new(&config.kubernetes, &host.node),
+        inputs.downgrade(),
+    )?;
     let records = match &listener {
         Listener::Stream(records) => Some(records.downgrade()),
         Listener::All(_) => None,
@@ -128,6 +133,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         listener,
         spent,
         sweeper: Some(sweeper),
+        pods: Some(pods),
     };
     let owner = tokio::spawn(owner.run(owner_inputs));
     let reader = tokio::spawn(reader::run(

@@ -3,6 +3,7 @@
 //! Reads the one file it is given; flags are laid over it by the commands. A key that is unknown, a unit that is wrong
 //! or a value that cannot be is refused with file, line and key.
 mod destinations;
+mod kubernetes;
 mod spike;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
+pub use kubernetes::{CriSocket, KubernetesConfig, Use};
 pub use spike::SpikeConfig;
 
 use crate::{
@@ -61,6 +63,8 @@ pub struct Config {
     pub declared: Vec<Declaration>,
     /// When RTT has a spike.
     pub rtt_spike: SpikeConfig,
+    /// Names of pods and workloads.
+    pub kubernetes: KubernetesConfig,
     /// Recording of the event stream.
     pub record: RecordConfig,
     /// Programs to do without, as if the kernel had refused them: by flag alone, for the lab.
@@ -126,6 +130,7 @@ impl Default for Config {
             dns_ports: vec![53],
             declared: Vec::new(),
             rtt_spike: SpikeConfig::default(),
+            kubernetes: KubernetesConfig::default(),
             record: RecordConfig::default(),
             fail_programs: Vec::new(),
         }
@@ -285,7 +290,7 @@ builtin_groups: {builtin_groups}
 dns_ports: {dns_ports}
 
 # Whom somebody may talk to; a client connection elsewhere is told as UNDECLARED. Who it is: `process` (its name or its
-# program's file name), `cgroup` (path below the cgroup2 mount) and `workload` (of Kubernetes, not known yet), with * for any
+# program's file name), `cgroup` (path below the cgroup2 mount) and `workload` (of Kubernetes), with * for any
 # text; all that are given must fit. Declarations about the same one add up. A name counts when something beside the
 # connection's own SNI or Host agrees with it, else it is told as UNVERIFIED.
 #   - name: builds
@@ -303,6 +308,7 @@ rtt_spike:
   # For so long.
   for: {hold}
 
+{kubernetes}
 # Recording of the event stream, for `hopline replay`.
 record:
   # Where to; null: no recording.
@@ -333,11 +339,8 @@ record:
             retransmits_above = self.rtt_spike.retransmits_to_yaml(),
             rtt_delta_above = Seconds(self.rtt_spike.rtt_delta_above),
             hold = Seconds(self.rtt_spike.hold),
-            record_file = self
-                .record
-                .file
-                .as_ref()
-                .map_or_else(|| "null".to_owned(), |file| quoted(file)),
+            kubernetes = self.kubernetes.to_yaml(),
+            record_file = or_null(self.record.file.as_deref()),
             rotate_bytes = Bytes(self.record.rotate_bytes),
             keep = self.record.keep,
         )
@@ -450,11 +453,14 @@ fn quoted(path: &Path) -> String {
     serde_json::Value::from(path.to_string_lossy()).to_string()
 }
 
-fn quoted_list(paths: &[PathBuf]) -> String {
-    format!(
-        "[{}]",
-        paths.iter().map(|path| quoted(path)).collect::<Vec<_>>().join(", ")
-    )
+/// A path, or that there is none.
+fn or_null(path: Option<&Path>) -> String {
+    path.map_or_else(|| "null".to_owned(), quoted)
+}
+
+fn quoted_list(paths: impl IntoIterator<Item: AsRef<Path>>) -> String {
+    let quoted: Vec<String> = paths.into_iter().map(|path| quoted(path.as_ref())).collect();
+    format!("[{}]", quoted.join(", "))
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! them (`decode`), keeps the table of connections (`connection`), adds owners (`attribution`) and names (`dns`) and counts
 //! (`aggregate`); `export` shows the snapshot. `agent` wires these stages and owns their life; `command` is one file
 //! per command on top of it; `recording` keeps and reads back the stream of inputs. `fetch` is a client of hopline's own,
-//! and `compare` what comes of it beside the records. `sweeper` looks at the kernel's own list of sockets (`sockets`).
+//! and `compare` what comes of it beside the records. `sweeper` looks at the kernel's own list of sockets (`sockets`);
+//! `kubernetes` asks who the pods are (`workloads`).
 pub mod agent;
 pub mod aggregate;
 pub mod attribution;
@@ -25,6 +26,7 @@ pub mod fetch;
 pub mod groups;
 pub mod host;
 pub mod kernel_side;
+pub mod kubernetes;
 pub mod namespaces;
 pub mod owner;
 pub mod pipeline;
@@ -36,3 +38,4 @@ pub mod selfmetrics;
 pub mod sockets;
 pub mod sweeper;
 pub mod windows;
+pub mod workloads;

@@ -19,6 +19,7 @@ use crate::{
     pipeline::{Output, Pipeline},
     recording::Recorder,
     sockets::SweepReport,
+    workloads::Change,
 };
 
 /// How often the pipeline learns the time: `STUCK` lines and waiting gauges are at most this late.
@@ -84,6 +85,8 @@ pub enum Input {
     Batch(Batch),
     /// What the kernel's list of sockets says.
     Swept(Box<SweepReport>),
+    /// What a source of pods says.
+    Pods(Change),
     /// Somebody wants to see the numbers.
     Scrape(oneshot::Sender<Scrape>),
     /// Somebody wants to see the last events.
@@ -123,6 +126,8 @@ pub struct Owner {
     pub spent: mpsc::Sender<Batch>,
     /// Who lists the sockets of namespaces; takes an order only when it has nothing to do.
     pub sweeper: Option<SyncSender<HashSet<u32>>>,
+    /// Who asks for pods; is told when one is met that is not known.
+    pub pods: Option<mpsc::Sender<()>>,
 }
 
 impl Owner {
@@ -140,6 +145,7 @@ impl Owner {
                 input = inputs.recv() => match input {
                     Some(Input::Batch(batch)) => self.apply(batch),
                     Some(Input::Swept(report)) => self.pipeline.swept(&report),
+                    Some(Input::Pods(change)) => self.pipeline.pods(change, host::monotonic_ns()),
                     // Whoever asked may have gone since.
                     Some(Input::Scrape(answer)) => drop(answer.send(self.scrape())),
                     Some(Input::Events(answer)) => drop(answer.send(self.pipeline.events())),
@@ -154,6 +160,7 @@ impl Owner {
                     self.tick();
                 }
             }
+            self.ask_for_pods();
             self.hand_out(&mut outputs).await;
         }
         self.tick();
@@ -181,6 +188,16 @@ impl Owner {
         self.pipeline.tick(now_ns);
         self.order_sweep();
         self.set_collect();
+    }
+
+    /// Says that pods are waited for; one word is enough, however many.
+    fn ask_for_pods(&self) {
+        if let Some(pods) = &self.pods
+            && self.pipeline.waits_for_pods()
+        {
+            // One word that waits to be read says as much as two.
+            pods.try_send(()).ok();
+        }
     }
 
     fn order_sweep(&mut self) {
@@ -277,6 +294,7 @@ mod tests {
             listener: Listener::All(records),
             spent,
             sweeper: None,
+            pods: None,
         };
         let (inputs, inbox) = mpsc::channel(1);
         let task = tokio::spawn(owner.run(inbox));

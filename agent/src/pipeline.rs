@@ -4,6 +4,7 @@
 //! `attribution` alone, and not at all without `read_proc`. One task owns a [`Pipeline`]; nothing in it locks.
 mod choices;
 mod follow;
+mod pods;
 mod progress;
 mod records;
 mod resolution;
@@ -35,9 +36,11 @@ use crate::{
         ticket_lengths::TicketLengths,
     },
     windows::{self, Sketch},
+    workloads::{Pod, Workloads},
 };
 use choices::Choices;
 pub use choices::{FallbackRecord, UndeclaredRecord};
+use pods::Held;
 use progress::Counted;
 use records::Surroundings;
 pub use resolution::LookupRecord;
@@ -136,6 +139,8 @@ impl Output {
 #[derive(Debug)]
 struct Attached {
     owner: Arc<Process>,
+    /// The pod that it belongs to.
+    pod: Option<Arc<Pod>>,
     destination: DestinationId,
     /// Which gauge of open connections it has raised.
     gauge: Option<(DestinationId, TcpState)>,
@@ -176,6 +181,8 @@ pub struct Pipeline {
     tickets: TicketLengths,
     choices: Choices,
     resolution: Resolution,
+    workloads: Workloads,
+    held: Held,
     series: Series,
     watch: Watch,
     /// The last events.
@@ -208,6 +215,8 @@ impl Pipeline {
             tickets: TicketLengths::new(MAX_TICKET_LENGTHS),
             choices: Choices::new(&settings),
             resolution: Resolution::new(dns_series),
+            workloads: Workloads::default(),
+            held: Held::default(),
             series: Series::new(settings.max_series - dns_series),
             watch: Watch::new(settings.rtt_spike),
             events: Recent::default(),
@@ -250,9 +259,17 @@ impl Pipeline {
         match event {
             Event::Hello(header, bytes) => self.hellos.push(&header, bytes),
             Event::Dns(header, bytes) => self.dns(&header, bytes),
-            Event::Connection(event) => self.socket(&event),
+            Event::Connection(event) => {
+                if !self.hold_socket(&event) {
+                    self.socket(&event);
+                }
+            }
             Event::Rtt(event) => self.rtt(&event),
-            Event::Turns(event) => self.turns(&event),
+            Event::Turns(event) => {
+                if !self.hold_turns(&event) {
+                    self.turns(&event);
+                }
+            }
             Event::Fork(event) => {
                 self.choices.began(event.pid);
                 self.attribution.fork(&event);
@@ -270,6 +287,7 @@ impl Pipeline {
     /// The agent's clock: who waits, who is stuck, which destinations are idle.
     pub fn tick(&mut self, now_ns: u64) {
         self.now_ns = now_ns;
+        self.look_at_held(now_ns);
         self.look_for_spikes(now_ns);
         for (cookie, waiting) in self.waiting.longer_than(self.settings.waiting_after_ns, now_ns) {
             if let Some(entry) = self.connections.get(cookie) {
@@ -283,8 +301,9 @@ impl Pipeline {
         self.look_for_fallbacks(now_ns);
         self.look_at_staying(now_ns);
         self.attribution.tick(now_ns);
-        self.unplaced_rtt
-            .expire(now_ns, |cookie| self.connections.get(cookie).is_some());
+        self.unplaced_rtt.expire(now_ns, |cookie| {
+            self.connections.get(cookie).is_some() || self.held.has(cookie)
+        });
         self.hellos.expire(now_ns);
         if now_ns.saturating_sub(self.expired_ns) >= EXPIRE_EVERY_NS {
             self.expired_ns = now_ns;
@@ -357,6 +376,8 @@ impl Pipeline {
             hellos_evicted: hellos.evicted,
             hellos_expired: hellos.expired,
             tickets_forgotten: self.tickets.forgotten(),
+            pods: self.workloads.counts(),
+            held: self.held.counts(),
             ..self.counts.clone()
         }
     }
@@ -383,13 +404,15 @@ impl Pipeline {
             return;
         }
         let owner = self.attribution.owner(state);
+        let pod = self.pod_of(state.cgroup_id, owner.pid, now_ns);
         let destination = self.series.destination(
-            follow::key(Role::Server, &owner, state, None, &Group::default()),
+            follow::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
             now_ns,
         );
         let listener = Listener {
             shown: self.series.enter(destination, TcpState::Listen),
             owner,
+            pod,
             cgroup_id: state.cgroup_id,
             netns: state.netns,
             local: Endpoints::of(state).local,
@@ -409,8 +432,9 @@ impl Pipeline {
     /// One event per SYN-ACK that was sent again: the only source of this count, since most have no socket yet.
     fn synack_retransmitted(&mut self, state: &ConnectionState, now_ns: u64) {
         let owner = self.attribution.owner(state);
+        let pod = self.pod_of(state.cgroup_id, owner.pid, now_ns);
         let destination = self.series.destination(
-            follow::key(Role::Server, &owner, state, None, &Group::default()),
+            follow::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
             now_ns,
         );
         self.series.retransmitted(destination, Retransmit::Synack, 1, now_ns);
@@ -420,13 +444,17 @@ impl Pipeline {
         let Self {
             settings,
             clock_offset_ns,
+            workloads,
             ..
         } = self;
+        let pod = cgroup.and_then(|cgroup| workloads.pod(cgroup.pod.as_deref(), cgroup.container.as_deref()));
         Surroundings {
             node: &settings.node,
             boot_id: &settings.boot_id,
             clock_offset_ns: *clock_offset_ns,
             cgroup,
+            pod: pod.map(|pod| &**pod),
+            workloads,
         }
     }
 

@@ -30,6 +30,13 @@ const PACKAGES: &[(&str, &str)] = &[
     ("prometheus", "prometheus"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
     ("setpriv", "util-linux"),
+    ("containerd", "containerd"),
+    ("ctr", "containerd"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("runc", "runc"),
+    ("busybox", "busybox-static"),
+    ("tar", "tar"),
+    ("sha256sum", "coreutils"),
 ];
 
 /// Fails with the names and packages of all missing tools, or when the caller is not root.

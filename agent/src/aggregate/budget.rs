@@ -8,12 +8,15 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     child::{Child, Family},
     counters::Counters,
-    destination::{DestinationId, DestinationKey, Entry, Workload},
+    destination::{DestinationId, DestinationKey, Entry},
     groups::GroupWindows,
     histogram::Histogram,
     series::{Series, Slot, other},
 };
-use crate::connection::{Role, TcpState};
+use crate::{
+    connection::{Role, TcpState},
+    workloads::Workload,
+};
 
 /// A destination leaves when nothing was counted for this long and nothing is open.
 const IDLE_NS: u64 = 2 * 3_600 * 1_000_000_000;

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     connection::{Phase, Role, TcpState},
     windows::{self, Measure, WINDOW_NS},
+    workloads::Workload,
 };
 
 /// A destination's place in [`super::Series`]. May be kept for as long as one likes: what is counted there after the
@@ -36,17 +37,8 @@ pub enum Name {
     Address(IpAddr),
     /// By the name that the client asked for: SNI, Host. An address in this place is taken as [`Name::Address`].
     Host(Arc<str>),
-    /// By the process that listens.
+    /// By the process that listens, in a pod by its workload.
     Process(Arc<str>),
-}
-
-/// The workload that this side belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Workload {
-    /// Its Kubernetes namespace.
-    pub namespace: Arc<str>,
-    /// Its name.
-    pub name: Arc<str>,
 }
 
 /// What tells destinations apart.
@@ -163,6 +155,7 @@ impl Entry {
             None => ("other".into(), NameSource::Other),
             Some(Name::Address(address)) => (address.to_string().into(), NameSource::Ip),
             Some(Name::Host(host)) => (Arc::clone(host), NameSource::Host),
+            Some(Name::Process(workload)) if self.source().is_some() => (Arc::clone(workload), NameSource::Kubernetes),
             Some(Name::Process(comm)) => (Arc::clone(comm), NameSource::Process),
         };
         let workload = |name: fn(&Workload) -> &Arc<str>| {

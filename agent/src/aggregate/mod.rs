@@ -19,13 +19,13 @@ mod tls;
 pub use crate::connection::{ClosedBy, Outcome, Phase, Role, TcpState};
 pub use child::{Child, Family};
 pub use counters::{Counters, Ended, HttpClass, Retransmit};
-pub use destination::{DestinationId, DestinationKey, Name, Workload};
+pub use destination::{DestinationId, DestinationKey, Name};
 pub use histogram::{BOUNDS_NS, Histogram};
 pub use resolvers::{DnsLabels, ResolverLabels, Resolvers, ResolversSnapshot};
 pub use series::Series;
 pub use snapshot::{
-    ActiveRule, DestinationSnapshot, FamilyCounts, FamilyTotals, GroupSnapshot, Labels, NameSource, PipelineCounts,
-    RoleLess, Snapshot, Totals, without_role,
+    ActiveRule, DestinationSnapshot, FamilyCounts, FamilyTotals, GroupSnapshot, HeldCounts, Labels, NameSource,
+    PipelineCounts, RoleLess, Snapshot, Totals, without_role,
 };
 pub use staying::{
     At, ListenerDetail, Place, PortsDetail, StayingDetail, StayingSnapshot, SweepCounts, UnreusedDetail,

@@ -9,7 +9,7 @@ use super::{
     budget::Slow,
     child::{Child, Family, closed_by_index},
     counters::{Counters, Ended, HttpClass, Retransmit},
-    destination::{DestinationId, DestinationKey, Entry, Named, Waits, Workload},
+    destination::{DestinationId, DestinationKey, Entry, Named, Waits},
     groups::GroupWindows,
     histogram::Histogram,
     snapshot::{DestinationSnapshot, FamilyCounts, NameSource, Snapshot, Totals, without_role},
@@ -18,6 +18,7 @@ use super::{
 use crate::{
     connection::{ClosedBy, Outcome, Phase, Role, RttWindow, TcpState},
     windows::Measure,
+    workloads::Workload,
 };
 
 /// What an observation adds to a destination's score: a connection is 1.

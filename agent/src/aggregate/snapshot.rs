@@ -16,6 +16,7 @@ use super::{
 use crate::{
     connection::{Phase, Role, TcpState},
     windows::{Measure, Quantiles, WindowSnapshot},
+    workloads,
 };
 
 /// Everything at one moment.
@@ -136,6 +137,8 @@ pub enum NameSource {
     Host,
     /// The name of the listening process (server role).
     Process,
+    /// The workload of the listening process (server role).
+    Kubernetes,
     /// Folded together.
     Other,
 }
@@ -147,6 +150,7 @@ impl NameSource {
             Self::Ip => "ip",
             Self::Host => "host",
             Self::Process => "process",
+            Self::Kubernetes => "kubernetes",
             Self::Other => "other",
         }
     }
@@ -315,4 +319,21 @@ pub struct PipelineCounts {
     pub connections: u64,
     /// Processes in the cache now, the ended ones in their grace included.
     pub processes: u64,
+    /// Pods, and how their source does.
+    pub pods: workloads::Counts,
+    /// Events that waited for the name of their pod.
+    pub held: HeldCounts,
+}
+
+/// Events that waited for the name of their pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeldCounts {
+    /// They wait now.
+    pub now: u64,
+    /// The name came.
+    pub named: u64,
+    /// It did not come in time.
+    pub expired: u64,
+    /// There was no room to wait.
+    pub refused: u64,
 }

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     connection::{Idle, Role, TcpState, record::ProcessRecord},
     windows::WindowSnapshot,
+    workloads::{FAILURES, Source},
 };
 
 const NAME: &str = "example.net";
@@ -49,7 +50,16 @@ impl Snapshot {
         });
         self.resolvers();
         self.staying();
+        self.pods();
         self
+    }
+
+    fn pods(&mut self) {
+        let pods = &mut self.counts.pods;
+        pods.pods = 1;
+        pods.state.is_wanted = true;
+        pods.state.source = Some(Source::Api);
+        pods.state.failures = FAILURES.map(|reason| (reason, 1)).to_vec();
     }
 
     fn resolvers(&mut self) {

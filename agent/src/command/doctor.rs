@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     export::human,
     host::Host,
-    privileges,
+    kubernetes, privileges,
 };
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -48,6 +48,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         let probes = Probes::load(&options)?;
         probes.features().to_vec()
     };
+    let pods = kubernetes::Settings::new(&Config::default().kubernetes, &host.node).describe();
     let btf = Path::new(BTF).exists();
     let statistics = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1");
     if args.json {
@@ -56,13 +57,14 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             "btf": btf,
             "cgroup2": cgroup_root,
             "bpf_statistics": statistics,
+            "pods": pods,
             "features": features,
         });
         print(&format!("{whole}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
     print(&format!(
-        "kernel          {}\nBTF             {}\ncgroup v2       {}\nBPF statistics  {}\n\n{}",
+        "kernel          {}\nBTF             {}\ncgroup v2       {}\nBPF statistics  {}\nnames of pods   {pods}\n\n{}",
         host.kernel,
         if btf { BTF } else { "none" },
         cgroup_root.map_or_else(|| "not mounted".to_owned(), |path| path.display().to_string()),

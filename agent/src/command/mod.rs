@@ -115,8 +115,9 @@ impl Logging {
     /// Starts logging to stderr; flags win over `level` and `format`.
     fn start(self, level: Level, format: LogFormat) {
         let level = self.level.unwrap_or(level);
-        // Other crates only when they are in trouble: kernel messages of aya are hopline's own business.
-        let filter = EnvFilter::new(format!("warn,hopline={level}"));
+        // Other crates only when they are in trouble: kernel messages of aya are hopline's own business. What kube says,
+        // `kubernetes` says once.
+        let filter = EnvFilter::new(format!("warn,kube_client=off,hopline={level}"));
         let subscriber = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(io::stderr)

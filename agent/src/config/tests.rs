@@ -36,6 +36,13 @@ fn printed_values_read_back() {
         rtt_delta_above: Duration::from_millis(50),
         hold: Duration::from_secs(7),
     };
+    config.kubernetes = KubernetesConfig {
+        api: Use::Off,
+        kubeconfig: Some("/etc/a: \"b\"".into()),
+        cri_socket: CriSocket::Off,
+        node_name: Some("node-7.example".to_owned()),
+        annotations: ["ci.example/job".to_owned(), "x".to_owned()].into(),
+    };
     config.builtin_groups = false;
     config.dns_ports = vec![53, 5353];
     config.declared = vec![
@@ -102,6 +109,25 @@ fn refusals_of_spikes_name_file_line_and_key() {
         "hopline.yaml:2: rtt_spike.above: ",
         "unknown field",
     );
+}
+
+#[test]
+fn kubernetes_is_read_and_refused() {
+    let socket = |text: &str| parse(text).map(|config| config.kubernetes.cri_socket);
+    let at = CriSocket::At("/run/x.sock".into());
+    assert_eq!(socket("kubernetes:\n  cri_socket: /run/x.sock\n"), Ok(at.clone()));
+    assert_eq!(socket("kubernetes:\n  cri_socket: \"auto\"\n"), Ok(CriSocket::Auto));
+    let mut config = Config::default();
+    config.kubernetes.cri_socket = at;
+    assert_eq!(parse(&config.to_yaml()), Ok(config));
+    let refused =
+        |text: &str, part: &str| check(&format!("kubernetes:\n  {text}\n"), "hopline.yaml:2: kubernetes.", part);
+    refused("api: on", "on");
+    refused("cri_socket: run/x.sock", "absolute");
+    refused("kubeconfig: ~/.kube/config", "absolute");
+    refused("node_name: a,spec.b=c", "no name of a node");
+    refused("annotations: x", "");
+    refused("labels: []", "unknown field");
 }
 
 #[test]

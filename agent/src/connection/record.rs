@@ -111,9 +111,9 @@ pub struct ProcessRecord {
     pub ancestry: Vec<String>,
     /// Path of the socket's cgroup below the cgroup2 mount.
     pub cgroup: Option<String>,
-    /// Container id in that path.
+    /// Name of the container; its id in that path while the name is not known.
     pub container: Option<String>,
-    /// Pod uid in that path.
+    /// Name of the pod; its uid in that path while the name is not known.
     pub pod: Option<String>,
     /// Kubernetes namespace.
     pub namespace: Option<String>,

@@ -203,7 +203,7 @@ impl Choices {
         let who = Who {
             comm: &owner.comm,
             exe: owner.exe.as_deref(),
-            workload: None,
+            workload: attached.pod.as_ref().map(|pod| &*pod.workload.name),
             cgroup: cgroup.as_ref().map(|cgroup| &*cgroup.path),
         };
         // One that was silent for long has its place without a name; if it says one later, that counts here.
@@ -268,6 +268,7 @@ impl Choices {
 impl Pipeline {
     /// Judges what waits for more to be heard: call when no more will come.
     pub fn settle(&mut self) {
+        self.let_all_on();
         self.settle_lookups();
         let found = self.choices.fallbacks.finish();
         self.tell_fallbacks(found);

@@ -13,19 +13,20 @@ use super::{
     progress,
     progress::Counted,
     records::Said,
-    resolution::Resolution,
+    resolution::{Resolution, opened_ns as opened_at},
     staying::Ending,
     talk,
-    talk::Word,
+    talk::{Claim, Word},
 };
 use crate::{
-    aggregate::{DestinationKey, Ended, Name, Series},
+    aggregate::{DestinationId, DestinationKey, Ended, Name, Series},
     attribution::Process,
     connection::{
         Activity, Admission, ClosedBy, Endpoints, Entry, Packed, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
     },
     groups::Group,
     protocol::{assembler::Assembler, facts::Facts, shared::Shared},
+    workloads::{Pod, Workloads},
 };
 
 /// A connection whose name does not come is counted under its address after this long.
@@ -109,6 +110,7 @@ impl Pipeline {
                 &mut self.series,
                 &self.choices,
                 &mut self.resolution,
+                &self.workloads,
                 attached,
                 state,
                 facts,
@@ -185,11 +187,13 @@ impl Pipeline {
     /// hopline is not ours. One that may still say its name is under that of DNS or its address until then.
     fn first_seen(&mut self, role: Role, state: &ConnectionState, named: bool, said: Word, now_ns: u64) -> Attached {
         let owner = self.attribution.owner(state);
+        let pod = self.pod_of(state.cgroup_id, owner.pid, now_ns);
         let (mut resolved, mut waited) = (None, None);
         let claim = match role {
             Role::Client => {
                 resolved = self.resolution.resolved(state, owner.pid);
                 let claim = self.resolution.claim(state, owner.pid, said, resolved.as_ref());
+                let claim = claim.or_else(|| pod_at(&self.workloads, state));
                 if named {
                     waited = self.resolution.waited(state, owner.pid, claim.as_ref());
                 }
@@ -199,7 +203,8 @@ impl Pipeline {
         };
         let host = claim.as_ref().map(|claim| &claim.host);
         let group = self.choices.group(state, host.map(|host| &**host));
-        let destination = self.series.destination(key(role, &owner, state, host, &group), now_ns);
+        let key = key(role, &owner, state, host, &group, pod.as_deref());
+        let destination = self.series.destination(key, now_ns);
         let (counted, rtt) = if late(state) {
             (Counted::before(state), Rtt::before(state.rtt))
         } else {
@@ -207,6 +212,7 @@ impl Pipeline {
         };
         Attached {
             owner,
+            pod,
             destination,
             gauge: None,
             counted,
@@ -251,6 +257,7 @@ impl Pipeline {
                 &mut self.series,
                 &self.choices,
                 &mut self.resolution,
+                &self.workloads,
                 attached,
                 state,
                 facts,
@@ -416,10 +423,15 @@ fn is_named(role: Role, state: &ConnectionState, facts: Option<&Facts>, now_ns: 
 }
 
 /// The connection moves to the destination of its name, if it has one: nothing better will come.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "parts of the pipeline, of which another part is borrowed"
+)]
 fn name(
     series: &mut Series,
     choices: &Choices,
     resolution: &mut Resolution,
+    workloads: &Workloads,
     attached: &mut Attached,
     state: &ConnectionState,
     facts: Option<&Facts>,
@@ -432,11 +444,14 @@ fn name(
         return;
     }
     let pid = attached.owner.pid;
-    attached.claim = resolution.claim_of(state, pid, facts, attached.resolved.as_deref());
+    attached.claim = resolution
+        .claim_of(state, pid, facts, attached.resolved.as_deref())
+        .or_else(|| pod_at(workloads, state));
     attached.waited = resolution.waited(state, pid, attached.claim.as_ref());
     let host = attached.claim.as_ref().map(|claim| &claim.host);
     let group = choices.group(state, host.map(|host| &**host));
-    let destination = series.destination(key(role, &attached.owner, state, host, &group), now_ns);
+    let key = key(role, &attached.owner, state, host, &group, attached.pod.as_deref());
+    let destination = series.destination(key, now_ns);
     attached.group = group;
     // One copy of the name for all that go there.
     if let Some(claim) = &mut attached.claim
@@ -447,6 +462,11 @@ fn name(
     {
         claim.host = Arc::clone(host);
     }
+    move_to(series, attached, destination);
+}
+
+/// An open connection is another destination's from now on.
+pub(super) fn move_to(series: &mut Series, attached: &mut Attached, destination: DestinationId) {
     if destination == attached.destination {
         return;
     }
@@ -495,29 +515,52 @@ fn ended(waited: Option<Phase>) -> Ended {
     }
 }
 
-/// A client's destination is the host that it asked for, else the address; a server's is the process that listens, and
-/// its port.
+/// A client's destination is the host that it asked for, else the address; a server's is its workload, else the process
+/// that listens, and its port.
 pub(super) fn key(
     role: Role,
     owner: &Process,
     state: &ConnectionState,
     host: Option<&Arc<str>>,
     group: &Group,
+    pod: Option<&Pod>,
 ) -> DestinationKey {
     let endpoints = Endpoints::of(state);
-    let (name, port) = match role {
-        Role::Client => {
-            let wanted = endpoints.wanted();
-            let name = host.map_or(Name::Address(wanted.address), |host| Name::Host(Arc::clone(host)));
-            (name, wanted.port)
-        }
-        Role::Server => (Name::Process(owner.name()), endpoints.local.port),
-    };
+    if role == Role::Server {
+        return server_key(owner, endpoints.local.port, group, pod);
+    }
+    let wanted = endpoints.wanted();
     DestinationKey {
         role,
-        name,
+        name: host.map_or(Name::Address(wanted.address), |host| Name::Host(Arc::clone(host))),
+        port: wanted.port,
+        group: Arc::clone(&group.name),
+        source: pod.map(|pod| Arc::clone(&pod.workload)),
+    }
+}
+
+/// A server's destination is itself.
+pub(super) fn server_key(owner: &Process, port: u16, group: &Group, pod: Option<&Pod>) -> DestinationKey {
+    DestinationKey {
+        role: Role::Server,
+        name: Name::Process(server_name(owner, pod)),
         port,
         group: Arc::clone(&group.name),
-        source: None,
+        source: pod.map(|pod| Arc::clone(&pod.workload)),
     }
+}
+
+/// What a server is called: its workload, outside of pods its process.
+pub(super) fn server_name(owner: &Process, pod: Option<&Pod>) -> Arc<str> {
+    pod.map_or_else(|| owner.name(), |pod| Arc::clone(&pod.workload.name))
+}
+
+/// The pod of this node that had the address that a client asked for, when it asked.
+fn pod_at(workloads: &Workloads, state: &ConnectionState) -> Option<Claim> {
+    let pod = workloads.at_address(Endpoints::of(state).wanted().address, opened_at(state))?;
+    Some(Claim {
+        host: format!("{}.{}.pod", pod.name, pod.workload.namespace).into(),
+        source: "kubernetes",
+        verified: true,
+    })
 }

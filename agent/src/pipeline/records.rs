@@ -7,6 +7,7 @@ use agent_ebpf::{
 };
 
 use super::{
+    follow::server_name,
     resolution::Waited,
     talk::{self, Claim},
 };
@@ -29,6 +30,7 @@ use crate::{
         tls::{TLS13, cipher::cipher_name, version_name},
     },
     windows::Sketch,
+    workloads::{Pod, Workloads},
 };
 
 /// What both ends said, as far as it is known.
@@ -53,6 +55,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) clock_offset_ns: i64,
     /// The socket's cgroup, when its path is known.
     pub(super) cgroup: Option<&'a Cgroup>,
+    /// The pod of that cgroup, when it is known.
+    pub(super) pod: Option<&'a Pod>,
+    /// All pods, for the other side.
+    pub(super) workloads: &'a Workloads,
 }
 
 impl Surroundings<'_> {
@@ -86,8 +92,8 @@ impl Surroundings<'_> {
             },
             local: address(endpoints.local),
             remote: address(endpoints.remote),
-            destination: destination(role, owner, &endpoints, said),
-            backend: endpoints.asked.map(|_| backend(endpoints.remote)),
+            destination: self.destination(role, owner, &endpoints, said),
+            backend: endpoints.asked.map(|_| self.backend(endpoints.remote, start_ns)),
             process: self.process(owner),
             phases_us: phases(state, said.answer, lookup),
             marks_ns: marks(state, said.answer, lookup),
@@ -116,19 +122,60 @@ impl Surroundings<'_> {
         }
     }
 
+    fn destination(&self, role: Role, owner: &Process, endpoints: &Endpoints, said: &Said<'_>) -> DestinationRecord {
+        let (host, port, source) = match role {
+            Role::Client => {
+                let wanted = endpoints.wanted();
+                match said.claim {
+                    Some(claim) => (claim.host.as_ref().into(), wanted.port, claim.source),
+                    None => (wanted.address.to_string(), wanted.port, "ip"),
+                }
+            }
+            Role::Server => {
+                let source = if self.pod.is_some() { "kubernetes" } else { "process" };
+                let name = server_name(owner, self.pod);
+                (name.as_ref().into(), endpoints.local.port, source)
+            }
+        };
+        DestinationRecord {
+            host,
+            port,
+            source,
+            verified: role == Role::Client && is_verified(said.claim),
+            group: said.group.to_owned(),
+        }
+    }
+
+    fn backend(&self, remote: Endpoint, at_ns: u64) -> BackendRecord {
+        let pod = self.workloads.at_address(remote.address, at_ns);
+        BackendRecord {
+            address: remote.address.to_string(),
+            port: remote.port,
+            workload: pod.map(|pod| pod.workload.name.as_ref().into()),
+        }
+    }
+
     pub(super) fn process(&self, owner: &Process) -> ProcessRecord {
+        let cgroup = self.cgroup;
+        let container = cgroup.and_then(|cgroup| cgroup.container.as_deref());
+        let container_name = container.and_then(|id| self.pod?.container(id));
+        let uid = cgroup.and_then(|cgroup| cgroup.pod.as_deref());
+        let workload = self.pod.map(|pod| &pod.workload);
+        let annotations = self.pod.into_iter().flat_map(|pod| &pod.annotations);
         ProcessRecord {
             pid: (owner.pid != 0).then_some(owner.pid),
             comm: (!owner.comm.is_empty()).then(|| owner.comm.as_ref().into()),
             exe: owner.exe.as_deref().map(str::to_owned),
             ancestry: owner.ancestry.iter().map(|comm| comm.as_ref().into()).collect(),
-            cgroup: self.cgroup.map(|cgroup| cgroup.path.as_ref().into()),
-            container: self
-                .cgroup
-                .and_then(|cgroup| cgroup.container.as_deref())
-                .map(str::to_owned),
-            pod: self.cgroup.and_then(|cgroup| cgroup.pod.as_deref()).map(str::to_owned),
-            ..ProcessRecord::default()
+            cgroup: cgroup.map(|cgroup| cgroup.path.as_ref().into()),
+            container: container_name.or(container).map(str::to_owned),
+            pod: self.pod.map(|pod| &*pod.name).or(uid).map(str::to_owned),
+            namespace: workload.map(|workload| workload.namespace.as_ref().into()),
+            workload: workload.map(|workload| workload.name.as_ref().into()),
+            annotations: annotations
+                .map(|(key, value)| (key.clone(), value.as_str().into()))
+                .collect(),
+            env: serde_json::Map::new(),
         }
     }
 }
@@ -137,34 +184,6 @@ impl Surroundings<'_> {
 /// the kernel for.
 pub(super) fn is_verified(claim: Option<&Claim>) -> bool {
     claim.is_none_or(|claim| claim.verified)
-}
-
-fn destination(role: Role, owner: &Process, endpoints: &Endpoints, said: &Said<'_>) -> DestinationRecord {
-    let (host, port, source) = match role {
-        Role::Client => {
-            let wanted = endpoints.wanted();
-            match said.claim {
-                Some(claim) => (claim.host.as_ref().into(), wanted.port, claim.source),
-                None => (wanted.address.to_string(), wanted.port, "ip"),
-            }
-        }
-        Role::Server => (owner.name().as_ref().into(), endpoints.local.port, "process"),
-    };
-    DestinationRecord {
-        host,
-        port,
-        source,
-        verified: role == Role::Client && is_verified(said.claim),
-        group: said.group.to_owned(),
-    }
-}
-
-fn backend(remote: Endpoint) -> BackendRecord {
-    BackendRecord {
-        address: remote.address.to_string(),
-        port: remote.port,
-        workload: None,
-    }
 }
 
 pub(super) fn address(endpoint: Endpoint) -> AddressRecord {

@@ -2,8 +2,8 @@
 //!
 //! `decode`: bytes to events. `life`: connections, with events lost and out of order. `names`: under which name they are
 //! counted. `owners`: processes by time, listeners, late sockets. `choices`: groups, fallbacks, declared destinations.
-//! `dns`: names. `spikes`: of RTT. `turns`: their own small events. `staying`: sockets that stay. `sums`: nothing is lost or
-//! counted twice, whatever comes. `scrape`: what exporters show.
+//! `dns`: names. `pods`: names of pods, and who waits for them. `spikes`: of RTT. `turns`: their own small events.
+//! `staying`: sockets that stay. `sums`: nothing is lost or counted twice, whatever comes. `scrape`: what exporters show.
 mod choices;
 mod decode;
 mod dns;
@@ -11,6 +11,7 @@ mod events;
 mod life;
 mod names;
 mod owners;
+mod pods;
 mod scrape;
 mod spikes;
 mod staying;

@@ -188,6 +188,12 @@ impl Agent {
         }
     }
 
+    /// How many lines of its log hold this.
+    pub(crate) fn logged(&self, text: &str) -> Result<u64> {
+        let log = fs::read_to_string(&self.log)?;
+        Ok(log.lines().filter(|line| line.contains(text)).count() as u64)
+    }
+
     /// Share of one processor since the start, in percent.
     pub(crate) fn cpu_percent(&self) -> Result<f64> {
         Ok(self.process.cpu_time()?.as_secs_f64() / self.started.elapsed().as_secs_f64() * 100.0)

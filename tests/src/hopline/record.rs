@@ -1,5 +1,6 @@
 //! The part of a `trace --json` line that scenarios compare. A line that lacks a key of the contract does not parse.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Deserialize;
@@ -52,6 +53,12 @@ pub(crate) struct Owner {
     pub(crate) comm: Option<String>,
     /// Names of its ancestors, the nearest parent first.
     pub(crate) ancestry: Vec<String>,
+    pub(crate) container: Option<String>,
+    pub(crate) pod: Option<String>,
+    pub(crate) namespace: Option<String>,
+    pub(crate) workload: Option<String>,
+    #[serde(default)]
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// Microseconds.

@@ -16,10 +16,12 @@ mod flood;
 mod handshakes;
 mod hostile;
 mod idle;
+mod kube_api;
 mod least_privilege;
 mod names;
 mod overflow;
 mod paging;
+mod pods;
 mod replay;
 mod retransmits;
 mod rtt;
@@ -206,6 +208,18 @@ const SCENARIOS: &[Scenario] = &[
         about: "tcp, tls, ttfb, turns of seven clients and five servers against the decrypted capture",
         tools: timeline::TOOLS,
         run: timeline::run,
+    },
+    Scenario {
+        name: "pods",
+        about: "pods of a real containerd that live for two seconds: every connection has its pod and workload",
+        tools: crate::cri::TOOLS,
+        run: pods::run,
+    },
+    Scenario {
+        name: "kube-api",
+        about: "names of pods from an API server that fails in every way; addresses that change; 5 000 pods",
+        tools: &["ip", "openssl"],
+        run: kube_api::run,
     },
     Scenario {
         name: "dns",

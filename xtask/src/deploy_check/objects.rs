@@ -1,6 +1,6 @@
 //! What must agree between rendered objects, and with the rest of the repository. Pure.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The port of the agent's HTTP server.
 const PORT: u64 = 9737;
@@ -76,6 +76,17 @@ pub(super) fn check(name: &str, objects: &[Value]) -> Vec<String> {
     expect(
         accounts.iter().any(|one| one["metadata"]["name"] == *account),
         "its account is not there",
+    );
+    // `lab kube-api` compares these verbs with those that the agent asks for.
+    let rules = of_kind("ClusterRole").into_iter().map(|role| &role["rules"]);
+    expect(
+        rules.eq([&json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]}])]),
+        "its role is not to list and watch pods, and nothing else",
+    );
+    let bindings = of_kind("ClusterRoleBinding");
+    expect(
+        bindings.iter().any(|one| one["subjects"][0]["name"] == *account),
+        "its account has no role",
     );
     let maps = of_kind("ConfigMap");
     let volumes = pod["spec"]["volumes"].as_array().map(Vec::as_slice).unwrap_or_default();

@@ -68,6 +68,11 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(Purpose::Stacks, "python3", "python3"),
     tool(Purpose::Stacks, "java", "default-jdk-headless"),
     tool(Purpose::Stacks, "javac", "default-jdk-headless"),
+    tool(Purpose::Stacks, "containerd", "containerd"),
+    // The container runtime's network: in no PATH.
+    tool(Purpose::Stacks, "/usr/lib/cni/bridge", "containernetworking-plugins"),
+    tool(Purpose::Stacks, "runc", "runc"),
+    tool(Purpose::Stacks, "busybox", "busybox-static"),
     tool(Purpose::Test, "promtool", "prometheus"),
     tool(Purpose::Live, "prometheus", "prometheus"),
     tool(Purpose::Live, "prometheus-alertmanager", "prometheus-alertmanager"),

@@ -22,11 +22,13 @@ const SCENARIO: Duration = Duration::from_mins(5);
 /// How long the demo is shown.
 const DEMO: &str = "15s";
 
-/// Scenarios that are too loud for an emulated machine, with the options that make them short.
+/// Scenarios that are too loud for an emulated machine, or need what it has not, with the options that make them short.
 const HERE_ONLY: &[(&str, &[&str])] = &[
     ("hostile", &["--seconds", "6"]),
     ("idle", &["--short"]),
     ("busy", &["--short"]),
+    ("kube-api", &["--short"]),
+    ("pods", &["--short"]),
 ];
 
 /// Falsified output that a scenario must catch: one of each kind here, all of them in the long form of the lab.
@@ -50,6 +52,8 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("busy", "shift"),
     ("retransmits", "drop"),
     ("spike", "drop"),
+    ("kube-api", "swap"),
+    ("pods", "swap"),
 ];
 
 /// What people deploy: each skips, with the reason, what a missing tool would check.

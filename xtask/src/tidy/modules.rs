@@ -18,9 +18,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("declared", &["groups"]),
     ("fallbacks", &["attribution", "connection"]),
     ("attribution", &["connection", "decode", "dns"]),
+    ("workloads", &[]),
     ("dns", &["connection", "protocol"]),
     ("events", &["connection", "windows"]),
-    ("aggregate", &["attribution", "connection", "windows"]),
+    ("aggregate", &["attribution", "connection", "windows", "workloads"]),
     (
         "pipeline",
         &[
@@ -36,10 +37,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "protocol",
             "sockets",
             "windows",
+            "workloads",
         ],
     ),
     ("namespaces", &[]),
     ("sockets", &["connection"]),
+    ("kubernetes", &["config", "owner", "workloads"]),
     ("sweeper", &["host", "namespaces", "owner", "privileges", "sockets"]),
     ("cli", &["connection"]),
     ("fetch", &["protocol"]),
@@ -61,11 +64,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "pipeline",
             "selfmetrics",
             "windows",
+            "workloads",
         ],
     ),
     (
         "owner",
-        &["aggregate", "host", "pipeline", "recording", "selfmetrics", "sockets"],
+        &[
+            "aggregate",
+            "host",
+            "pipeline",
+            "recording",
+            "selfmetrics",
+            "sockets",
+            "workloads",
+        ],
     ),
     ("kernel_side", &["bpf", "owner", "privileges", "reader", "selfmetrics"]),
     ("agent", ANY),
@@ -81,8 +93,12 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["export"]),
     ("clap", &["cli", "main"]),
     ("hyper", &["fetch"]),
+    ("k8s_openapi", &["kubernetes"]),
+    ("kube", &["kubernetes"]),
     ("prometheus_client", &["export"]),
+    ("prost", &["kubernetes"]),
     ("rustls", &["fetch"]),
+    ("tonic", &["kubernetes"]),
     ("x509_parser", &["fetch", "protocol"]),
 ];
 
@@ -101,6 +117,7 @@ const PURE: &[&str] = &[
     "sockets",
     "compare",
     "windows",
+    "workloads",
 ];
 /// What such a module must not name: the clock, files, the environment, the network, tasks.
 const IMPURE: &[&str] = &[

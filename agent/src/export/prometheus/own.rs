@@ -10,6 +10,7 @@ use prometheus_client::{
 use crate::{
     aggregate::{Family, PipelineCounts, Snapshot},
     selfmetrics::SelfMetrics,
+    workloads::Source,
 };
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMetrics) -> fmt::Result {
@@ -20,20 +21,64 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
     hellos(encoder, &snapshot.counts)?;
     dns(encoder, &snapshot.counts)?;
     series(encoder, snapshot)?;
+    let pods = &snapshot.counts.pods.state;
+    let of_pods = pods.is_wanted.then(|| {
+        let hook = pods.source.map_or("", Source::name);
+        (
+            [("feature", "kubernetes"), ("hook", hook)],
+            i64::from(pods.source.is_some()),
+        )
+    });
     let features = own.features.iter().map(|state| {
         (
             [("feature", state.feature), ("hook", state.hook.as_str())],
             i64::from(state.enabled),
         )
     });
+    let features = features.chain(of_pods);
     gauges(
         encoder,
         "hopline_feature_enabled",
         "Whether a feature works, and the hook that serves it.",
         features,
     )?;
+    kubernetes(encoder, &snapshot.counts)?;
     programs(encoder, own)?;
     process(encoder, own)
+}
+
+/// Who the pods are, and how well that is known; nothing at all outside Kubernetes.
+fn kubernetes(encoder: &mut DescriptorEncoder<'_>, counts: &PipelineCounts) -> fmt::Result {
+    let pods = &counts.pods;
+    if !pods.state.is_wanted {
+        return Ok(());
+    }
+    let none: [(&str, &str); 0] = [];
+    gauges(
+        encoder,
+        "hopline_kubernetes_pods",
+        "Pods of this node that are known.",
+        [(none, pods.pods as f64)],
+    )?;
+    let failures = pods.state.failures.iter();
+    counters(
+        encoder,
+        "hopline_kubernetes_failures",
+        "Times that the API server or the container runtime did not answer as it should, by reason.",
+        failures.map(|(reason, count)| ([("reason", *reason)], *count)),
+    )?;
+    let held = &counts.held;
+    let outcomes = [
+        ("named", held.named),
+        ("expired", held.expired),
+        ("refused", held.refused),
+    ];
+    counters(
+        encoder,
+        "hopline_kubernetes_held",
+        "Events that waited for the name of their pod: it came, it did not come in time, there was no room to wait.",
+        outcomes.map(|(outcome, count)| ([("outcome", outcome)], count)),
+    )
 }
 
 fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMetrics) -> fmt::Result {
@@ -77,6 +122,7 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         ("dns_stream_refused", counts.dns_streams_refused),
         ("event_unkept", counts.events_dropped),
         ("spike_refused", counts.spikes_refused),
+        ("pod_refused", counts.pods.refused),
         ("group_refused", counts.groups_refused),
         ("lingering_untracked", snapshot.staying.lingering_untracked),
         ("unreused_untracked", snapshot.staying.unreused_untracked),

@@ -17,8 +17,8 @@ What `/metrics` exports, as OpenMetrics or in Prometheus' older text format, whi
 `hopline agent --print-metrics` prints, written by `cargo xtask deploy-check --write`.
 
 Times are in seconds, sizes in bytes, ratios from 0 to 1. Histograms have the bounds 100 µs × 2^0 … 2^18 (26.2 s), and the series
-`_bucket`, `_sum` and `_count`. `destination` is the name of a host, else its address; for `role=\"server\"` the process that
-listens. `group` is empty for destinations in none, `source_namespace` and `source_workload` outside Kubernetes. Destinations for
+`_bucket`, `_sum` and `_count`. `destination` is the name of a host, else its address; for `role=\"server\"` the workload, or
+outside of pods the process that listens. `group` is empty for destinations in none, `source_namespace` and `source_workload` outside Kubernetes. Destinations for
 which the series budget (`limits.series`) has no room are one, `destination=\"other\"`, without a port.
 
 \"With data\" means that a family is left out of a scrape until it has something to show, and its series come one by one; \"always\"
@@ -62,6 +62,10 @@ const CONDITIONS: &[(&str, &str)] = &[
     (
         "hopline_undeclared",
         "with data, when the configuration declares destinations; 200 label sets at most, then `other`",
+    ),
+    (
+        "hopline_kubernetes",
+        "in Kubernetes, once somebody tells of pods or was asked to",
     ),
     ("hopline_rule_active", "while a rule is active"),
 ];

@@ -16,7 +16,7 @@ use std::{
 
 use agent_ebpf::connection::ConnectionState;
 
-use super::{Attached, Pipeline};
+use super::{Attached, Pipeline, follow};
 use crate::{
     aggregate::{
         At, DestinationId, ListenerDetail, Name, Place, PortsDetail, Series, StayingDetail, StayingSnapshot,
@@ -24,6 +24,7 @@ use crate::{
     },
     attribution::Process,
     connection::{ClosedBy, Endpoint, Endpoints, Idle, Role},
+    workloads::Pod,
 };
 use lingering::Closed;
 use unreused::{One, Unreused};
@@ -41,6 +42,8 @@ pub(super) struct Listener {
     /// Where its gauge was raised.
     pub(super) shown: DestinationId,
     pub(super) owner: Arc<Process>,
+    /// The pod that it belongs to.
+    pub(super) pod: Option<Arc<Pod>>,
     pub(super) cgroup_id: u64,
     pub(super) netns: u32,
     pub(super) local: Endpoint,
@@ -244,7 +247,10 @@ fn place(role: Role, attached: &Attached, state: &ConnectionState) -> Place {
             let name = claim.map_or_else(|| wanted.address.to_string().into(), |claim| Arc::clone(&claim.host));
             (name, wanted.port)
         }
-        Role::Server => (attached.owner.name(), endpoints.local.port),
+        Role::Server => {
+            let name = follow::server_name(&attached.owner, attached.pod.as_deref());
+            (name, endpoints.local.port)
+        }
     };
     Place {
         role,
@@ -258,7 +264,7 @@ fn place(role: Role, attached: &Attached, state: &ConnectionState) -> Place {
 fn place_of_listener(listener: &Listener) -> Place {
     Place {
         role: Role::Server,
-        destination: listener.owner.name(),
+        destination: follow::server_name(&listener.owner, listener.pod.as_deref()),
         port: Some(listener.local.port),
         group: Arc::default(),
     }
