@@ -2,6 +2,7 @@
 //!
 //! Names come from others (a process chooses its own): control characters never reach the terminal.
 mod lookup;
+mod path;
 mod spike;
 mod table;
 mod top;
@@ -9,6 +10,7 @@ mod top;
 use std::fmt::{self, Write as _};
 
 pub use self::{
+    path::path,
     table::table,
     top::{Figures, top},
 };

@@ -8,6 +8,7 @@ mod compare;
 mod connect;
 mod degrade;
 mod dns;
+mod ecmp;
 mod existing;
 mod failures;
 mod fallback;
@@ -17,6 +18,7 @@ mod hostile;
 mod idle;
 mod names;
 mod overflow;
+mod path;
 mod replay;
 mod retransmits;
 mod rtt;
@@ -191,6 +193,18 @@ const SCENARIOS: &[Scenario] = &[
         about: "queries and lookups of glibc, Go and c-ares against the server's log and a capture; and noise",
         tools: dns::TOOLS,
         run: dns::run,
+    },
+    Scenario {
+        name: "path",
+        about: "hops by address, time and loss through five routers, silent and lazy ones: capture, mtr, traceroute",
+        tools: path::TOOLS,
+        run: path::run,
+    },
+    Scenario {
+        name: "ecmp",
+        about: "two equal paths with different delays: each trace of a path stays on one",
+        tools: &["ip", "tcpdump"],
+        run: ecmp::run,
     },
 ];
 

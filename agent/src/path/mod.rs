@@ -1,0 +1,13 @@
+//! Hops of the network path to a destination: probes as bytes, answers out of hostile bytes, what they say together.
+//!
+//! Pure: sends nothing and reads no clock. `tracer` does both; `pipeline` decides what is traced.
+pub mod answer;
+mod hop;
+mod probe;
+mod record;
+mod trace;
+
+pub use hop::Hop;
+pub use probe::{Flow, Kind, build, build_reset};
+pub use record::{HopRecord, PathRecord, RttRecord, StepRecord};
+pub use trace::{Counts, End, Settings, Step, Trace};

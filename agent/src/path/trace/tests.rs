@@ -1,0 +1,1 @@
+//! Traces over a network that is made up.
