@@ -13,12 +13,14 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use nix::sched::{CloneFlags, setns};
+use serde::Deserialize as _;
+use serde_json::Value;
 
-use super::{CommandError, Logging, Signals, block_on, print};
+use super::{CommandError, Logging, Signals, block_on, print, top};
 use crate::{
     cli::PathArgs,
     export::human,
-    host,
+    fetch::Target,
     path::{Kind, PathRecord, Settings},
     privileges,
     tracer::{self, Request, TracerError},
@@ -33,7 +35,34 @@ pub(super) fn run(args: &PathArgs, logging: Logging) -> Result<ExitCode, Command
     logging.start_quiet();
     privileges::no_new_privs();
     let (host, port) = split_target(&args.target).map_err(CommandError::Usage)?;
-    block_on(trace(args, host, port))
+    match &args.agent {
+        Some(url) => of_agent(args, url, &host, port),
+        None => block_on(trace(args, host, port)),
+    }
+}
+
+/// What a running agent last found.
+fn of_agent(args: &PathArgs, url: &str, host: &str, port: u16) -> Result<ExitCode, CommandError> {
+    let target = Target::parse(url).map_err(CommandError::Usage)?;
+    if target.is_https {
+        return Err(CommandError::Usage(format!("`{url}`: agents are asked by http://")));
+    }
+    let answer = top::ask(&target, "/api/v1/paths")?;
+    let is_meant = |path: &&Value| {
+        let names = [&path["destination"], &path["path"]["address"]];
+        names.iter().any(|name| name.as_str() == Some(host)) && path["port"] == port
+    };
+    let paths = answer["paths"].as_array().into_iter().flatten();
+    let latest = paths.filter(is_meant).max_by_key(|path| path["traced_ns"].as_u64());
+    let latest = latest.with_context(|| format!("{url} has traced no path to {host}:{port}"))?;
+    if args.json {
+        print(&format!("{}\n", latest["path"]))?;
+    } else {
+        let record = PathRecord::deserialize(&latest["path"]).context("the agent's answer is of another version")?;
+        print(&human::path(&record))?;
+    }
+    let is_reached = latest["path"]["reached"] == true;
+    Ok(if is_reached { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn trace(args: &PathArgs, host: String, port: u16) -> Result<ExitCode, CommandError> {
@@ -49,7 +78,7 @@ async fn trace(args: &PathArgs, host: String, port: u16) -> Result<ExitCode, Com
             rounds: args.count,
             interval_ns: args.interval.as_nanos() as u64,
             max_hops: args.max_hops,
-            seed: seed(),
+            seed: tracer::seed(),
             ..Settings::default()
         },
         is_live: !args.json && io::stdout().is_terminal(),
@@ -139,13 +168,6 @@ fn resolve(host: &str, port: u16, (ipv4, ipv6): (bool, bool)) -> anyhow::Result<
         .map(|address| address.ip());
     let fitting = addresses.find(|address| !(ipv4 && address.is_ipv6() || ipv6 && address.is_ipv4()));
     fitting.with_context(|| format!("no address of that family for {host}"))
-}
-
-/// Nobody can guess it who does not see the probes.
-fn seed() -> u64 {
-    use std::hash::{BuildHasher as _, RandomState};
-    // The standard library seeds it with random numbers of the system.
-    RandomState::new().hash_one(host::monotonic_ns())
 }
 
 /// `name`, `name:port`, `address`, `[address]:port`.

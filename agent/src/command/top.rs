@@ -17,7 +17,7 @@ use super::{CommandError, Logging, Signals, block_on, print, tell_losses};
 use crate::{
     agent::{self, Running},
     cli::TopArgs,
-    config::Config,
+    config::{Config, TraceWhat},
     export::{
         http::Source as _,
         human::{self, Figures},
@@ -50,7 +50,12 @@ pub(super) fn run(args: &TopArgs, logging: Logging) -> Result<ExitCode, CommandE
             }
             block_on(of_agent(args, target))
         }
-        None => block_on(of_own(args, Config::load(&args.watch)?)),
+        None => {
+            let mut config = Config::load(&args.watch)?;
+            // Who only looks sends nothing.
+            config.paths.trace = TraceWhat::Off;
+            block_on(of_own(args, config))
+        }
     }
 }
 
@@ -128,7 +133,7 @@ fn show(args: &TopArgs, destinations: &Value) -> Result<(), CommandError> {
 }
 
 /// One GET, by HTTP/1.0: the answer ends with the connection.
-fn ask(target: &Target, path: &str) -> anyhow::Result<Value> {
+pub(super) fn ask(target: &Target, path: &str) -> anyhow::Result<Value> {
     let (host, port) = (&target.host, target.port);
     let addresses = (host.as_str(), port).to_socket_addrs();
     let addresses = addresses.with_context(|| format!("no address for {host}"))?;

@@ -69,6 +69,7 @@ pub fn line(output: &Output) -> String {
         }
         Output::Lookup(record) | Output::StuckLookup(record) => lookup::line(record),
         Output::Spike(record) => spike::line(record),
+        Output::Path(record) => path::line(record),
         Output::Fallback(record) => format!(
             "{:<12} FALLBACK {} {} → {} after {}, {}",
             time_of_day(&record.time),

@@ -1,7 +1,7 @@
 //! A trace as it is shown: `hopline path --json`, `/api/v1/paths`, and what a spike's event gets attached. Plain data.
-use std::net::IpAddr;
+use std::{borrow::Cow, net::IpAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     hop::{latency_ns, loss},
@@ -13,12 +13,12 @@ use super::{
 const SCHEMA: u32 = 1;
 
 /// The path to a destination.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PathRecord {
     /// Version of the record's shape.
     pub schema: u32,
     /// Always `path`.
-    pub r#type: &'static str,
+    pub r#type: Cow<'static, str>,
     /// What was asked for.
     pub host: String,
     /// Its address.
@@ -30,11 +30,11 @@ pub struct PathRecord {
     /// Own port: with the addresses it decides over which of several equal paths the probes go.
     pub source_port: u16,
     /// `tcp` or `icmp`.
-    pub protocol: &'static str,
+    pub protocol: Cow<'static, str>,
     /// Whether the destination answered.
     pub reached: bool,
     /// What its answer, or that of a router before it, was: `syn_ack`, `reset`, `echo` or why it cannot be reached.
-    pub end: Option<&'static str>,
+    pub end: Option<Cow<'static, str>>,
     /// Who said that it cannot be reached.
     pub end_by: Option<IpAddr>,
     /// The first one first.
@@ -45,15 +45,34 @@ pub struct PathRecord {
     pub ignored: u64,
 }
 
-/// One hop.
+/// The path to a destination as of its last trace, and how often it changed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PathSnapshot {
+    /// The destination's name.
+    pub destination: String,
+    /// Its port.
+    pub port: u16,
+    /// Its group, empty for none.
+    pub group: String,
+    /// Inode number of the network namespace that it was traced from; 0: the node's.
+    pub netns: u32,
+    /// Changes of the route since the first trace.
+    pub changes: u64,
+    /// When it was traced, nanoseconds of the monotonic clock.
+    pub traced_ns: u64,
+    /// The trace.
+    pub path: PathRecord,
+}
+
+/// One hop.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HopRecord {
     /// TTL of its probes.
     pub hop: u8,
     /// Who answered most often; null: nobody did.
     pub address: Option<IpAddr>,
     /// Everybody who answered, where that is more than one.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<IpAddr>,
     /// Round trips, when there are any.
     pub rtt_us: Option<RttRecord>,
@@ -71,7 +90,7 @@ pub struct HopRecord {
 }
 
 /// Round trips, microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RttRecord {
     /// The least.
     pub min: u64,
@@ -82,7 +101,7 @@ pub struct RttRecord {
 }
 
 /// Latency that comes up between two hops.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// The nearer one; 0 is this node.
     pub from_hop: u8,
@@ -110,18 +129,18 @@ impl PathRecord {
         let counts = trace.counts();
         Self {
             schema: SCHEMA,
-            r#type: "path",
+            r#type: "path".into(),
             host: host.to_owned(),
             address: flow.destination,
             port: (flow.kind == Kind::Tcp).then_some(flow.destination_port),
             source: flow.source,
             source_port: flow.source_port,
             protocol: match flow.kind {
-                Kind::Tcp => "tcp",
-                Kind::Echo => "icmp",
+                Kind::Tcp => "tcp".into(),
+                Kind::Echo => "icmp".into(),
             },
             reached: trace.is_reached(),
-            end,
+            end: end.map(Cow::Borrowed),
             end_by,
             hops: hops(trace),
             step: step(trace),

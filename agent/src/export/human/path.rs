@@ -1,6 +1,9 @@
 //! The hops of a path, one a line.
-use super::{columns, printable, time};
-use crate::path::{HopRecord, PathRecord};
+use super::{columns, endpoint, printable, time, time_of_day};
+use crate::{
+    events::PathEvent,
+    path::{HopRecord, PathRecord},
+};
 
 const HEAD: [&str; 9] = [
     "HOP",
@@ -26,7 +29,7 @@ pub fn path(record: &PathRecord) -> String {
     rows.extend(record.hops.iter().map(row));
     text.push_str(&columns(&rows, &[1]));
     text.push('\n');
-    match (record.end, record.end_by) {
+    match (&record.end, record.end_by) {
         (Some(end), Some(by)) if !record.reached => text.push_str(&format!("{by} says: {end}\n")),
         (Some(end), _) => text.push_str(&format!("the destination answered: {end}\n")),
         (None, _) => text.push_str("the destination has not answered\n"),
@@ -41,6 +44,13 @@ pub fn path(record: &PathRecord) -> String {
         ));
     }
     text
+}
+
+/// One line of an event, without its line break.
+pub(super) fn line(event: &PathEvent) -> String {
+    let destination = &event.destination;
+    let place = endpoint(&destination.host, destination.port);
+    format!("{:<12} PATH {place} {}", time_of_day(&event.time), printable(&event.text))
 }
 
 /// How a hop is called in a sentence.
