@@ -47,6 +47,8 @@ pub enum Answer {
         syn_ack: bool,
         /// RST.
         reset: bool,
+        /// ACK alone, with neither SYN nor RST nor FIN.
+        ack: bool,
     },
 }
 
@@ -297,6 +299,7 @@ fn echo(head: &[u8; 8]) -> Answer {
 }
 
 fn tcp(segment: &[u8]) -> Result<Answer, Ignored> {
+    const FIN: u8 = 1;
     const SYN: u8 = 2;
     const RST: u8 = 4;
     const ACK: u8 = 16;
@@ -309,6 +312,7 @@ fn tcp(segment: &[u8]) -> Result<Answer, Ignored> {
         syn_ack: flags & (SYN | RST | ACK) == SYN | ACK,
         // Without ACK it acknowledges nothing, so it names no probe.
         reset: flags & (RST | ACK) == RST | ACK,
+        ack: flags & (FIN | SYN | RST | ACK) == ACK,
     })
 }
 

@@ -111,6 +111,8 @@ pub struct Trace {
     hops: Vec<Hop>,
     /// In the order in which they were sent; bounded by what can be sent within the time limit of answers.
     waiting: Vec<Waiting>,
+    /// The last SYN that was answered by a SYN-ACK.
+    acknowledged: Option<u32>,
     /// SYNs to take back.
     resets: Vec<u32>,
     /// The destination's TTL.
@@ -143,6 +145,7 @@ impl Trace {
             flow,
             hops: Vec::new(),
             waiting: Vec::new(),
+            acknowledged: None,
             resets: Vec::new(),
             reached: None,
             refused: None,
@@ -245,7 +248,11 @@ impl Trace {
                 }
                 return true;
             }
-            Some(end) => self.reach(probe.ttl, end),
+            Some(end) => {
+                let is_syn_ack = matches!(arrival.answer, Answer::Tcp { syn_ack: true, .. });
+                self.acknowledged = if is_syn_ack { Some(probe.tag) } else { self.acknowledged };
+                self.reach(probe.ttl, end);
+            }
             None => {}
         }
         self.longest_ns = self.longest_ns.max(round_trip_ns);
@@ -305,15 +312,33 @@ impl Trace {
                 acknowledgment,
                 syn_ack,
                 reset,
+                ack,
             } => {
                 let flow = &self.flow;
                 let is_ours = flow.kind == Kind::Tcp
                     && (source_port, destination_port) == (flow.destination_port, flow.source_port)
-                    && (syn_ack || reset);
-                let end = if syn_ack { End::SynAck } else { End::Reset };
-                is_ours.then_some((acknowledgment.wrapping_sub(1), Some(end)))
+                    && (syn_ack || reset || ack);
+                let acknowledged = acknowledgment.wrapping_sub(1);
+                let tag = if ack {
+                    self.challenged(acknowledged)?
+                } else {
+                    acknowledged
+                };
+                let end = if reset { End::Reset } else { End::SynAck };
+                is_ours.then_some((tag, Some(end)))
             }
         }
+    }
+
+    /// A server that has not heard our RST still has the connection of an earlier SYN: it answers the next one with an ACK
+    /// for that (RFC 5961, section 4), which our kernel answers with a RST. The SYN that it is about is the last one.
+    fn challenged(&self, acknowledged: u32) -> Option<u32> {
+        let (ttl, _) = self.reached?;
+        if self.acknowledged != Some(acknowledged) {
+            return None;
+        }
+        let last = self.waiting.iter().rev().find(|probe| probe.ttl >= ttl)?;
+        Some(last.tag)
     }
 
     fn quoted_tag(&self, quoted: &Quoted) -> Option<u32> {

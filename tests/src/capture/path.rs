@@ -36,12 +36,15 @@ pub(crate) struct Probes {
     pub(crate) probes: Vec<Probe>,
     /// SYN-ACKs that came in.
     pub(crate) syn_acks: u64,
+    /// ACKs alone that came in: what a server says that has not heard the RST for the SYN before.
+    pub(crate) challenges: u64,
     /// RSTs that went out.
     pub(crate) resets: u64,
 }
 
 impl Probes {
-    pub(crate) fn read(file: &Path) -> Result<Self> {
+    /// `last_ttl` is the least that reaches the destination.
+    pub(crate) fn read(file: &Path, last_ttl: u8) -> Result<Self> {
         let mut found = Self::default();
         // By source port and sequence number.
         let mut by_tag: HashMap<(u16, u32), usize> = HashMap::new();
@@ -63,6 +66,23 @@ impl Probes {
                     continue;
                 }
                 found.syn_acks += u64::from(segment.syn);
+                if segment.ack && !segment.syn && !segment.rst && !segment.fin {
+                    found.challenges += 1;
+                    let port = segment.destination.port();
+                    let last = found
+                        .probes
+                        .iter_mut()
+                        .rev()
+                        .find(|probe| probe.source_port == port && probe.ttl >= last_ttl);
+                    if let Some(probe) = last.filter(|probe| probe.answer.is_none()) {
+                        probe.answer = Some(ProbeAnswer {
+                            from,
+                            ttl,
+                            round_trip_us: (packet.time_ns - probe.sent_ns) as f64 / 1e3,
+                        });
+                    }
+                    continue;
+                }
                 let is_answer = segment.syn || segment.rst && segment.ack;
                 if segment.rst && !segment.ack {
                     found.resets += 1;

@@ -21,7 +21,7 @@ pub(crate) use compare::{Compare, Row};
 pub(crate) use fallback::Fallback;
 pub(crate) use lookup::Lookup;
 pub(crate) use metrics::Metrics;
-pub(crate) use path::{Hop as PathHop, PathRecord, PathRun, Rtt as PathRtt};
+pub(crate) use path::{Hop as PathHop, PathEvent, PathRecord, PathRun, Rtt as PathRtt};
 pub(crate) use record::{Owner, Record, Retransmits, Tls};
 pub(crate) use replay::Replay;
 pub(crate) use sabotage::{Sabotage, falsify_lines};

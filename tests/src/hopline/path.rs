@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::sabotage::{self, Sabotage};
 use crate::lab::Lab;
@@ -43,8 +44,55 @@ pub(crate) struct Rtt {
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Step {
     pub(crate) from_hop: u8,
+    pub(crate) from: Option<IpAddr>,
     pub(crate) to_hop: u8,
+    pub(crate) to: Option<IpAddr>,
     pub(crate) added_us: u64,
+}
+
+/// An event about a path, as `/api/v1/events` has it.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct PathEvent {
+    pub(crate) r#type: String,
+    pub(crate) destination: Place,
+    pub(crate) text: String,
+    pub(crate) before: Option<Vec<Option<IpAddr>>>,
+    pub(crate) step: Option<Step>,
+    pub(crate) path: PathRecord,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl PathEvent {
+    /// Those among the events, falsified when that is asked for.
+    pub(super) fn of_events(events: &Value, sabotage: Option<Sabotage>) -> Result<Vec<Self>> {
+        let all = events.as_array().context("events are no list")?;
+        let is_of_path = |event: &&Value| event["event"].as_str().is_some_and(|kind| kind.starts_with("path_"));
+        let read = |event| Self::deserialize(event).with_context(|| format!("event {event}"));
+        let mut events: Vec<Self> = all.iter().filter(is_of_path).map(read).collect::<Result<_>>()?;
+        match sabotage {
+            None => {}
+            Some(Sabotage::Shift) => {
+                for step in events.iter_mut().filter_map(|event| event.step.as_mut()) {
+                    step.added_us = sabotage::shift(step.added_us);
+                }
+            }
+            Some(Sabotage::Drop) => sabotage::drop_some(&mut events),
+            Some(Sabotage::Swap) => {
+                for event in &mut events {
+                    if let Some(step) = &mut event.step {
+                        std::mem::swap(&mut step.from, &mut step.to);
+                    }
+                    event.path = falsify(sabotage, event.path.clone());
+                }
+            }
+        }
+        Ok(events)
+    }
 }
 
 /// A running `hopline path`.

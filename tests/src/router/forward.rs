@@ -69,7 +69,11 @@ impl Forwarder {
         if !self.routes.is_empty() {
             match self.routes.pass(&mut packet, device == 0, now) {
                 Passage::Lost => {}
-                Passage::Through(after) => self.queue_at(1 - device, now + after, packet, &mut queue),
+                Passage::Through(after) => {
+                    let further = self.distance(&packet).map_or(0, |(_, us)| us);
+                    let due = now + after + Duration::from_micros(further);
+                    self.queue_at(1 - device, due, packet, &mut queue);
+                }
                 Passage::Answer(answer, after) => self.queue_at(device, now + after, answer, &mut queue),
             }
             return;
@@ -231,7 +235,9 @@ mod tests {
         sender.send(Change::Further(far, 50_000)).expect("a receiver");
         forwarder.packet(0, &syn(64), |waiting| out.push(waiting));
         sender.send(Change::Further(far, 0)).expect("a receiver");
-        sender.send(Change::Further([10, 99, 2, 3].into(), 0)).expect("a receiver");
+        sender
+            .send(Change::Further([10, 99, 2, 3].into(), 0))
+            .expect("a receiver");
         forwarder.packet(0, &syn(64), |waiting| out.push(waiting));
         assert!(out[1].due >= out[0].due, "its own packets keep their order");
         assert!(forwarder.last_due[1] < out[0].due, "others do not wait");

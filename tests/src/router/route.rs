@@ -42,8 +42,8 @@ pub(super) enum Passage {
 pub(super) struct Routes {
     routes: Vec<Vec<Hop>>,
     random: fastrand::Rng,
-    /// Per router and TTL: packets of the stretch so far, and which of them vanishes.
-    stretches: HashMap<(u8, u8), (u32, u32)>,
+    /// Per router, TTL and family: packets of the stretch so far, and which of them vanishes.
+    stretches: HashMap<(u8, u8, bool), (u32, u32)>,
     /// Per router: when the second began, and answers in it.
     answers: HashMap<u8, (Instant, u32)>,
 }
@@ -77,6 +77,7 @@ impl Routes {
         let Some(ttl) = ttl_of(packet) else {
             return Passage::Lost;
         };
+        let is_ipv4 = packet[0] >> 4 == 4;
         let mut jitter = |hop: &Hop| self.random.u64(0..=hop.jitter_us);
         if !to_server {
             for hop in &route {
@@ -91,7 +92,7 @@ impl Routes {
         }
         for (before, hop) in (0_u8..).zip(&route) {
             one_way += Duration::from_micros(hop.delay_us / 2 + self.random.u64(0..=hop.jitter_us));
-            if self.vanishes(hop, ttl) {
+            if self.vanishes(hop, ttl, is_ipv4) {
                 return Passage::Lost;
             }
             if ttl == before + 1 {
@@ -115,12 +116,12 @@ impl Routes {
         self.routes.get(at as usize).cloned()
     }
 
-    fn vanishes(&mut self, hop: &Hop, ttl: u8) -> bool {
+    fn vanishes(&mut self, hop: &Hop, ttl: u8, is_ipv4: bool) -> bool {
         if hop.lose_per_mille == 0 {
             return false;
         }
         let length = 1_000 / hop.lose_per_mille;
-        let stretch = self.stretches.entry((hop.number, ttl)).or_insert((length, 0));
+        let stretch = self.stretches.entry((hop.number, ttl, is_ipv4)).or_insert((length, 0));
         if stretch.0 >= length {
             *stretch = (0, self.random.u32(0..length));
         }

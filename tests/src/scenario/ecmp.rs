@@ -39,7 +39,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         for _ in 0..TRACES {
             paths.push(start_to(lab, &pair, family.server(PORT), &["--count", "5", "--interval", "50ms"])?.finish()?);
         }
-        let truth = Probes::read(&capture.end()?)?;
+        let truth = Probes::read(&capture.end()?, 4)?;
         let mut seen = HashSet::new();
         for (number, path) in paths.iter().enumerate() {
             verdict.fold(|verdict| seen.insert(compare(verdict, family, &format!("{name} trace {number}"), path)));

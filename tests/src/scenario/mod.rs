@@ -19,8 +19,10 @@ mod idle;
 mod names;
 mod overflow;
 mod path;
+mod probe_budget;
 mod replay;
 mod retransmits;
+mod route_change;
 mod rtt;
 mod spike;
 mod states;
@@ -205,6 +207,18 @@ const SCENARIOS: &[Scenario] = &[
         about: "two equal paths with different delays: each trace of a path stays on one",
         tools: &["ip", "tcpdump"],
         run: ecmp::run,
+    },
+    Scenario {
+        name: "route-change",
+        about: "a router gains 70 ms, then the route moves: told within two traces, with the hop",
+        tools: &["ip"],
+        run: route_change::run,
+    },
+    Scenario {
+        name: "probe-budget",
+        about: "5 000 destinations: probes in the capture within the budget, busy and troubled ones traced",
+        tools: &["ip", "tcpdump", "ss"],
+        run: probe_budget::run,
     },
 ];
 

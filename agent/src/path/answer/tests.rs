@@ -117,16 +117,17 @@ fn answers_of_the_destination() {
                 acknowledgment: 8,
                 syn_ack,
                 reset,
-            } => (syn_ack, reset),
+                ack,
+            } => (syn_ack, reset, ack),
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(answered(0x12), (true, false));
-    assert_eq!(answered(0x14), (false, true));
+    assert_eq!(answered(0x12), (true, false, false));
+    assert_eq!(answered(0x14), (false, true, false));
     // An ACK alone, a RST that acknowledges nothing, everything at once.
-    assert_eq!(answered(0x10), (false, false));
-    assert_eq!(answered(0x04), (false, false));
-    assert_eq!(answered(0x3f), (false, true));
+    assert_eq!(answered(0x10), (false, false, true));
+    assert_eq!(answered(0x04), (false, false, false));
+    assert_eq!(answered(0x3f), (false, true, false));
     let echo = [129, 0, 0, 0, 0x9c, 0x40, 0, 5];
     assert_eq!(
         read_icmpv6(router(), Some(9), &echo).map(|read| read.answer),

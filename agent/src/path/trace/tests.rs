@@ -5,8 +5,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::path::{
-    PathRecord, build,
+    PathRecord,
     answer::{read_ipv4, read_tcp_ipv6},
+    build,
 };
 
 const MS: u64 = 1_000_000;
@@ -112,7 +113,9 @@ fn arrival(flow: &Flow, ttl: u8, tag: u32, hops: usize) -> Arrival {
             ..read
         };
     }
-    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 60, 1, 0, 0, 10, 0, ttl, 1, 10, 0, 0, 1, 11, 0, 0, 0, 0, 0, 0, 0];
+    let mut packet = vec![
+        0x45, 0, 0, 0, 0, 0, 0, 0, 60, 1, 0, 0, 10, 0, ttl, 1, 10, 0, 0, 1, 11, 0, 0, 0, 0, 0, 0, 0,
+    ];
     packet.extend(&build(flow, 1, tag)[..28]);
     read_ipv4(&packet).expect("an answer")
 }
@@ -128,17 +131,18 @@ fn rounds(rounds: u32) -> Settings {
 
 fn addresses(run: &Run) -> Vec<String> {
     let shown = |address: IpAddr| address.to_string();
-    run.trace.hops().iter().map(|hop| hop.address().map_or_else(|| "?".to_owned(), shown)).collect()
+    run.trace
+        .hops()
+        .iter()
+        .map(|hop| hop.address().map_or_else(|| "?".to_owned(), shown))
+        .collect()
 }
 
 #[test]
 fn every_hop_and_its_time() {
     for parallel in [true, false] {
         let run = run(
-            Settings {
-                parallel,
-                ..rounds(20)
-            },
+            Settings { parallel, ..rounds(20) },
             &[node(1), node(6), node(8), node(48), node(51), node(51)],
         );
         assert_eq!(
@@ -148,8 +152,16 @@ fn every_hop_and_its_time() {
         let p50 = |hop: &Hop| hop.p50_ns().map(|ns| ns / MS);
         let times: Vec<_> = run.trace.hops().iter().filter_map(p50).collect();
         assert_eq!(times, [1, 6, 8, 48, 51, 51]);
-        assert!(run.trace.hops().iter().all(|hop| hop.answered() == 20 && hop.settled() == 20));
-        assert_eq!((run.sent.len(), run.resets, run.trace.end()), (120, 0, Some(End::SynAck)));
+        assert!(
+            run.trace
+                .hops()
+                .iter()
+                .all(|hop| hop.answered() == 20 && hop.settled() == 20)
+        );
+        assert_eq!(
+            (run.sent.len(), run.resets, run.trace.end()),
+            (120, 0, Some(End::SynAck))
+        );
         assert!(run.took_ms < 4_000, "{}", run.took_ms);
         assert_eq!(run.most_at_once, 1, "one SYN at a time can reach the server");
         let step = PathRecord::of(&run.trace, "x").step.expect("there is latency");
@@ -165,7 +177,11 @@ fn silent_hops_are_unknown_and_a_silent_destination_is_given_up() {
     };
     let among = run(rounds(3), &[node(1), silent, node(3), node(3)]);
     assert_eq!(addresses(&among), ["10.0.1.1", "?", "10.0.3.1", "10.9.9.9"]);
-    let loss: Vec<_> = PathRecord::of(&among.trace, "x").hops.iter().map(|hop| hop.loss).collect();
+    let loss: Vec<_> = PathRecord::of(&among.trace, "x")
+        .hops
+        .iter()
+        .map(|hop| hop.loss)
+        .collect();
     assert_eq!(loss, [Some(0.0); 4]);
 
     let end = run(rounds(3), &[node(1), node(2), silent]);
@@ -196,10 +212,14 @@ fn a_syn_without_an_answer_is_taken_back() {
     let flow = flow(Kind::Tcp);
     let mut trace = Trace::new(settings, flow);
     let mut now_ns = MS;
-    let Step::Send { ttl: 1, tag } = trace.step(now_ns) else { panic!() };
+    let Step::Send { ttl: 1, tag } = trace.step(now_ns) else {
+        panic!()
+    };
     trace.sent(now_ns);
     assert!(trace.answer(&arrival(&flow, 1, tag, 1), now_ns + MS));
-    let Step::Send { ttl: 1, tag: lost } = trace.step(now_ns + 2 * MS) else { panic!() };
+    let Step::Send { ttl: 1, tag: lost } = trace.step(now_ns + 2 * MS) else {
+        panic!()
+    };
     trace.sent(now_ns + 2 * MS);
     now_ns += 2 * MS + settings.timeout_ns;
     assert_eq!(trace.step(now_ns), Step::Reset { tag: lost });
@@ -208,11 +228,39 @@ fn a_syn_without_an_answer_is_taken_back() {
     assert_eq!(trace.counts().late, 1);
 }
 
+/// The server has not heard the RST for the first SYN: its ACK for that one answers the second.
+#[test]
+fn a_challenge_answers_the_last_syn() {
+    let flow = flow(Kind::Tcp);
+    let mut trace = Trace::new(rounds(4), flow);
+    let Step::Send { tag: first, .. } = trace.step(MS) else {
+        panic!()
+    };
+    trace.sent(MS);
+    let challenge = |tag| {
+        let mut arrival = arrival(&flow, 1, tag, 1);
+        if let Answer::Tcp { syn_ack, ack, .. } = &mut arrival.answer {
+            (*syn_ack, *ack) = (false, true);
+        }
+        arrival
+    };
+    assert!(!trace.answer(&challenge(first), 2 * MS), "nothing was acknowledged yet");
+    assert!(trace.answer(&arrival(&flow, 1, first, 1), 2 * MS));
+    let at_ns = 200 * MS;
+    let Step::Send { .. } = trace.step(at_ns) else { panic!() };
+    trace.sent(at_ns);
+    assert!(!trace.answer(&challenge(first ^ 1), at_ns + MS), "not ours");
+    assert!(trace.answer(&challenge(first), at_ns + MS));
+    assert_eq!((trace.hops()[0].answered(), trace.hops()[0].p50_ns()), (2, Some(MS)));
+}
+
 #[test]
 fn what_others_sent_is_not_taken_for_ours() {
     let flow = flow(Kind::Tcp);
     let mut trace = Trace::new(rounds(2), flow);
-    let Step::Send { tag, .. } = trace.step(MS) else { panic!() };
+    let Step::Send { tag, .. } = trace.step(MS) else {
+        panic!()
+    };
     trace.sent(MS);
     let right = arrival(&flow, 1, tag, 2);
     let other = |change: fn(&mut Flow)| {
@@ -245,7 +293,9 @@ fn a_refusal_is_nobodys_hop() {
     let mut trace = Trace::new(rounds(2), flow);
     let mut now_ns = MS;
     for (ttl, refused) in [(1, false), (2, true)] {
-        let Step::Send { ttl: sent, tag } = trace.step(now_ns) else { panic!() };
+        let Step::Send { ttl: sent, tag } = trace.step(now_ns) else {
+            panic!()
+        };
         assert_eq!(sent, ttl);
         trace.sent(now_ns);
         let mut arrival = arrival(&flow, ttl, tag, 9);
@@ -259,7 +309,10 @@ fn a_refusal_is_nobodys_hop() {
     let by = [10, 0, 1, 1].into();
     assert_eq!(trace.end(), Some(End::Unreachable(Reason::Prohibited, by)));
     assert_eq!(trace.hops().len(), 1);
-    assert!(matches!(trace.step(now_ns), Step::Wait { .. } | Step::Send { ttl: 1, .. }));
+    assert!(matches!(
+        trace.step(now_ns),
+        Step::Wait { .. } | Step::Send { ttl: 1, .. }
+    ));
 }
 
 #[test]

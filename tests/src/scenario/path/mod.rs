@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use crate::capture::path::{Probes, router};
 use crate::capture::Capture;
+use crate::capture::path::{Probes, router};
 use crate::hopline::{PathHop, PathRecord, PathRun};
 use crate::lab::Lab;
 use crate::router::{DEVICE, Hop, RouterSettings};
@@ -91,7 +91,7 @@ fn lossy(lab: &Lab, verdict: &mut Verdict, pair: &mut Pair) -> Result<()> {
     ];
     let paths = runs.into_iter().map(PathRun::finish).collect::<Result<Vec<_>>>()?;
     let file = capture.end()?;
-    let truth = Probes::read(&file)?;
+    let truth = Probes::read(&file, DELAYS_MS.len() as u8 + 1)?;
     for (family, path) in FAMILIES.into_iter().zip(&paths) {
         let name = family.name();
         compare_ends(verdict, name, path, "syn_ack");
@@ -120,11 +120,12 @@ fn lossy(lab: &Lab, verdict: &mut Verdict, pair: &mut Pair) -> Result<()> {
         verdict.count(format!("{name}: probes from another port"), other as u64, 0);
     }
     verdict.note("SYN-ACKs that reached the client", truth.syn_acks as f64, "");
+    verdict.note("ACKs of a server that had not heard a RST", truth.challenges as f64, "");
     let of_tracer = resets_of_lost(&truth);
     verdict.count(
-        "RSTs: one for each SYN-ACK, one for each SYN without",
+        "RSTs: one for each SYN-ACK and challenge, one for each SYN without an answer",
         truth.resets,
-        truth.syn_acks + of_tracer,
+        truth.syn_acks + truth.challenges + of_tracer,
     );
     Ok(())
 }
