@@ -183,7 +183,11 @@ fn path_settings(config: &Config) -> PathSettings {
     let paths = &config.paths;
     PathSettings {
         troubled: paths.trace != TraceWhat::Off,
-        busiest: if paths.trace == TraceWhat::All { paths.destinations } else { 0 },
+        busiest: if paths.trace == TraceWhat::All {
+            paths.destinations
+        } else {
+            0
+        },
         delta_above_us: paths.latency_delta_above.as_micros() as u64,
     }
 }

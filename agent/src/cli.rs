@@ -381,7 +381,10 @@ mod tests {
         check("hopline top --once --agent http://localhost:1 --last", true);
         check("hopline top --cgroup /a --cgroup /b --rows 5", true);
         check("hopline top --cgroup /a --agent http://localhost:1", false);
-        check("hopline path example.com:80 --json --count 200 -i 100ms --icmp -6", true);
+        check(
+            "hopline path example.com:80 --json --count 200 -i 100ms --icmp -6",
+            true,
+        );
         check("hopline path example.com --agent http://localhost:1 --json", true);
         check("hopline path example.com -4 -6", false);
         check("hopline path example.com -i 1ms", false);

@@ -16,9 +16,9 @@ use tokio::{
 use crate::{
     aggregate::Snapshot,
     host,
+    path::Candidate,
     pipeline::{Output, Pipeline},
     recording::Recorder,
-    path::Candidate,
     sockets::SweepReport,
     tracer::Traced,
 };
@@ -199,7 +199,8 @@ impl Owner {
         let path = traced.path.inspect_err(|error| {
             tracing::debug!(error, address = %traced.target.address, "a path could not be traced");
         });
-        self.pipeline.traced(traced.target, path.ok(), traced.probes, traced.at_ns);
+        self.pipeline
+            .traced(traced.target, path.ok(), traced.probes, traced.at_ns);
     }
 
     fn order_sweep(&mut self) {

@@ -377,7 +377,12 @@ impl Pipeline {
             (SYNACK_RETRANSMIT, _) => self.synack_retransmitted(state, now_ns),
             (CONNECTION_CLOSE, None) if state.role == ROLE_LISTENER => self.listener_closed(state.cookie),
             (_, Some(role)) => {
-                self.note_path(role, state);
+                // At its end it is noted with the name that it has by then.
+                if kind != CONNECTION_CLOSE
+                    && let Some(entry) = self.connections.get(state.cookie)
+                {
+                    self.note_path(role, entry.attached.destination, state);
+                }
                 self.connection(kind == CONNECTION_CLOSE, role, state, now_ns);
             }
             (_, None) if state.role == ROLE_LISTENER => {}

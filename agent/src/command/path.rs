@@ -62,7 +62,11 @@ fn of_agent(args: &PathArgs, url: &str, host: &str, port: u16) -> Result<ExitCod
         print(&human::path(&record))?;
     }
     let is_reached = latest["path"]["reached"] == true;
-    Ok(if is_reached { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if is_reached {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 async fn trace(args: &PathArgs, host: String, port: u16) -> Result<ExitCode, CommandError> {

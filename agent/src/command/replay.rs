@@ -14,7 +14,7 @@ use crate::{
     cli::ReplayArgs,
     config::Config,
     export::{human, json},
-    pipeline::{Output, Pipeline, PathSettings, PipelineSettings},
+    pipeline::{Output, PathSettings, Pipeline, PipelineSettings},
     recording::{Damage, Frame, Header, Reader, VERSION},
 };
 

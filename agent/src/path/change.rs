@@ -1,10 +1,7 @@
 //! Notices that the way to a destination, or the latency on it, has changed. Pure: fed with one trace after the other.
 //!
 //! A change is believed when a second trace in a row shows it. Silent hops fit to everything.
-use std::{
-    collections::VecDeque,
-    net::IpAddr,
-};
+use std::{collections::VecDeque, net::IpAddr};
 
 use super::record::{PathRecord, StepRecord};
 
@@ -93,7 +90,11 @@ impl Watch {
     /// Where the latency of this trace begins beside what is usual, and how much it is.
     pub fn added(&self, record: &PathRecord) -> Option<StepRecord> {
         let latency_us = latency_us(record);
-        let deltas: Vec<Option<i64>> = latency_us.iter().zip(&self.usual_us).map(|(now, usual)| delta(*now, usual)).collect();
+        let deltas: Vec<Option<i64>> = latency_us
+            .iter()
+            .zip(&self.usual_us)
+            .map(|(now, usual)| delta(*now, usual))
+            .collect();
         let last = deltas.iter().rposition(Option::is_some)?;
         let total = deltas[last]?;
         // The first hop from which on at least half of it shows everywhere.
@@ -125,7 +126,10 @@ impl Watch {
             *was_reached |= is_reached;
             return Seen::Same;
         }
-        let again = self.seen_once.as_ref().is_some_and(|seen| fits(seen, is_reached, &route, is_reached));
+        let again = self
+            .seen_once
+            .as_ref()
+            .is_some_and(|seen| fits(seen, is_reached, &route, is_reached));
         if !again {
             self.seen_once = Some(route);
             return Seen::Once;
@@ -177,13 +181,17 @@ impl Watch {
     /// How much the farthest hop is above what is usual.
     fn total_delta(&self, record: &PathRecord) -> Option<i64> {
         let latency_us = latency_us(record);
-        let deltas = latency_us.iter().zip(&self.usual_us).map(|(now, usual)| delta(*now, usual));
+        let deltas = latency_us
+            .iter()
+            .zip(&self.usual_us)
+            .map(|(now, usual)| delta(*now, usual));
         deltas.flatten().last()
     }
 
     fn learn(&mut self, record: &PathRecord) {
         let latency_us = latency_us(record);
-        self.usual_us.resize_with(self.usual_us.len().max(latency_us.len()), VecDeque::new);
+        self.usual_us
+            .resize_with(self.usual_us.len().max(latency_us.len()), VecDeque::new);
         for (usual, now) in self.usual_us.iter_mut().zip(latency_us) {
             let Some(now) = now else { continue };
             if usual.len() == USUAL_TRACES {

@@ -116,7 +116,9 @@ impl Plan {
         };
         self.candidates.retain(is_wanted);
         for at in 0..self.candidates.len() {
-            let Candidate { target, is_troubled, .. } = self.candidates[at];
+            let Candidate {
+                target, is_troubled, ..
+            } = self.candidates[at];
             if let Some(turn) = self.turns.get_mut(&target) {
                 if is_troubled && !turn.is_troubled {
                     turn.due_ns = now_ns;
@@ -143,7 +145,11 @@ impl Plan {
             let turn = turns.get(&candidate.target);
             turn.is_some_and(|turn| !turn.is_running && turn.due_ns <= now_ns)
         };
-        let troubled = self.candidates.iter().filter(|candidate| candidate.is_troubled).find(&mut is_due);
+        let troubled = self
+            .candidates
+            .iter()
+            .filter(|candidate| candidate.is_troubled)
+            .find(&mut is_due);
         let found = troubled.or_else(|| self.candidates.iter().find(is_due))?.clone();
         let turn = self.turns.get_mut(&found.target)?;
         turn.is_running = true;
@@ -175,7 +181,10 @@ impl Plan {
     }
 
     fn up_to(&mut self, most: u64) -> u64 {
-        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.random >> 33) % most.max(1)
     }
 }
@@ -201,7 +210,10 @@ mod tests {
     #[test]
     fn trouble_comes_first_and_everybody_in_turn() {
         let mut plan = Plan::new(60 * SECOND, vec!["10.0.0.9".parse().expect("an address")], 1);
-        plan.update(vec![candidate(1, false), candidate(2, true), candidate(9, true)], SECOND);
+        plan.update(
+            vec![candidate(1, false), candidate(2, true), candidate(9, true)],
+            SECOND,
+        );
         let (first, port) = plan.next(SECOND).expect("one in trouble");
         assert_eq!((first.host.as_str(), port), ("host-2", None));
         // The calm one within a quarter of the time, the excluded one never.
@@ -237,7 +249,11 @@ mod tests {
     fn networks() {
         let check = |network: &str, address: &str, expected: bool| {
             let network: Network = network.parse().expect("a network");
-            assert_eq!(network.contains(address.parse().expect("an address")), expected, "{network} {address}");
+            assert_eq!(
+                network.contains(address.parse().expect("an address")),
+                expected,
+                "{network} {address}"
+            );
         };
         check("10.0.0.0/8", "10.255.0.1", true);
         check("10.0.0.0/8", "11.0.0.1", false);

@@ -7,7 +7,7 @@ use agent_ebpf::connection::ConnectionState;
 
 use super::{Output, Pipeline, spikes::spike_destination};
 use crate::{
-    aggregate::PathsSnapshot,
+    aggregate::{DestinationId, PathsSnapshot},
     connection::{Endpoints, Role, record::SCHEMA, rfc3339},
     events::{PathEvent, Place, SpikeDestination, SpikePath},
     path::{Candidate, Change, PathRecord, PathSnapshot, Route, StepRecord, Target, Watch},
@@ -48,7 +48,7 @@ impl Default for PathSettings {
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     /// Connections of late to each target.
-    seen: HashMap<Target, (Place, u64)>,
+    seen: HashMap<Target, (Option<Place>, u64)>,
     halved_ns: u64,
     ordered_ns: u64,
     refused: u64,
@@ -96,15 +96,13 @@ impl Paths {
 
 impl Pipeline {
     /// A client's connection, at its end or as it moves on.
-    pub(super) fn note_path(&mut self, role: Role, state: &ConnectionState) {
+    pub(super) fn note_path(&mut self, role: Role, destination: DestinationId, state: &ConnectionState) {
         if self.settings.paths.busiest == 0 || role != Role::Client {
             return;
         }
-        let place = self.connections.get(state.cookie).and_then(|entry| entry.attached.destination.place());
-        let Some(place) = place else { return };
-        let target = target_of(state);
+        let (target, place) = (target_of(state), destination.place());
         if let Some((known, count)) = self.paths.seen.get_mut(&target) {
-            *known = place;
+            *known = place.or(*known);
             *count += 2;
         } else if self.paths.seen.len() < MOST_SEEN {
             self.paths.seen.insert(target, (place, 2));
@@ -121,30 +119,39 @@ impl Pipeline {
         }
         self.paths.ordered_ns = self.now_ns;
         self.paths.halve(self.now_ns);
-        let mut wanted: Vec<(Target, Place, bool)> = Vec::new();
+        let mut wanted: Vec<(Target, Option<Place>, bool)> = Vec::new();
         for place in self.watch.spikes.places_of(|_| true).into_iter().take(MOST_TROUBLED) {
             if let Some(target) = self.worst_target(place) {
-                wanted.push((target, place, true));
+                wanted.push((target, Some(place), true));
             }
         }
-        let mut busiest: Vec<_> = self.paths.seen.iter().map(|(target, (place, count))| (*target, *place, *count)).collect();
+        let mut busiest: Vec<_> = self
+            .paths
+            .seen
+            .iter()
+            .map(|(target, (place, count))| (*target, *place, *count))
+            .collect();
         busiest.sort_by_key(|(target, _, count)| (Reverse(*count), *target));
         for (target, place, _) in busiest.into_iter().take(settings.busiest) {
             if wanted.iter().all(|(known, ..)| *known != target) {
                 wanted.push((target, place, false));
             }
         }
-        let named = wanted.into_iter().filter_map(|(target, place, is_troubled)| {
-            let key = self.series.key_of(place)?;
-            let host = spike_destination(key).host;
-            Some((place, Candidate { target, host, is_troubled }))
-        });
-        let named: Vec<_> = named.collect();
-        for (place, candidate) in &named {
+        let mut candidates = Vec::with_capacity(wanted.len());
+        for (target, place, is_troubled) in wanted {
+            // One that is folded with others is known by its address.
+            let key = place.and_then(|place| self.series.key_of(place));
+            let host = key.map_or_else(|| target.address.to_string(), |key| spike_destination(key).host);
             // The trace comes back without its place.
-            self.paths.seen.entry(candidate.target).or_insert((*place, 1)).0 = *place;
+            let seen = self.paths.seen.entry(target).or_insert((place, 1));
+            seen.0 = place.or(seen.0);
+            candidates.push(Candidate {
+                target,
+                host,
+                is_troubled,
+            });
         }
-        Some(named.into_iter().map(|(_, candidate)| candidate).collect())
+        Some(candidates)
     }
 
     /// A trace came back.
@@ -154,7 +161,7 @@ impl Pipeline {
             self.paths.failed += 1;
             return;
         };
-        let place = self.paths.seen.get(&target).map(|(place, _)| *place);
+        let place = self.paths.seen.get(&target).and_then(|(place, _)| *place);
         let key = place.and_then(|place| self.series.key_of(place));
         let destination = key.map_or_else(
             || SpikeDestination {
@@ -196,21 +203,30 @@ impl Pipeline {
 
     /// The target of the worst connection of a destination with a spike.
     fn worst_target(&self, place: Place) -> Option<Target> {
-        let of_place = self
-            .connections
-            .iter()
-            .filter(|entry| entry.attached.destination.place() == Some(place) && Role::of(&entry.state) == Some(Role::Client));
+        let of_place = self.connections.iter().filter(|entry| {
+            entry.attached.destination.place() == Some(place) && Role::of(&entry.state) == Some(Role::Client)
+        });
         let delta = |window: &crate::windows::Connection| {
-            window.peek(crate::windows::slot_of(self.now_ns)).map_or(0, |verdict| verdict.rtt_delta_ns())
+            window
+                .peek(crate::windows::slot_of(self.now_ns))
+                .map_or(0, |verdict| verdict.rtt_delta_ns())
         };
-        let worst = of_place.max_by_key(|entry| (entry.attached.window.as_deref().map_or(0, delta), Reverse(entry.state.cookie)))?;
+        let worst = of_place.max_by_key(|entry| {
+            (
+                entry.attached.window.as_deref().map_or(0, delta),
+                Reverse(entry.state.cookie),
+            )
+        })?;
         Some(target_of(&worst.state))
     }
 
     fn make_room(&mut self, target: &Target) {
         let known = &mut self.paths.known;
         if known.len() >= MOST_PATHS && !known.contains_key(target) {
-            let oldest = known.iter().min_by_key(|(target, known)| (known.traced_ns, **target)).map(|(target, _)| *target);
+            let oldest = known
+                .iter()
+                .min_by_key(|(target, known)| (known.traced_ns, **target))
+                .map(|(target, _)| *target);
             if let Some(oldest) = oldest {
                 known.remove(&oldest);
             }
@@ -247,7 +263,14 @@ impl Pipeline {
     }
 
     /// The first trace after the beginning of a spike goes into the spike's event, and to whoever listens.
-    fn tell_spike_path(&mut self, place: Place, destination: SpikeDestination, path: PathRecord, usual: Option<StepRecord>, now_ns: u64) {
+    fn tell_spike_path(
+        &mut self,
+        place: Place,
+        destination: SpikeDestination,
+        path: PathRecord,
+        usual: Option<StepRecord>,
+        now_ns: u64,
+    ) {
         let Some(incident) = self.watch.spikes.incident_mut(place) else {
             return;
         };
@@ -317,6 +340,8 @@ fn blame(step: &StepRecord) -> String {
 }
 
 fn in_short(route: &Route) -> String {
-    let hops = route.iter().map(|hop| hop.map_or_else(|| "?".to_owned(), |address| address.to_string()));
+    let hops = route
+        .iter()
+        .map(|hop| hop.map_or_else(|| "?".to_owned(), |address| address.to_string()));
     hops.collect::<Vec<_>>().join(" ")
 }

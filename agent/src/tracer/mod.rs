@@ -24,9 +24,17 @@ pub fn feature() -> FeatureState {
     let enabled = is_allowed();
     FeatureState {
         feature: FEATURE,
-        hook: if enabled { "raw sockets".to_owned() } else { String::new() },
+        hook: if enabled {
+            "raw sockets".to_owned()
+        } else {
+            String::new()
+        },
         enabled,
-        reason: if enabled { String::new() } else { TracerError::NotAllowed.to_string() },
+        reason: if enabled {
+            String::new()
+        } else {
+            TracerError::NotAllowed.to_string()
+        },
     }
 }
 

@@ -24,7 +24,9 @@ use super::sockets::{Sockets, TracerError, is_allowed};
 use crate::{
     host, namespaces,
     owner::Input,
-    path::{Budget, Candidate, Kind, Limits, Network, PathRecord, Plan, Settings, Step, Target, Trace, build, build_reset},
+    path::{
+        Budget, Candidate, Kind, Limits, Network, PathRecord, Plan, Settings, Step, Target, Trace, build, build_reset,
+    },
     privileges::{self, Keep},
 };
 
@@ -153,7 +155,9 @@ impl Tracer {
         let mut failed = Vec::new();
         while self.active.len() < self.settings.in_flight {
             let now_ns = host::monotonic_ns();
-            let Some((candidate, port)) = self.plan.next(now_ns) else { break };
+            let Some((candidate, port)) = self.plan.next(now_ns) else {
+                break;
+            };
             match self.open(&candidate, port) {
                 Ok(active) => self.active.push(active),
                 Err(error) => {
@@ -171,7 +175,11 @@ impl Tracer {
     }
 
     fn open(&mut self, candidate: &Candidate, port: Option<u16>) -> Result<Active, TracerError> {
-        let Target { address, port: to, netns } = candidate.target;
+        let Target {
+            address,
+            port: to,
+            netns,
+        } = candidate.target;
         self.enter(netns)?;
         let sockets = Sockets::open(Kind::Tcp, SocketAddr::new(address, to), port);
         self.go_home();
@@ -229,7 +237,12 @@ impl Tracer {
         let mut again_ns = host::monotonic_ns() + IDLE.as_nanos() as u64;
         let mut at = 0;
         while at < self.active.len() {
-            let Active { candidate, sockets, trace, probes } = &mut self.active[at];
+            let Active {
+                candidate,
+                sockets,
+                trace,
+                probes,
+            } = &mut self.active[at];
             let now_ns = host::monotonic_ns();
             match trace.step(now_ns) {
                 Step::Send { ttl, tag } => {
@@ -265,7 +278,12 @@ impl Tracer {
     }
 
     fn end(&mut self, done: Active, now_ns: u64) -> Traced {
-        let Active { candidate, trace, probes, .. } = done;
+        let Active {
+            candidate,
+            trace,
+            probes,
+            ..
+        } = done;
         let target = candidate.target;
         self.plan.done(target, Some(trace.flow().source_port), now_ns);
         if let Some(gateway) = trace.router(1).filter(|_| trace.hops().len() > 1) {
@@ -285,13 +303,21 @@ impl Tracer {
     fn wait(&self, until_ns: u64) {
         let limit = Duration::from_nanos(until_ns.saturating_sub(host::monotonic_ns())).min(IDLE);
         let descriptors = self.active.iter().flat_map(|active| active.sockets.descriptors());
-        let mut fds: Vec<PollFd<'_>> = descriptors.map(|socket| PollFd::new(socket, PollFlags::POLLIN)).collect();
+        let mut fds: Vec<PollFd<'_>> = descriptors
+            .map(|socket| PollFd::new(socket, PollFlags::POLLIN))
+            .collect();
         // An interruption ends the wait early, no more.
         let _ = ppoll(&mut fds, Some(TimeSpec::from(limit)), None);
     }
 
     fn receive(&mut self) {
-        for Active { sockets, trace, candidate, .. } in &mut self.active {
+        for Active {
+            sockets,
+            trace,
+            candidate,
+            ..
+        } in &mut self.active
+        {
             let budget = &mut self.budget;
             sockets.receive(|arrival, at_ns| {
                 let hops = trace.hops().iter().filter(|hop| hop.answered() > 0).count();

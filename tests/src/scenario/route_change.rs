@@ -61,10 +61,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     std::thread::sleep(QUIET);
     verdict.count("events while nothing changes", agent.path_events()?.len() as u64, 0);
     let labels = [("destination", "10.99.2.2"), ("hop", "4")];
-    let shown_us = agent
-        .scrape()?
-        .value("hopline_path_hop_rtt_seconds", &labels)
-        * 1e6;
+    let shown_us = agent.scrape()?.value("hopline_path_hop_rtt_seconds", &labels) * 1e6;
     // Each of four links jitters by a millisecond each way at most.
     verdict.time_us("hop 4 in the metrics", shown_us, configured_us(4) + 4_000.0, 4_500.0);
 

@@ -50,7 +50,11 @@ pub fn path(record: &PathRecord) -> String {
 pub(super) fn line(event: &PathEvent) -> String {
     let destination = &event.destination;
     let place = endpoint(&destination.host, destination.port);
-    format!("{:<12} PATH {place} {}", time_of_day(&event.time), printable(&event.text))
+    format!(
+        "{:<12} PATH {place} {}",
+        time_of_day(&event.time),
+        printable(&event.text)
+    )
 }
 
 /// How a hop is called in a sentence.

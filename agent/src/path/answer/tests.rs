@@ -197,7 +197,8 @@ proptest! {
         let at = at % packet.len();
         packet[at] = byte;
         if let Ok(read) = read_ipv4(&packet) {
-            prop_assert!(!matches!(read.answer, Answer::Tcp { .. }) || packet[9] == 6);
+            let is_segment = matches!(read.answer, Answer::Tcp { .. });
+            prop_assert!(!is_segment || packet[9] == 6);
         }
     }
 }

@@ -50,7 +50,10 @@ fn told(watch: &mut Watch, traces: impl IntoIterator<Item = PathRecord>) -> Vec<
 fn the_hop_where_latency_begins() {
     let calm = || trace(&[(1, 1), (2, 6), (3, 8), (4, 48), (5, 51)]);
     let slow = || trace(&[(1, 1), (2, 6), (3, 8), (4, 122), (5, 125)]);
-    let traces = (0..5).map(|_| calm()).chain((0..4).map(|_| slow())).chain((0..3).map(|_| calm()));
+    let traces = (0..5)
+        .map(|_| calm())
+        .chain((0..4).map(|_| slow()))
+        .chain((0..3).map(|_| calm()));
     let told = told(&mut Watch::default(), traces);
     let [(6, Change::Slower { step, since_ns }), (9, Change::Calm)] = &told[..] else {
         panic!("{told:?}");
@@ -58,7 +61,10 @@ fn the_hop_where_latency_begins() {
     // Within two traces, and it says since when.
     assert_eq!(*since_ns, 5 * CYCLE_NS);
     assert_eq!((step.from_hop, step.to_hop, step.added_us), (3, 4, 74_000));
-    assert_eq!((step.from, step.to), (Some([10, 0, 3, 1].into()), Some([10, 0, 4, 1].into())));
+    assert_eq!(
+        (step.from, step.to),
+        (Some([10, 0, 3, 1].into()), Some([10, 0, 4, 1].into()))
+    );
 }
 
 #[test]
@@ -95,7 +101,10 @@ fn silence_is_no_change() {
     assert_eq!(told(&mut watch, traces), []);
     // One trace is not believed, the same one again is.
     let other = || trace(&[(1, 1), (9, 6), (3, 8)]);
-    assert_eq!(told(&mut watch, [other(), trace(&[(1, 1), (2, 6), (3, 8)]), other()]), []);
+    assert_eq!(
+        told(&mut watch, [other(), trace(&[(1, 1), (2, 6), (3, 8)]), other()]),
+        []
+    );
     assert_eq!(told(&mut watch, [other()]).len(), 1);
 }
 
@@ -117,6 +126,8 @@ fn jitter_is_no_event() {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (random >> 40) % 13
     };
-    let traces: Vec<_> = (0..300).map(|_| trace(&[(1, 1 + jitter()), (2, 6 + jitter()), (3, 50 + jitter())])).collect();
+    let traces: Vec<_> = (0..300)
+        .map(|_| trace(&[(1, 1 + jitter()), (2, 6 + jitter()), (3, 50 + jitter())]))
+        .collect();
     assert_eq!(told(&mut Watch::default(), traces), []);
 }
