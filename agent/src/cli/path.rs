@@ -26,6 +26,7 @@ Exit codes: 0, 1 when the destination did not answer, 2 wrong usage. Sending pro
 /// `hopline path`.
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag")]
 pub struct PathArgs {
     /// Name or address, with the port of the service; an IPv6 address with a port in brackets [default port: 443]
     #[arg(value_name = "HOST[:PORT]")]

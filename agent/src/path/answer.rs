@@ -1,4 +1,4 @@
-//! Reads what comes back for a probe: ICMP and ICMPv6 errors with the quoted header, echo replies, segments of TCP.
+//! Reads what comes back for a probe: ICMP and `ICMPv6` errors with the quoted header, echo replies, segments of TCP.
 //!
 //! The bytes are a stranger's. Each function is total: a packet becomes an [`Arrival`] or a reason why it is none.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -137,7 +137,7 @@ pub fn read_ipv4(packet: &[u8]) -> Result<Arrival, Ignored> {
     })
 }
 
-/// A message of ICMPv6, which a raw socket gives without its IPv6 header.
+/// A message of `ICMPv6`, which a raw socket gives without its IPv6 header.
 pub fn read_icmpv6(from: Ipv6Addr, hop_limit: Option<u8>, message: &[u8]) -> Result<Arrival, Ignored> {
     let answer = icmpv6(message)?;
     Ok(Arrival {

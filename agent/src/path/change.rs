@@ -148,7 +148,7 @@ impl Watch {
             return None;
         };
         match self.slow {
-            None if total > delta_above_us as i64 => {
+            None if total > delta_above_us.cast_signed() => {
                 self.slow = Some((now_ns, false));
                 None
             }
@@ -156,7 +156,7 @@ impl Watch {
                 self.learn(record);
                 None
             }
-            Some((since_ns, false)) if total > delta_above_us as i64 => {
+            Some((since_ns, false)) if total > delta_above_us.cast_signed() => {
                 self.slow = Some((since_ns, true));
                 self.added(record).map(|step| Change::Slower { step, since_ns })
             }
@@ -164,7 +164,7 @@ impl Watch {
                 self.slow = None;
                 None
             }
-            Some((_, true)) if total <= delta_above_us as i64 / 2 => {
+            Some((_, true)) if total <= delta_above_us.cast_signed() / 2 => {
                 self.slow = None;
                 Some(Change::Calm)
             }
@@ -233,16 +233,16 @@ fn delta(now_us: Option<u64>, usual_us: &VecDeque<u64>) -> Option<i64> {
     }
     let mut sorted: Vec<u64> = usual_us.iter().copied().collect();
     sorted.sort_unstable();
-    Some(now_us? as i64 - sorted[sorted.len() / 2] as i64)
+    Some(now_us?.cast_signed() - sorted[sorted.len() / 2].cast_signed())
 }
 
 /// Whether two traces can be of one way: no hop that both know differs, and the destination is where it was.
-fn fits(one: &Route, one_reached: bool, other: &Route, other_reached: bool) -> bool {
+fn fits(one: &[Option<IpAddr>], one_reached: bool, other: &[Option<IpAddr>], other_reached: bool) -> bool {
     let differs = |(one, other): (&Option<IpAddr>, &Option<IpAddr>)| one.is_some() && other.is_some() && one != other;
     !one.iter().zip(other).any(differs) && !(one_reached && other_reached && one.len() != other.len())
 }
 
-fn merge(known: &mut Route, route: &Route) {
+fn merge(known: &mut Route, route: &[Option<IpAddr>]) {
     for (at, address) in route.iter().enumerate() {
         match known.get_mut(at) {
             Some(known) => *known = known.or(*address),

@@ -460,7 +460,7 @@ impl Trace {
         self.last = self.hops.len() as u8;
     }
 
-    /// SplitMix64. Unpredictable for whoever does not see the probes, as long as the seed is.
+    /// `SplitMix64`. Unpredictable for whoever does not see the probes, as long as the seed is.
     fn draw_tag(&mut self) {
         loop {
             self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -10,7 +10,7 @@ use crate::{
     aggregate::{DestinationId, PathsSnapshot},
     connection::{Endpoints, Role, record::SCHEMA, rfc3339},
     events::{PathEvent, Place, SpikeDestination, SpikePath},
-    path::{Candidate, Change, PathRecord, PathSnapshot, Route, StepRecord, Target, Watch},
+    path::{Candidate, Change, PathRecord, PathSnapshot, StepRecord, Target, Watch},
 };
 
 /// Targets whose connections are counted; more are refused and counted.
@@ -339,7 +339,7 @@ fn blame(step: &StepRecord) -> String {
     )
 }
 
-fn in_short(route: &Route) -> String {
+fn in_short(route: &[Option<IpAddr>]) -> String {
     let hops = route
         .iter()
         .map(|hop| hop.map_or_else(|| "?".to_owned(), |address| address.to_string()));

@@ -121,9 +121,17 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     );
     compare_budget(verdict, &probes);
     compare_choice(verdict, &probes);
+    let most = most_half_open(&probes, &backlogs);
+    verdict.note("looks at the server's backlog", backlogs.len() as f64, "");
+    verdict.at_most("half-open connections of ours at a destination", most as f64, 1.0, "");
+    Ok(())
+}
+
+/// The most that one destination had of ours at a time.
+fn most_half_open(probes: &[Probe], backlogs: &[Vec<(String, u16)>]) -> u64 {
     let ports: HashSet<u16> = probes.iter().map(|probe| probe.source_port).collect();
     let mut most = 0;
-    for backlog in &backlogs {
+    for backlog in backlogs {
         let mut by_destination: HashMap<&str, u64> = HashMap::new();
         for (destination, port) in backlog {
             if ports.contains(port) {
@@ -132,9 +140,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         }
         most = most.max(by_destination.values().copied().max().unwrap_or_default());
     }
-    verdict.note("looks at the server's backlog", backlogs.len() as f64, "");
-    verdict.at_most("half-open connections of ours at a destination", most as f64, 1.0, "");
-    Ok(())
+    most
 }
 
 /// Half-open connections at the server: where, and from which port.

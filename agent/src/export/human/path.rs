@@ -1,4 +1,6 @@
 //! The hops of a path, one a line.
+use std::fmt::Write as _;
+
 use super::{columns, endpoint, printable, time, time_of_day};
 use crate::{
     events::PathEvent,
@@ -30,18 +32,18 @@ pub fn path(record: &PathRecord) -> String {
     text.push_str(&columns(&rows, &[1]));
     text.push('\n');
     match (&record.end, record.end_by) {
-        (Some(end), Some(by)) if !record.reached => text.push_str(&format!("{by} says: {end}\n")),
-        (Some(end), _) => text.push_str(&format!("the destination answered: {end}\n")),
+        (Some(end), Some(by)) if !record.reached => append(&mut text, format_args!("{by} says: {end}\n")),
+        (Some(end), _) => append(&mut text, format_args!("the destination answered: {end}\n")),
         (None, _) => text.push_str("the destination has not answered\n"),
     }
     if let Some(step) = &record.step
         && record.hops.len() > 1
     {
         let (from, to) = (place(step.from_hop, step.from), place(step.to_hop, step.to));
-        text.push_str(&format!(
-            "most latency: {} between {from} and {to}\n",
-            time(step.added_us as f64)
-        ));
+        append(
+            &mut text,
+            format_args!("most latency: {} between {from} and {to}\n", time(step.added_us as f64)),
+        );
     }
     text
 }
@@ -55,6 +57,11 @@ pub(super) fn line(event: &PathEvent) -> String {
         time_of_day(&event.time),
         printable(&event.text)
     )
+}
+
+/// Memory takes every text.
+fn append(text: &mut String, line: std::fmt::Arguments<'_>) {
+    text.write_fmt(line).expect("writing to memory");
 }
 
 /// How a hop is called in a sentence.
