@@ -308,25 +308,7 @@ rtt_spike:
   # For so long.
   for: {hold}
 
-# The network path, hop by hop, by SYN probes to the real port. Needs CAP_NET_RAW.
-paths:
-  # off; trouble: of destinations with an RTT spike; all: of those with the most connections as well.
-  trace: {paths_trace}
-  # How many destinations of those with the most connections.
-  destinations: {paths_destinations}
-  # From one trace of a destination to the next; in trouble 10s.
-  every: {paths_every}
-  # Most probes in a minute: of the whole agent, to one destination, to one router.
-  probes_per_minute: {paths_probes}
-  destination_probes_per_minute: {paths_destination_probes}
-  router_probes_per_minute: {paths_router_probes}
-  # Traces at a time; each has one probe on its way.
-  in_flight: {paths_in_flight}
-  # Addresses and networks that get no probes.
-  exclude: {paths_exclude}
-  # Latency above what is usual that is told as `path_slower`, with the hop where it begins.
-  latency_delta_above: {paths_delta}
-
+{paths}
 # Recording of the event stream, for `hopline replay`.
 record:
   # Where to; null: no recording.
@@ -357,15 +339,7 @@ record:
             retransmits_above = self.rtt_spike.retransmits_to_yaml(),
             rtt_delta_above = Seconds(self.rtt_spike.rtt_delta_above),
             hold = Seconds(self.rtt_spike.hold),
-            paths_trace = self.paths.trace_to_yaml(),
-            paths_destinations = self.paths.destinations,
-            paths_every = Seconds(self.paths.every),
-            paths_probes = self.paths.probes_per_minute,
-            paths_destination_probes = self.paths.destination_probes_per_minute,
-            paths_router_probes = self.paths.router_probes_per_minute,
-            paths_in_flight = self.paths.in_flight,
-            paths_exclude = self.paths.exclude_to_yaml(),
-            paths_delta = Seconds(self.paths.latency_delta_above),
+            paths = self.paths.to_yaml(),
             record_file = self
                 .record
                 .file

@@ -107,7 +107,10 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Flood(arguments) => traffic::flood::run(arguments),
         Internal::Churn(arguments) => traffic::churn::run(arguments),
         Internal::Hosts(arguments) => traffic::hosts::run(arguments),
-        Internal::Many(arguments) => traffic::many::run(arguments),
+        Internal::Many(arguments) => {
+            traffic::many::run(arguments);
+            Ok(())
+        }
         Internal::Raw(arguments) => traffic::raw::run(arguments),
         Internal::Talk(arguments) => traffic::talk::run(arguments),
         Internal::Stay(arguments) => traffic::stay::run(arguments),

@@ -42,21 +42,17 @@ const WIPE: &str = "\x1b[H\x1b[J";
 pub(super) fn run(args: &TopArgs, logging: Logging) -> Result<ExitCode, CommandError> {
     logging.start_quiet();
     privileges::no_new_privs();
-    match &args.agent {
-        Some(url) => {
-            let target = Target::parse(url).map_err(CommandError::Usage)?;
-            if target.is_https {
-                return Err(CommandError::Usage(format!("`{url}`: agents are asked by http://")));
-            }
-            block_on(of_agent(args, target))
+    if let Some(url) = &args.agent {
+        let target = Target::parse(url).map_err(CommandError::Usage)?;
+        if target.is_https {
+            return Err(CommandError::Usage(format!("`{url}`: agents are asked by http://")));
         }
-        None => {
-            let mut config = Config::load(&args.watch)?;
-            // Who only looks sends nothing.
-            config.paths.trace = TraceWhat::Off;
-            block_on(of_own(args, config))
-        }
+        return block_on(of_agent(args, target));
     }
+    let mut config = Config::load(&args.watch)?;
+    // Who only looks sends nothing.
+    config.paths.trace = TraceWhat::Off;
+    block_on(of_own(args, config))
 }
 
 /// Asks a running agent.

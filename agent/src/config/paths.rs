@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::in_range;
+use super::{Seconds, in_range};
 use crate::{
     cli::units::parse_duration,
     path::{Limits, Network},
@@ -85,7 +85,42 @@ impl PathsConfig {
         }
     }
 
-    pub(super) fn trace_to_yaml(&self) -> &'static str {
+    /// Its section of a file, with comments.
+    pub(super) fn to_yaml(&self) -> String {
+        format!(
+            "\
+# The network path, hop by hop, by SYN probes to the real port. Needs CAP_NET_RAW.
+paths:
+  # off; trouble: of destinations with an RTT spike; all: of those with the most connections as well.
+  trace: {paths_trace}
+  # How many destinations of those with the most connections.
+  destinations: {paths_destinations}
+  # From one trace of a destination to the next; in trouble 10s.
+  every: {paths_every}
+  # Most probes in a minute: of the whole agent, to one destination, to one router.
+  probes_per_minute: {paths_probes}
+  destination_probes_per_minute: {paths_destination_probes}
+  router_probes_per_minute: {paths_router_probes}
+  # Traces at a time; each has one probe on its way.
+  in_flight: {paths_in_flight}
+  # Addresses and networks that get no probes.
+  exclude: {paths_exclude}
+  # Latency above what is usual that is told as `path_slower`, with the hop where it begins.
+  latency_delta_above: {paths_delta}
+",
+            paths_trace = self.trace_to_yaml(),
+            paths_destinations = self.destinations,
+            paths_every = Seconds(self.every),
+            paths_probes = self.probes_per_minute,
+            paths_destination_probes = self.destination_probes_per_minute,
+            paths_router_probes = self.router_probes_per_minute,
+            paths_in_flight = self.in_flight,
+            paths_exclude = self.exclude_to_yaml(),
+            paths_delta = Seconds(self.latency_delta_above),
+        )
+    }
+
+    fn trace_to_yaml(&self) -> &'static str {
         match self.trace {
             TraceWhat::Off => "off",
             TraceWhat::Trouble => "trouble",
@@ -93,7 +128,7 @@ impl PathsConfig {
         }
     }
 
-    pub(super) fn exclude_to_yaml(&self) -> String {
+    fn exclude_to_yaml(&self) -> String {
         let quoted: Vec<String> = self.exclude.iter().map(|network| format!("\"{network}\"")).collect();
         format!("[{}]", quoted.join(", "))
     }

@@ -254,7 +254,7 @@ fn icmp(message: &[u8]) -> Result<Answer, Ignored> {
     let head: &[u8; 8] = message.first_chunk().ok_or(Ignored::Malformed)?;
     let quoted = || Header::ipv4(&message[8..])?.quoted();
     match (head[0], head[1]) {
-        (0, _) => Ok(echo(head)),
+        (0, _) => Ok(echo(*head)),
         // Code 1 is about fragments that never became a packet.
         (11, 0) => quoted().map(Answer::Expired),
         (3, code) => {
@@ -275,7 +275,7 @@ fn icmpv6(message: &[u8]) -> Result<Answer, Ignored> {
     let head: &[u8; 8] = message.first_chunk().ok_or(Ignored::Malformed)?;
     let quoted = || Header::ipv6(&message[8..])?.quoted();
     match (head[0], head[1]) {
-        (129, _) => Ok(echo(head)),
+        (129, _) => Ok(echo(*head)),
         (3, 0) => quoted().map(Answer::Expired),
         (1, code) => {
             let reason = match code {
@@ -291,7 +291,7 @@ fn icmpv6(message: &[u8]) -> Result<Answer, Ignored> {
     }
 }
 
-fn echo(head: &[u8; 8]) -> Answer {
+fn echo(head: [u8; 8]) -> Answer {
     Answer::Echo {
         id: u16::from_be_bytes([head[4], head[5]]),
         sequence: u16::from_be_bytes([head[6], head[7]]),

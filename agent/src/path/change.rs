@@ -239,7 +239,8 @@ fn delta(now_us: Option<u64>, usual_us: &VecDeque<u64>) -> Option<i64> {
 /// Whether two traces can be of one way: no hop that both know differs, and the destination is where it was.
 fn fits(one: &[Option<IpAddr>], one_reached: bool, other: &[Option<IpAddr>], other_reached: bool) -> bool {
     let differs = |(one, other): (&Option<IpAddr>, &Option<IpAddr>)| one.is_some() && other.is_some() && one != other;
-    !one.iter().zip(other).any(differs) && !(one_reached && other_reached && one.len() != other.len())
+    let is_elsewhere = one_reached && other_reached && one.len() != other.len();
+    !is_elsewhere && !one.iter().zip(other).any(differs)
 }
 
 fn merge(known: &mut Route, route: &[Option<IpAddr>]) {

@@ -11,8 +11,8 @@ use std::{
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, connect,
-        recvmsg, sendto, setsockopt, socket,
+        AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockProtocol, SockType, SockaddrIn6, SockaddrStorage,
+        bind, connect, recvmsg, sendto, setsockopt, socket,
         sockopt::{Ipv6RecvHopLimit, ReceiveTimestampns},
     },
     time::{ClockId, clock_gettime},
@@ -211,7 +211,7 @@ fn receive_one(socket: &OwnedFd, is_tcp: bool, buffer: &mut [u8]) -> Option<(Res
     let from = address
         .as_ref()
         .and_then(SockaddrStorage::as_sockaddr_in6)
-        .map(|from| from.ip());
+        .map(SockaddrIn6::ip);
     let arrival = match from {
         None => read_ipv4(packet),
         Some(from) if is_tcp => read_tcp_ipv6(from, hop_limit, packet),

@@ -207,18 +207,17 @@ impl Tracer {
         let gone = || io::Error::other("its network namespace is gone");
         let known = self.files.get(&netns).cloned();
         let file = known.and_then(|path| opened(&path, netns));
-        let file = match file {
-            Some(file) => file,
-            None => {
-                let found = namespaces::files().find(|path| namespaces::inode(path) == Some(netns));
-                let path = found.ok_or_else(gone)?;
-                let file = opened(&path, netns).ok_or_else(gone)?;
-                if self.files.len() >= MOST_NAMESPACES {
-                    self.files.clear();
-                }
-                self.files.insert(netns, path);
-                file
+        let file = if let Some(file) = file {
+            file
+        } else {
+            let found = namespaces::files().find(|path| namespaces::inode(path) == Some(netns));
+            let path = found.ok_or_else(gone)?;
+            let file = opened(&path, netns).ok_or_else(gone)?;
+            if self.files.len() >= MOST_NAMESPACES {
+                self.files.clear();
             }
+            self.files.insert(netns, path);
+            file
         };
         setns(&file, CloneFlags::CLONE_NEWNET)?;
         Ok(())

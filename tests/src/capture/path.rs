@@ -33,7 +33,7 @@ pub(crate) struct ProbeAnswer {
 #[derive(Debug, Default)]
 pub(crate) struct Probes {
     /// In the order in which they were sent.
-    pub(crate) probes: Vec<Probe>,
+    pub(crate) sent: Vec<Probe>,
     /// SYN-ACKs that came in.
     pub(crate) syn_acks: u64,
     /// ACKs alone that came in: what a server says that has not heard the RST for the SYN before.
@@ -55,8 +55,8 @@ impl Probes {
             let ttl = packet.ip[if from.is_ipv4() { 8 } else { 7 }];
             let answered = if let Some(segment) = packet::tcp_segment(&packet.ip) {
                 if segment.syn && !segment.ack {
-                    by_tag.insert((segment.source.port(), segment.sequence), found.probes.len());
-                    found.probes.push(Probe {
+                    by_tag.insert((segment.source.port(), segment.sequence), found.sent.len());
+                    found.sent.push(Probe {
                         ttl,
                         source_port: segment.source.port(),
                         destination: to,
@@ -70,7 +70,7 @@ impl Probes {
                     found.challenges += 1;
                     let port = segment.destination.port();
                     let last = found
-                        .probes
+                        .sent
                         .iter_mut()
                         .rev()
                         .find(|probe| probe.source_port == port && probe.ttl >= last_ttl);
@@ -91,7 +91,7 @@ impl Probes {
             } else {
                 quoted(&packet.ip)
             };
-            let probe = answered.and_then(|tag| found.probes.get_mut(*by_tag.get(&tag)?));
+            let probe = answered.and_then(|tag| found.sent.get_mut(*by_tag.get(&tag)?));
             if let Some(probe) = probe
                 && probe.answer.is_none()
             {
@@ -107,7 +107,7 @@ impl Probes {
 
     /// Those of one hop, of one family.
     pub(crate) fn of_hop(&self, is_ipv4: bool, ttl: u8) -> impl Iterator<Item = &Probe> {
-        self.probes
+        self.sent
             .iter()
             .filter(move |probe| probe.destination.is_ipv4() == is_ipv4 && probe.ttl == ttl)
     }

@@ -23,7 +23,8 @@ pub(crate) struct PathRecord {
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Hop {
-    pub(crate) hop: u8,
+    #[serde(rename = "hop")]
+    pub(crate) number: u8,
     pub(crate) address: Option<IpAddr>,
     #[serde(default)]
     pub(crate) addresses: Vec<IpAddr>,

@@ -13,7 +13,7 @@ use crate::packet;
 /// A router, and the link before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hop {
-    /// Last part of its addresses, 10.99.0.N and fd99::N.
+    /// Last part of its addresses, `10.99.0.N` and `fd99::N`.
     pub(crate) number: u8,
     /// What its link adds to a round trip, microseconds: half of it each way.
     pub(crate) delay_us: u64,
@@ -40,7 +40,7 @@ pub(super) enum Passage {
 /// The routes and what they have done so far.
 #[derive(Debug)]
 pub(super) struct Routes {
-    routes: Vec<Vec<Hop>>,
+    all: Vec<Vec<Hop>>,
     random: fastrand::Rng,
     /// Per router, TTL and family: packets of the stretch so far, and which of them vanishes.
     stretches: HashMap<(u8, u8, bool), (u32, u32)>,
@@ -51,7 +51,7 @@ pub(super) struct Routes {
 impl Routes {
     pub(super) fn new(routes: Vec<Vec<Hop>>, seed: u64) -> Self {
         Self {
-            routes,
+            all: routes,
             random: fastrand::Rng::with_seed(seed),
             stretches: HashMap::new(),
             answers: HashMap::new(),
@@ -59,12 +59,12 @@ impl Routes {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.routes.is_empty()
+        self.all.is_empty()
     }
 
     /// From now on these.
     pub(super) fn replace(&mut self, routes: Vec<Vec<Hop>>) {
-        self.routes = routes;
+        self.all = routes;
     }
 
     /// Takes a packet along its route and its TTL down; `to_server` tells the direction.
@@ -112,8 +112,8 @@ impl Routes {
         let [client, server] = if to_server { ends } else { [ends[1], ends[0]] };
         let mut hasher = DefaultHasher::new();
         (client, server).hash(&mut hasher);
-        let at = hasher.finish() % self.routes.len() as u64;
-        self.routes.get(at as usize).cloned()
+        let at = hasher.finish() % self.all.len() as u64;
+        self.all.get(at as usize).cloned()
     }
 
     fn vanishes(&mut self, hop: &Hop, ttl: u8, is_ipv4: bool) -> bool {

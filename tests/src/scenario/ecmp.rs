@@ -44,22 +44,19 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         for (number, path) in paths.iter().enumerate() {
             verdict.fold(|verdict| seen.insert(compare(verdict, family, &format!("{name} trace {number}"), path)));
             // A path by the flow's ports: what the capture saw of this one's.
-            let of_trace = truth
-                .probes
-                .iter()
-                .filter(|probe| probe.source_port == path.source_port);
+            let of_trace = truth.sent.iter().filter(|probe| probe.source_port == path.source_port);
             let by_second: HashSet<_> = of_trace
                 .filter(|probe| probe.ttl == 2)
                 .filter_map(|probe| Some(probe.answer?.from))
                 .collect();
-            let shown = path.hops.iter().find(|hop| hop.hop == 2).and_then(|hop| hop.address);
+            let shown = path.hops.iter().find(|hop| hop.number == 2).and_then(|hop| hop.address);
             let agrees = by_second.len() == 1 && shown.is_some_and(|address| by_second.contains(&address));
             verdict.fold(|verdict| {
                 verdict.count(
                     format!("{name} trace {number}: as in the capture"),
                     u64::from(agrees),
                     1,
-                )
+                );
             });
         }
         verdict.count(format!("{name}: traces"), paths.len() as u64, TRACES as u64);
@@ -77,7 +74,7 @@ fn compare(verdict: &mut Verdict, family: Family, name: &str, path: &PathRecord)
     let address = |number: u8| {
         path.hops
             .iter()
-            .find(|hop| hop.hop == number)
+            .find(|hop| hop.number == number)
             .and_then(|hop| hop.address)
     };
     let is_on = |(number, _): &&(u8, u64)| address(2) == Some(router(*number, family == Family::Ipv4));
@@ -92,7 +89,7 @@ fn compare(verdict: &mut Verdict, family: Family, name: &str, path: &PathRecord)
         router(number + 1, family == Family::Ipv4).to_string(),
     );
     for (at, truth_us) in [(2, 1_000 + delay_us), (3, 2_000 + delay_us), (4, 2_000 + delay_us)] {
-        let rtt = path.hops.iter().find(|hop| hop.hop == at).and_then(|hop| hop.rtt_us);
+        let rtt = path.hops.iter().find(|hop| hop.number == at).and_then(|hop| hop.rtt_us);
         for measured in rtt.map_or([f64::NAN; 2], |rtt| [rtt.min as f64, rtt.p95 as f64]) {
             verdict.time_us(
                 format!("{name}: hop {at}"),

@@ -113,7 +113,7 @@ fn lossy(lab: &Lab, verdict: &mut Verdict, pair: &mut Pair) -> Result<()> {
             );
         }
         let ports = truth
-            .probes
+            .sent
             .iter()
             .filter(|probe| probe.destination.is_ipv4() == (family == Family::Ipv4));
         let other = ports.filter(|probe| probe.source_port != path.source_port).count();
@@ -134,7 +134,7 @@ fn lossy(lab: &Lab, verdict: &mut Verdict, pair: &mut Pair) -> Result<()> {
 fn resets_of_lost(truth: &Probes) -> u64 {
     let lost =
         |probe: &&crate::capture::path::Probe| usize::from(probe.ttl) > DELAYS_MS.len() && probe.answer.is_none();
-    truth.probes.iter().filter(lost).count() as u64
+    truth.sent.iter().filter(lost).count() as u64
 }
 
 fn compare_ends(verdict: &mut Verdict, name: &str, path: &PathRecord, end: &str) {
@@ -161,7 +161,7 @@ fn address_of(family: Family, number: u8) -> std::net::IpAddr {
 }
 
 fn hop(path: &PathRecord, number: u8) -> Option<&PathHop> {
-    path.hops.iter().find(|hop| hop.hop == number)
+    path.hops.iter().find(|hop| hop.number == number)
 }
 
 /// What the routers' delays make of a round trip to this hop, microseconds.
