@@ -3,6 +3,7 @@
 //! Reads the one file it is given; flags are laid over it by the commands. A key that is unknown, a unit that is wrong
 //! or a value that cannot be is refused with file, line and key.
 mod destinations;
+mod paths;
 mod spike;
 
 use std::{
@@ -15,6 +16,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
+pub use paths::{PathsConfig, TraceWhat};
 pub use spike::SpikeConfig;
 
 use crate::{
@@ -61,6 +63,8 @@ pub struct Config {
     pub declared: Vec<Declaration>,
     /// When RTT has a spike.
     pub rtt_spike: SpikeConfig,
+    /// Which network paths are traced.
+    pub paths: PathsConfig,
     /// Recording of the event stream.
     pub record: RecordConfig,
     /// Programs to do without, as if the kernel had refused them: by flag alone, for the lab.
@@ -126,6 +130,7 @@ impl Default for Config {
             dns_ports: vec![53],
             declared: Vec::new(),
             rtt_spike: SpikeConfig::default(),
+            paths: PathsConfig::default(),
             record: RecordConfig::default(),
             fail_programs: Vec::new(),
         }
@@ -303,6 +308,7 @@ rtt_spike:
   # For so long.
   for: {hold}
 
+{paths}
 # Recording of the event stream, for `hopline replay`.
 record:
   # Where to; null: no recording.
@@ -333,6 +339,7 @@ record:
             retransmits_above = self.rtt_spike.retransmits_to_yaml(),
             rtt_delta_above = Seconds(self.rtt_spike.rtt_delta_above),
             hold = Seconds(self.rtt_spike.hold),
+            paths = self.paths.to_yaml(),
             record_file = self
                 .record
                 .file

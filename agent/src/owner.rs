@@ -16,9 +16,11 @@ use tokio::{
 use crate::{
     aggregate::Snapshot,
     host,
+    path::Candidate,
     pipeline::{Output, Pipeline},
     recording::Recorder,
     sockets::SweepReport,
+    tracer::Traced,
 };
 
 /// How often the pipeline learns the time: `STUCK` lines and waiting gauges are at most this late.
@@ -84,6 +86,8 @@ pub enum Input {
     Batch(Batch),
     /// What the kernel's list of sockets says.
     Swept(Box<SweepReport>),
+    /// What came of a trace.
+    Traced(Box<Traced>),
     /// Somebody wants to see the numbers.
     Scrape(oneshot::Sender<Scrape>),
     /// Somebody wants to see the last events.
@@ -123,6 +127,8 @@ pub struct Owner {
     pub spent: mpsc::Sender<Batch>,
     /// Who lists the sockets of namespaces; takes an order only when it has nothing to do.
     pub sweeper: Option<SyncSender<HashSet<u32>>>,
+    /// Who traces network paths; a list that it is too busy for is no loss, as the next one replaces it.
+    pub tracer: Option<SyncSender<Vec<Candidate>>>,
 }
 
 impl Owner {
@@ -140,6 +146,7 @@ impl Owner {
                 input = inputs.recv() => match input {
                     Some(Input::Batch(batch)) => self.apply(batch),
                     Some(Input::Swept(report)) => self.pipeline.swept(&report),
+                    Some(Input::Traced(traced)) => self.traced(*traced),
                     // Whoever asked may have gone since.
                     Some(Input::Scrape(answer)) => drop(answer.send(self.scrape())),
                     Some(Input::Events(answer)) => drop(answer.send(self.pipeline.events())),
@@ -180,7 +187,20 @@ impl Owner {
         }
         self.pipeline.tick(now_ns);
         self.order_sweep();
+        if let Some(tracer) = &self.tracer
+            && let Some(candidates) = self.pipeline.trace_due()
+        {
+            drop(tracer.try_send(candidates));
+        }
         self.set_collect();
+    }
+
+    fn traced(&mut self, traced: Traced) {
+        let path = traced.path.inspect_err(|error| {
+            tracing::debug!(error, address = %traced.target.address, "a path could not be traced");
+        });
+        self.pipeline
+            .traced(traced.target, path.ok(), traced.probes, traced.at_ns);
     }
 
     fn order_sweep(&mut self) {
@@ -277,6 +297,7 @@ mod tests {
             listener: Listener::All(records),
             spent,
             sweeper: None,
+            tracer: None,
         };
         let (inputs, inbox) = mpsc::channel(1);
         let task = tokio::spawn(owner.run(inbox));

@@ -24,8 +24,8 @@ pub use histogram::{BOUNDS_NS, Histogram};
 pub use resolvers::{DnsLabels, ResolverLabels, Resolvers, ResolversSnapshot};
 pub use series::Series;
 pub use snapshot::{
-    ActiveRule, DestinationSnapshot, FamilyCounts, FamilyTotals, GroupSnapshot, Labels, NameSource, PipelineCounts,
-    RoleLess, Snapshot, Totals, without_role,
+    ActiveRule, DestinationSnapshot, FamilyCounts, FamilyTotals, GroupSnapshot, Labels, NameSource, PathsSnapshot,
+    PipelineCounts, RoleLess, Snapshot, Totals, without_role,
 };
 pub use staying::{
     At, ListenerDetail, Place, PortsDetail, StayingDetail, StayingSnapshot, SweepCounts, UnreusedDetail,

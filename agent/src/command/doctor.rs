@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     export::human,
     host::Host,
-    privileges,
+    privileges, tracer,
 };
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -46,7 +46,9 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             fail_programs: Vec::new(),
         };
         let probes = Probes::load(&options)?;
-        probes.features().to_vec()
+        let mut features = probes.features().to_vec();
+        features.push(tracer::feature());
+        features
     };
     let btf = Path::new(BTF).exists();
     let statistics = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1");

@@ -27,6 +27,7 @@ const HERE_ONLY: &[(&str, &[&str])] = &[
     ("hostile", &["--seconds", "6"]),
     ("idle", &["--short"]),
     ("busy", &["--short"]),
+    ("probe-budget", &["--seconds", "20"]),
 ];
 
 /// Falsified output that a scenario must catch: one of each kind here, all of them in the long form of the lab.
@@ -50,6 +51,10 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("busy", "shift"),
     ("retransmits", "drop"),
     ("spike", "drop"),
+    ("path", "shift"),
+    ("ecmp", "drop"),
+    ("route-change", "drop"),
+    ("probe-budget", "drop"),
 ];
 
 /// What people deploy: each skips, with the reason, what a missing tool would check.
