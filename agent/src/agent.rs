@@ -21,18 +21,20 @@ use tokio::{
 use crate::{
     aggregate::Snapshot,
     bpf::{self, BpfError, ProbeOptions, Probes},
-    config::Config,
+    config::{Config, TraceWhat},
     export::http,
     host::{self, Host},
     kernel_side::{KernelNumbers, KernelSide},
     kubernetes,
     owner::{Input, Listener, Owner, Scrape},
-    pipeline::{Output, Pipeline, PipelineSettings},
+    path::Candidate,
+    pipeline::{Output, PathSettings, Pipeline, PipelineSettings},
     privileges::{self, Keep},
     reader,
     recording::{self, Recorder, RecordingError},
     selfmetrics::{FeatureState, KindCounts, SelfMetrics},
     sweeper,
+    tracer::{self, TracerSettings},
 };
 
 /// Inputs that may wait for the owner.
@@ -42,6 +44,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 /// How often, and how many times, the pipeline is asked whether it has heard of everything found at the start.
 const READY_EVERY: Duration = Duration::from_millis(20);
 const READY_LOOKS: u32 = 250;
+/// Probes to each hop in a trace.
+const TRACE_ROUNDS: u32 = 3;
 
 /// Why the agent could not start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +88,8 @@ pub struct Handle {
     records: Option<broadcast::WeakSender<Arc<Output>>>,
     /// Records that listeners of the stream missed.
     stream_dropped: Arc<AtomicU64>,
+    /// Whether network paths are traced.
+    path_feature: FeatureState,
 }
 
 /// The last word of an agent that has ended.
@@ -112,6 +118,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
     let kernel = KernelSide::start(probes)?;
     let (inputs, owner_inputs) = mpsc::channel(INPUTS);
     let sweeper = sweeper::start(inputs.downgrade())?;
+    let (tracer, path_feature) = start_tracer(config, &inputs);
     privileges::drop_capabilities(Keep {
         writes_files: keep.writes_files || recorder.is_some(),
         ..keep
@@ -134,6 +141,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         spent,
         sweeper: Some(sweeper),
         pods: Some(pods),
+        tracer,
     };
     let owner = tokio::spawn(owner.run(owner_inputs));
     let reader = tokio::spawn(reader::run(
@@ -148,6 +156,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         kernel,
         records,
         stream_dropped: Arc::default(),
+        path_feature,
     };
     Ok(Running {
         handle,
@@ -170,8 +179,51 @@ fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {
         groups: config.groups(),
         declared: config.declared.clone(),
         rtt_spike: config.rtt_spike.settings(),
+        paths: path_settings(config),
         read_proc: true,
         cgroup_root: bpf::unified_mount(),
+    }
+}
+
+fn path_settings(config: &Config) -> PathSettings {
+    let paths = &config.paths;
+    PathSettings {
+        troubled: paths.trace != TraceWhat::Off,
+        busiest: if paths.trace == TraceWhat::All {
+            paths.destinations
+        } else {
+            0
+        },
+        delta_above_us: paths.latency_delta_above.as_micros() as u64,
+    }
+}
+
+/// Without it everything else works: why it is off is told once, and shown beside the other features.
+fn start_tracer(
+    config: &Config,
+    inputs: &mpsc::Sender<Input>,
+) -> (Option<std::sync::mpsc::SyncSender<Vec<Candidate>>>, FeatureState) {
+    let paths = &config.paths;
+    let settings = TracerSettings {
+        limits: paths.limits(),
+        in_flight: paths.in_flight,
+        every_ns: paths.every.as_nanos() as u64,
+        rounds: TRACE_ROUNDS,
+        exclude: paths.exclude.clone(),
+        seed: tracer::seed(),
+    };
+    let off = |reason| FeatureState {
+        feature: tracer::FEATURE,
+        hook: String::new(),
+        enabled: false,
+        reason,
+    };
+    if paths.trace == TraceWhat::Off {
+        return (None, off(tracer::SWITCHED_OFF.to_owned()));
+    }
+    match tracer::start(settings, inputs.downgrade()) {
+        Ok(tracer) => (Some(tracer), tracer::feature()),
+        Err(error) => (None, off(error.to_string())),
     }
 }
 
@@ -287,8 +339,9 @@ impl http::Source for Handle {
 
 impl Handle {
     /// Which hook serves each feature.
-    pub fn features(&self) -> &[FeatureState] {
-        self.kernel.features()
+    pub fn features(&self) -> Vec<FeatureState> {
+        let kernel = self.kernel.features().iter().cloned();
+        kernel.chain([self.path_feature.clone()]).collect()
     }
 
     /// The pipeline's picture, after everything that reached it before.
@@ -301,7 +354,7 @@ impl Handle {
 
     fn self_metrics(&self, scrape: &Scrape, kernel: KernelNumbers) -> SelfMetrics {
         SelfMetrics {
-            features: self.kernel.features().to_vec(),
+            features: self.features(),
             events: kind_counts(&scrape.snapshot.counts.events, &kernel),
             throttled: kernel.throttled,
             failures: kernel

@@ -12,7 +12,10 @@ use self::{
 use crate::connection::Phase;
 
 pub mod fail_if;
+mod path;
 pub mod units;
+
+pub use path::PathArgs;
 
 /// Tells which destination is slow or failing, in which phase, for which workload, without changing any program.
 #[derive(Debug, Parser)]
@@ -49,6 +52,8 @@ pub enum Command {
     Trace(Box<TraceArgs>),
     /// Fetch URLs several times and tell which is the best, phase by phase
     Compare(CompareArgs),
+    /// Show every hop on the way to a destination: address, round trips, loss
+    Path(PathArgs),
     /// Show the live table of destinations, those in trouble first
     Top(TopArgs),
     /// Run the pipeline over a recording and print its totals
@@ -379,6 +384,15 @@ mod tests {
         check("hopline top --once --agent http://localhost:1 --last", true);
         check("hopline top --cgroup /a --cgroup /b --rows 5", true);
         check("hopline top --cgroup /a --agent http://localhost:1", false);
+        check(
+            "hopline path example.com:80 --json --count 200 -i 100ms --icmp -6",
+            true,
+        );
+        check("hopline path example.com --agent http://localhost:1 --json", true);
+        check("hopline path example.com -4 -6", false);
+        check("hopline path example.com -i 1ms", false);
+        check("hopline path example.com --max-hops 65", false);
+        check("hopline path", false);
         check("hopline replay", false);
         check("hopline replay a b --json", true);
         check("hopline replay a --config b.yaml", true);

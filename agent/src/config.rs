@@ -4,6 +4,7 @@
 //! or a value that cannot be is refused with file, line and key.
 mod destinations;
 mod kubernetes;
+mod paths;
 mod spike;
 
 use std::{
@@ -17,6 +18,7 @@ use std::{
 use serde::{Deserialize, Deserializer, de};
 
 pub use kubernetes::{CriSocket, KubernetesConfig, Use};
+pub use paths::{PathsConfig, TraceWhat};
 pub use spike::SpikeConfig;
 
 use crate::{
@@ -65,6 +67,8 @@ pub struct Config {
     pub rtt_spike: SpikeConfig,
     /// Names of pods and workloads.
     pub kubernetes: KubernetesConfig,
+    /// Which network paths are traced.
+    pub paths: PathsConfig,
     /// Recording of the event stream.
     pub record: RecordConfig,
     /// Programs to do without, as if the kernel had refused them: by flag alone, for the lab.
@@ -131,6 +135,7 @@ impl Default for Config {
             declared: Vec::new(),
             rtt_spike: SpikeConfig::default(),
             kubernetes: KubernetesConfig::default(),
+            paths: PathsConfig::default(),
             record: RecordConfig::default(),
             fail_programs: Vec::new(),
         }
@@ -309,6 +314,7 @@ rtt_spike:
   for: {hold}
 
 {kubernetes}
+{paths}
 # Recording of the event stream, for `hopline replay`.
 record:
   # Where to; null: no recording.
@@ -341,6 +347,7 @@ record:
             hold = Seconds(self.rtt_spike.hold),
             kubernetes = self.kubernetes.to_yaml(),
             record_file = or_null(self.record.file.as_deref()),
+            paths = self.paths.to_yaml(),
             rotate_bytes = Bytes(self.record.rotate_bytes),
             keep = self.record.keep,
         )

@@ -5,8 +5,8 @@
 //! them (`decode`), keeps the table of connections (`connection`), adds owners (`attribution`) and names (`dns`) and counts
 //! (`aggregate`); `export` shows the snapshot. `agent` wires these stages and owns their life; `command` is one file
 //! per command on top of it; `recording` keeps and reads back the stream of inputs. `fetch` is a client of hopline's own,
-//! and `compare` what comes of it beside the records. `sweeper` looks at the kernel's own list of sockets (`sockets`);
-//! `kubernetes` asks who the pods are (`workloads`).
+//! and `compare` what comes of it beside the records. `sweeper` looks at the kernel's own list of sockets (`sockets`),
+//! `kubernetes` asks who the pods are (`workloads`), `tracer` sends the probes of `path`.
 pub mod agent;
 pub mod aggregate;
 pub mod attribution;
@@ -29,6 +29,7 @@ pub mod kernel_side;
 pub mod kubernetes;
 pub mod namespaces;
 pub mod owner;
+pub mod path;
 pub mod pipeline;
 pub mod privileges;
 pub mod protocol;
@@ -37,5 +38,6 @@ pub mod recording;
 pub mod selfmetrics;
 pub mod sockets;
 pub mod sweeper;
+pub mod tracer;
 pub mod windows;
 pub mod workloads;

@@ -16,9 +16,11 @@ use tokio::{
 use crate::{
     aggregate::Snapshot,
     host,
+    path::Candidate,
     pipeline::{Output, Pipeline},
     recording::Recorder,
     sockets::SweepReport,
+    tracer::Traced,
     workloads::Change,
 };
 
@@ -87,6 +89,8 @@ pub enum Input {
     Swept(Box<SweepReport>),
     /// What a source of pods says.
     Pods(Change),
+    /// What came of a trace.
+    Traced(Box<Traced>),
     /// Somebody wants to see the numbers.
     Scrape(oneshot::Sender<Scrape>),
     /// Somebody wants to see the last events.
@@ -128,6 +132,8 @@ pub struct Owner {
     pub sweeper: Option<SyncSender<HashSet<u32>>>,
     /// Who asks for pods; is told when one is met that is not known.
     pub pods: Option<mpsc::Sender<()>>,
+    /// Who traces network paths; a list that it is too busy for is no loss, as the next one replaces it.
+    pub tracer: Option<SyncSender<Vec<Candidate>>>,
 }
 
 impl Owner {
@@ -146,6 +152,7 @@ impl Owner {
                     Some(Input::Batch(batch)) => self.apply(batch),
                     Some(Input::Swept(report)) => self.pipeline.swept(&report),
                     Some(Input::Pods(change)) => self.pipeline.pods(change, host::monotonic_ns()),
+                    Some(Input::Traced(traced)) => self.traced(*traced),
                     // Whoever asked may have gone since.
                     Some(Input::Scrape(answer)) => drop(answer.send(self.scrape())),
                     Some(Input::Events(answer)) => drop(answer.send(self.pipeline.events())),
@@ -187,6 +194,11 @@ impl Owner {
         }
         self.pipeline.tick(now_ns);
         self.order_sweep();
+        if let Some(tracer) = &self.tracer
+            && let Some(candidates) = self.pipeline.trace_due()
+        {
+            drop(tracer.try_send(candidates));
+        }
         self.set_collect();
     }
 
@@ -198,6 +210,14 @@ impl Owner {
             // One word that waits to be read says as much as two.
             pods.try_send(()).ok();
         }
+    }
+
+    fn traced(&mut self, traced: Traced) {
+        let path = traced.path.inspect_err(|error| {
+            tracing::debug!(error, address = %traced.target.address, "a path could not be traced");
+        });
+        self.pipeline
+            .traced(traced.target, path.ok(), traced.probes, traced.at_ns);
     }
 
     fn order_sweep(&mut self) {
@@ -295,6 +315,7 @@ mod tests {
             spent,
             sweeper: None,
             pods: None,
+            tracer: None,
         };
         let (inputs, inbox) = mpsc::channel(1);
         let task = tokio::spawn(owner.run(inbox));

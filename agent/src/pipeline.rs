@@ -4,6 +4,7 @@
 //! `attribution` alone, and not at all without `read_proc`. One task owns a [`Pipeline`]; nothing in it locks.
 mod choices;
 mod follow;
+mod paths;
 mod pods;
 mod progress;
 mod records;
@@ -26,7 +27,7 @@ use crate::{
     connection::{Activity, ConnectionRecord, Endpoints, Role, Rtt, Table, TcpState, WaitingList},
     declared::Declaration,
     decode::{DecodeError, Event, decode},
-    events::{Recent, SpikeRecord, SpikeSettings},
+    events::{PathEvent, Recent, SpikeRecord, SpikeSettings},
     groups::{Group, Groups},
     protocol::{
         assembler::{Assembler, AssemblerLimits},
@@ -40,6 +41,8 @@ use crate::{
 };
 use choices::Choices;
 pub use choices::{FallbackRecord, UndeclaredRecord};
+pub use paths::PathSettings;
+use paths::Paths;
 use pods::Held;
 use progress::Counted;
 use records::Surroundings;
@@ -84,6 +87,8 @@ pub struct PipelineSettings {
     pub declared: Vec<Declaration>,
     /// When RTT has a spike.
     pub rtt_spike: SpikeSettings,
+    /// Whose network paths are traced.
+    pub paths: PathSettings,
     /// Ask `/proc` and the cgroup tree for what no event told; off on replay.
     pub read_proc: bool,
     /// Where cgroup2 is mounted; `None`: cgroup paths come from events alone.
@@ -103,6 +108,7 @@ impl Default for PipelineSettings {
             groups: Groups::default(),
             declared: Vec::new(),
             rtt_spike: SpikeSettings::default(),
+            paths: PathSettings::default(),
             read_proc: false,
             cgroup_root: None,
         }
@@ -122,6 +128,8 @@ pub enum Output {
     Undeclared(Box<UndeclaredRecord>),
     /// RTT has a spike, or no more.
     Spike(Box<SpikeRecord>),
+    /// A network path changed, or that of a spike was traced.
+    Path(Box<PathEvent>),
     /// A lookup ended.
     Lookup(Box<LookupRecord>),
     /// A lookup has waited for [`PipelineSettings::stuck_after_ns`]; told once.
@@ -185,6 +193,7 @@ pub struct Pipeline {
     held: Held,
     series: Series,
     watch: Watch,
+    paths: Paths,
     /// The last events.
     events: Recent<Output>,
     counts: PipelineCounts,
@@ -219,6 +228,7 @@ impl Pipeline {
             held: Held::default(),
             series: Series::new(settings.max_series - dns_series),
             watch: Watch::new(settings.rtt_spike),
+            paths: Paths::default(),
             events: Recent::default(),
             counts: PipelineCounts::default(),
             outputs: Vec::new(),
@@ -347,6 +357,7 @@ impl Pipeline {
             active_rules: self.active_rules(),
             resolvers: self.resolution.resolvers().snapshot(),
             staying: self.staying(),
+            paths: self.paths(),
             ..self.series.snapshot(&waiting, self.now_ns)
         })
     }
@@ -390,7 +401,15 @@ impl Pipeline {
             (LISTENER_OPEN, _) => self.listener_opened(state, now_ns),
             (SYNACK_RETRANSMIT, _) => self.synack_retransmitted(state, now_ns),
             (CONNECTION_CLOSE, None) if state.role == ROLE_LISTENER => self.listener_closed(state.cookie),
-            (_, Some(role)) => self.connection(kind == CONNECTION_CLOSE, role, state, now_ns),
+            (_, Some(role)) => {
+                // At its end it is noted with the name that it has by then.
+                if kind != CONNECTION_CLOSE
+                    && let Some(entry) = self.connections.get(state.cookie)
+                {
+                    self.note_path(role, entry.attached.destination, state);
+                }
+                self.connection(kind == CONNECTION_CLOSE, role, state, now_ns);
+            }
             (_, None) if state.role == ROLE_LISTENER => {}
             (_, None) => self.counts.malformed += 1,
         }

@@ -2,7 +2,7 @@
 //!
 //! Measured on 6.18: once everything is attached, reading maps and rings, program statistics and detaching need no
 //! capability at all (they go by file descriptors). What remains is `/proc` of other users' processes, entering network
-//! namespaces where late sockets need walks and sockets are listed, and a recording in a directory of another user.
+//! namespaces where late sockets need walks, sockets are listed and probes sent (those need raw sockets too), and a recording in a directory of another user.
 use std::io;
 
 use nix::sys::{
@@ -14,6 +14,7 @@ use nix::sys::{
 mod capability {
     pub(super) const DAC_OVERRIDE: u32 = 1;
     pub(super) const DAC_READ_SEARCH: u32 = 2;
+    pub(super) const NET_RAW: u32 = 13;
     pub(super) const SYS_PTRACE: u32 = 19;
     pub(super) const SYS_ADMIN: u32 = 21;
 }
@@ -25,6 +26,8 @@ pub struct Keep {
     pub writes_files: bool,
     /// Sockets of other network namespaces are listed.
     pub enters_namespaces: bool,
+    /// Probes are sent.
+    pub sends_probes: bool,
 }
 
 /// This process and all it starts can never gain privileges by executing a program.
@@ -71,6 +74,9 @@ fn kept(keep: Keep) -> [Sets; 2] {
     }
     if keep.enters_namespaces {
         bits |= 1 << capability::SYS_ADMIN;
+    }
+    if keep.sends_probes {
+        bits |= 1 << capability::NET_RAW;
     }
     [
         Sets {

@@ -34,7 +34,7 @@ pub(crate) struct Cli {
     /// Length of a scenario that can be long or short: flood, replay, budget and hostile.
     #[arg(long)]
     seconds: Option<u64>,
-    /// Fewer cells and connections in a scenario that has a short form: timeline, names and dns.
+    /// Fewer cells and connections in a scenario that has a short form: timeline, names, dns, path and others.
     #[arg(long)]
     short: bool,
     #[command(subcommand)]
@@ -59,6 +59,7 @@ enum Internal {
     Flood(traffic::flood::FloodArguments),
     Churn(traffic::churn::ChurnArguments),
     Hosts(traffic::hosts::HostsArguments),
+    Many(traffic::many::ManyArguments),
     Raw(traffic::raw::RawArguments),
     Talk(traffic::talk::TalkArguments),
     Stay(traffic::stay::StayArguments),
@@ -106,6 +107,10 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Flood(arguments) => traffic::flood::run(arguments),
         Internal::Churn(arguments) => traffic::churn::run(arguments),
         Internal::Hosts(arguments) => traffic::hosts::run(arguments),
+        Internal::Many(arguments) => {
+            traffic::many::run(arguments);
+            Ok(())
+        }
         Internal::Raw(arguments) => traffic::raw::run(arguments),
         Internal::Talk(arguments) => traffic::talk::run(arguments),
         Internal::Stay(arguments) => traffic::stay::run(arguments),

@@ -12,6 +12,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nstat", "iproute2"),
     ("ss", "iproute2"),
     ("tcpdump", "tcpdump"),
+    ("mtr", "mtr-tiny"),
+    ("traceroute", "traceroute"),
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("nsenter", "util-linux"),

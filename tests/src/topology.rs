@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::lab::Lab;
 use crate::netns::NetNs;
 use crate::process::Process;
-use crate::router::{self, DEVICE, RouterSettings};
+use crate::router::{self, DEVICE, Hop, RouterSettings};
 
 /// What kind of socket and address a client uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,11 @@ impl Pair {
     /// From now on this address is so much further away, each way.
     pub(crate) fn move_away(&mut self, address: IpAddr, us: u64) -> Result<()> {
         self.router.say(&format!("{address} {us}\n"))
+    }
+
+    /// From now on the ways are these.
+    pub(crate) fn reroute(&mut self, routes: &[Vec<Hop>]) -> Result<()> {
+        self.router.say(&format!("routes {}\n", serde_json::to_string(routes)?))
     }
 }
 

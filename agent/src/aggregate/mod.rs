@@ -25,7 +25,7 @@ pub use resolvers::{DnsLabels, ResolverLabels, Resolvers, ResolversSnapshot};
 pub use series::Series;
 pub use snapshot::{
     ActiveRule, DestinationSnapshot, FamilyCounts, FamilyTotals, GroupSnapshot, HeldCounts, Labels, NameSource,
-    PipelineCounts, RoleLess, Snapshot, Totals, without_role,
+    PathsSnapshot, PipelineCounts, RoleLess, Snapshot, Totals, without_role,
 };
 pub use staying::{
     At, ListenerDetail, Place, PortsDetail, StayingDetail, StayingSnapshot, SweepCounts, UnreusedDetail,

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     connection::{Phase, Role, TcpState},
+    path::PathSnapshot,
     windows::{Measure, Quantiles, WindowSnapshot},
     workloads,
 };
@@ -40,8 +41,23 @@ pub struct Snapshot {
     pub resolvers: ResolversSnapshot,
     /// Sockets that stay.
     pub staying: StayingSnapshot,
+    /// Network paths.
+    pub paths: PathsSnapshot,
     /// What the pipeline did and could not do.
     pub counts: PipelineCounts,
+}
+
+/// What traces of network paths told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PathsSnapshot {
+    /// As of the last trace of each.
+    pub paths: Arc<[PathSnapshot]>,
+    /// Probes that left.
+    pub probes: u64,
+    /// Traces that could not begin.
+    pub failed: u64,
+    /// Connections whose target was not counted for want of room.
+    pub refused: u64,
 }
 
 /// One group of clients' destinations, whether they have names or not.

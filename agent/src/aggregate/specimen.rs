@@ -3,10 +3,11 @@
 //! Who adds a family adds it here; the tests in `export/prometheus/reference.rs` notice when that was forgotten.
 use super::{
     ActiveRule, At, Child, Counters, DestinationSnapshot, DnsLabels, FallbackLabels, Histogram, Labels, ListenerDetail,
-    NameSource, Place, PortsDetail, ResolverLabels, Snapshot, TlsFailure, TlsVersion, UndeclaredLabels,
+    NameSource, PathsSnapshot, Place, PortsDetail, ResolverLabels, Snapshot, TlsFailure, TlsVersion, UndeclaredLabels,
 };
 use crate::{
     connection::{Idle, Role, TcpState, record::ProcessRecord},
+    path::{HopRecord, PathRecord, PathSnapshot, RttRecord},
     windows::WindowSnapshot,
     workloads::{FAILURES, Source},
 };
@@ -51,6 +52,7 @@ impl Snapshot {
         self.resolvers();
         self.staying();
         self.pods();
+        self.paths = paths();
         self
     }
 
@@ -153,6 +155,52 @@ fn destination(role: Role) -> DestinationSnapshot {
     counters.tls_handshakes = Some(Box::new([[1; 2]; TlsVersion::ALL.len()]));
     counters.tls_failures = Some(Box::new([1; TlsFailure::COUNT]));
     destination
+}
+
+fn paths() -> PathsSnapshot {
+    let address = [192, 0, 2, 1].into();
+    let hop = HopRecord {
+        hop: 1,
+        address: Some(address),
+        addresses: Vec::new(),
+        rtt_us: Some(RttRecord { min: 1, p50: 1, p95: 1 }),
+        probes: 1,
+        answers: 1,
+        unanswered: Some(0.0),
+        loss: Some(0.0),
+        answer_ttl: None,
+    };
+    let path = PathRecord {
+        schema: 1,
+        r#type: "path".into(),
+        host: NAME.to_owned(),
+        address,
+        port: Some(443),
+        source: address,
+        source_port: 1,
+        protocol: "tcp".into(),
+        reached: true,
+        end: None,
+        end_by: None,
+        hops: vec![hop],
+        step: None,
+        ignored: 0,
+    };
+    let traced = PathSnapshot {
+        destination: NAME.to_owned(),
+        port: 443,
+        group: "go".to_owned(),
+        netns: 0,
+        changes: 1,
+        traced_ns: 1,
+        path,
+    };
+    PathsSnapshot {
+        paths: [traced].into(),
+        probes: 1,
+        failed: 1,
+        refused: 1,
+    }
 }
 
 #[cfg(test)]

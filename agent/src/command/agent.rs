@@ -13,6 +13,7 @@ use crate::{
     owner::Listener,
     pipeline::{Output, Pipeline, PipelineSettings},
     privileges::{self, Keep},
+    tracer,
 };
 
 /// Records that a listener of the stream may be behind before it misses some.
@@ -50,7 +51,12 @@ async fn serve(config: Config) -> Result<ExitCode, CommandError> {
     let address = listener.local_addr()?;
     let records: broadcast::Sender<Arc<Output>> = broadcast::Sender::new(STREAM_RECORDS);
     let mut running = agent::start(&config, Listener::Stream(records), Keep::default())?;
-    for state in running.handle().features().iter().filter(|state| !state.enabled) {
+    for state in running
+        .handle()
+        .features()
+        .iter()
+        .filter(|state| !state.enabled && state.reason != tracer::SWITCHED_OFF)
+    {
         tracing::warn!(
             feature = state.feature,
             reason = state.reason,

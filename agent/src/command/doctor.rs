@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     export::human,
     host::Host,
-    kubernetes, privileges,
+    kubernetes, privileges, tracer,
 };
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -46,7 +46,9 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             fail_programs: Vec::new(),
         };
         let probes = Probes::load(&options)?;
-        probes.features().to_vec()
+        let mut features = probes.features().to_vec();
+        features.push(tracer::feature());
+        features
     };
     let pods = kubernetes::Settings::new(&Config::default().kubernetes, &host.node).describe();
     let btf = Path::new(BTF).exists();

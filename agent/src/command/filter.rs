@@ -61,6 +61,12 @@ impl Filter {
                 let is_wanted = self.slower_than.is_empty() && !self.failed && !self.stuck;
                 return is_wanted && self.is_about_spike(spike);
             }
+            Output::Path(event) => {
+                let is_wanted = self.slower_than.is_empty() && !self.failed && !self.stuck;
+                let destination = &event.destination;
+                let hosts = [Some(destination.host.as_str())];
+                return is_wanted && self.is_about(&hosts, &destination.group, &ProcessRecord::default());
+            }
             Output::Fallback(fallback) => {
                 // A failure is what led to it.
                 let is_wanted = self.slower_than.is_empty() && (self.failed || !self.stuck);

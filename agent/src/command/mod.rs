@@ -4,6 +4,7 @@ mod compare;
 mod doctor;
 mod filter;
 mod own_cgroup;
+mod path;
 mod printer;
 mod progress;
 mod replay;
@@ -97,6 +98,7 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Agent(args) => agent::run(&args, logging),
         Command::Trace(args) => trace::run(&args, logging),
         Command::Compare(args) => compare::run(&args, logging),
+        Command::Path(args) => path::run(&args, logging),
         Command::Top(args) => top::run(&args, logging),
         Command::Replay(args) => replay::run(&args, logging),
         Command::Doctor(args) => doctor::run(&args, logging),

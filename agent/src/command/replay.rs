@@ -14,7 +14,7 @@ use crate::{
     cli::ReplayArgs,
     config::Config,
     export::{human, json},
-    pipeline::{Output, Pipeline, PipelineSettings},
+    pipeline::{Output, PathSettings, Pipeline, PipelineSettings},
     recording::{Damage, Frame, Header, Reader, VERSION},
 };
 
@@ -191,6 +191,8 @@ fn pipeline(header: &Header, config: &Config, collect: bool) -> Pipeline {
         groups: config.groups(),
         declared: config.declared.clone(),
         rtt_spike: config.rtt_spike.settings(),
+        // What traces told is in no recording.
+        paths: PathSettings::default(),
         read_proc: false,
         cgroup_root: None,
     });

@@ -17,7 +17,7 @@ use super::{CommandError, Logging, Signals, block_on, print, tell_losses};
 use crate::{
     agent::{self, Running},
     cli::TopArgs,
-    config::Config,
+    config::{Config, TraceWhat},
     export::{
         http::Source as _,
         human::{self, Figures},
@@ -42,16 +42,17 @@ const WIPE: &str = "\x1b[H\x1b[J";
 pub(super) fn run(args: &TopArgs, logging: Logging) -> Result<ExitCode, CommandError> {
     logging.start_quiet();
     privileges::no_new_privs();
-    match &args.agent {
-        Some(url) => {
-            let target = Target::parse(url).map_err(CommandError::Usage)?;
-            if target.is_https {
-                return Err(CommandError::Usage(format!("`{url}`: agents are asked by http://")));
-            }
-            block_on(of_agent(args, target))
+    if let Some(url) = &args.agent {
+        let target = Target::parse(url).map_err(CommandError::Usage)?;
+        if target.is_https {
+            return Err(CommandError::Usage(format!("`{url}`: agents are asked by http://")));
         }
-        None => block_on(of_own(args, Config::load(&args.watch)?)),
+        return block_on(of_agent(args, target));
     }
+    let mut config = Config::load(&args.watch)?;
+    // Who only looks sends nothing.
+    config.paths.trace = TraceWhat::Off;
+    block_on(of_own(args, config))
 }
 
 /// Asks a running agent.
@@ -128,7 +129,7 @@ fn show(args: &TopArgs, destinations: &Value) -> Result<(), CommandError> {
 }
 
 /// One GET, by HTTP/1.0: the answer ends with the connection.
-fn ask(target: &Target, path: &str) -> anyhow::Result<Value> {
+pub(super) fn ask(target: &Target, path: &str) -> anyhow::Result<Value> {
     let (host, port) = (&target.host, target.port);
     let addresses = (host.as_str(), port).to_socket_addrs();
     let addresses = addresses.with_context(|| format!("no address for {host}"))?;

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     agent::{self, Finished, Handle, Running},
     cli::TraceArgs,
-    config::Config,
+    config::{Config, TraceWhat},
     export::{http::Source as _, human},
     owner::Listener,
     privileges::{self, Keep},
@@ -45,7 +45,9 @@ const LINGER_STEP: Duration = Duration::from_millis(100);
 const PRINT_LIMIT: Duration = Duration::from_secs(10);
 
 pub(super) fn run(args: &TraceArgs, logging: Logging) -> Result<ExitCode, CommandError> {
-    let config = Config::load(&args.watch)?;
+    let mut config = Config::load(&args.watch)?;
+    // Who only looks sends nothing.
+    config.paths.trace = TraceWhat::Off;
     logging.start_quiet();
     let output = match &args.output {
         Some(path) => File::create(path).with_context(|| format!("cannot write {}", path.display()))?,

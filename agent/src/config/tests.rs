@@ -31,6 +31,8 @@ fn printed_values_read_back() {
         ),
     ]
     .into();
+    config.paths.trace = TraceWhat::All;
+    config.paths.exclude = vec!["10.0.0.0/8".parse().expect("a network")];
     config.rtt_spike = SpikeConfig {
         retransmits_above: None,
         rtt_delta_above: Duration::from_millis(50),

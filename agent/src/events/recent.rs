@@ -57,6 +57,21 @@ impl<T> Recent<T> {
         self.counts.kept += 1;
     }
 
+    /// Completes the last event that `change` says it has changed.
+    pub fn amend(&mut self, mut change: impl FnMut(&mut T) -> bool)
+    where
+        T: Clone,
+    {
+        for event in self.events.iter_mut().rev() {
+            // Only who shows it now keeps the old one.
+            let mut changed = (**event).clone();
+            if change(&mut changed) {
+                *event = Arc::new(changed);
+                return;
+            }
+        }
+    }
+
     /// All of them, the oldest first.
     pub fn all(&self) -> Vec<Arc<T>> {
         self.events.iter().cloned().collect()

@@ -1,6 +1,7 @@
 //! The record of an RTT spike, when it begins and when it is over. Plain data; times are RFC 3339, durations microseconds.
 use serde::Serialize;
 
+use super::SpikePath;
 use crate::connection::{
     Role,
     record::{AddressRecord, ProcessRecord},
@@ -40,6 +41,8 @@ pub struct SpikeRecord {
     pub connections: Vec<SpikeConnection>,
     /// The processes of all that were affected, at most five.
     pub processes: Vec<SpikeProcess>,
+    /// The network path, once it was traced.
+    pub path: Option<Box<SpikePath>>,
 }
 
 /// What a destination is called.

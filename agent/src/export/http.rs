@@ -76,6 +76,7 @@ pub async fn serve<S: Source>(listener: TcpListener, agent: S) -> std::io::Resul
         .route("/api/v1/destinations", get(destinations::<S>))
         .route("/api/v1/totals", get(totals::<S>))
         .route("/api/v1/sockets", get(sockets::<S>))
+        .route("/api/v1/paths", get(paths::<S>))
         .route("/api/v1/connections", get(connections::<S>))
         .route("/api/v1/events", get(events::<S>))
         .layer(middleware::from_fn_with_state(server.clone(), guard::<S>))
@@ -128,7 +129,7 @@ fn names_loopback(host: &str) -> bool {
 async fn index() -> impl IntoResponse {
     "hopline\n\n/metrics              OpenMetrics\n/livez, /readyz       health\n/api/v1/destinations  per \
      destination, JSON\n/api/v1/connections   single connections, server-sent events\n/api/v1/events        the last \
-     events, JSON or server-sent events\n/api/v1/sockets       sockets that stay, JSON\n/api/v1/totals        sums, JSON\n"
+     events, JSON or server-sent events\n/api/v1/paths         network paths hop by hop, JSON\n/api/v1/sockets       sockets that stay, JSON\n/api/v1/totals        sums, JSON\n"
 }
 
 /// The agent is ending, or too many ask at once.
@@ -194,6 +195,13 @@ async fn events<S: Source>(State(server): State<Server<S>>, headers: HeaderMap) 
 async fn totals<S: Source>(State(server): State<Server<S>>) -> Response {
     match server.agent.scrape().await {
         Some((snapshot, _)) => Json(json::totals(&snapshot)).into_response(),
+        None => unavailable(),
+    }
+}
+
+async fn paths<S: Source>(State(server): State<Server<S>>) -> Response {
+    match server.agent.scrape().await {
+        Some((snapshot, _)) => Json(json::paths(&snapshot)).into_response(),
         None => unavailable(),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Names come from others (a process chooses its own): control characters never reach the terminal.
 mod lookup;
+mod path;
 mod spike;
 mod table;
 mod top;
@@ -9,6 +10,7 @@ mod top;
 use std::fmt::{self, Write as _};
 
 pub use self::{
+    path::path,
     table::table,
     top::{Figures, top},
 };
@@ -67,6 +69,7 @@ pub fn line(output: &Output) -> String {
         }
         Output::Lookup(record) | Output::StuckLookup(record) => lookup::line(record),
         Output::Spike(record) => spike::line(record),
+        Output::Path(record) => path::line(record),
         Output::Fallback(record) => format!(
             "{:<12} FALLBACK {} {} → {} after {}, {}",
             time_of_day(&record.time),

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Appends one record with its line break: the contract's keys behind a first key `event`, `finished`, `stuck`,
-/// `fallback`, `undeclared`, `lookup`, `rtt_spike` or `rtt_spike_over`.
+/// `fallback`, `undeclared`, `lookup`, or the record's own type (`rtt_spike`, `path_changed`, …).
 pub fn record_line(output: &Output, line: &mut Vec<u8>) {
     match output {
         Output::Finished(record) => event_line("finished", record, line),
@@ -25,7 +25,18 @@ pub fn record_line(output: &Output, line: &mut Vec<u8>) {
         Output::Lookup(record) => event_line("lookup", record, line),
         Output::StuckLookup(record) => event_line("stuck", record, line),
         Output::Spike(record) => event_line(record.r#type, record, line),
+        Output::Path(record) => event_line(record.r#type, record, line),
     }
+}
+
+/// `/api/v1/paths`: every path as of its last trace.
+pub fn paths(snapshot: &Snapshot) -> Value {
+    json!({
+        "schema": 1,
+        "paths": &*snapshot.paths.paths,
+        "probes": snapshot.paths.probes,
+        "failed": snapshot.paths.failed,
+    })
 }
 
 /// `/api/v1/events`: the last events, the oldest first, each as its line.

@@ -5,6 +5,7 @@ mod choices;
 mod dns;
 mod family;
 mod own;
+mod paths;
 mod reference;
 mod rules;
 mod staying;
@@ -89,6 +90,7 @@ impl Collector for Scrape {
         }
         choices::encode(&mut encoder, &self.snapshot)?;
         dns::encode(&mut encoder, &self.snapshot)?;
+        paths::encode(&mut encoder, &self.snapshot)?;
         rules::encode(&mut encoder, &self.snapshot)?;
         staying::encode(&mut encoder, &self.snapshot)?;
         own::encode(&mut encoder, &self.snapshot, &self.own)

@@ -299,6 +299,7 @@ impl Pipeline {
             progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
         }
         let destination = attached.destination;
+        self.note_path(role, destination, state);
         if !attached.counted.connected && !late(state) {
             self.series.connected(destination, outcome(state), now_ns);
         }

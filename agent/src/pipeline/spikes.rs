@@ -13,7 +13,7 @@ use crate::{
     attribution::Process,
     connection::{Endpoints, record::SCHEMA, rfc3339},
     events::{
-        Ended, Incident, Place, SpikeConnection, SpikeDestination, SpikeProcess, SpikeRecord, SpikeSettings,
+        Ended, Incident, Place, SpikeConnection, SpikeDestination, SpikePath, SpikeProcess, SpikeRecord, SpikeSettings,
         SpikeWindow, Spikes,
     },
     windows::{Clock, Connection, SLOT_NS, Verdict, WINDOW_NS, WINDOW_SLOTS, slot_of},
@@ -41,6 +41,17 @@ pub(super) struct Known {
     record: SpikeRecord,
     /// The evidence is that of a whole window by now.
     is_whole: bool,
+}
+
+impl Known {
+    /// The spike's id, as long as its path is not known.
+    pub(super) fn lacks_path(&self) -> Option<String> {
+        self.record.path.is_none().then(|| self.record.id.clone())
+    }
+
+    pub(super) fn set_path(&mut self, path: SpikePath) {
+        self.record.path = Some(Box::new(path));
+    }
 }
 
 /// Who is affected, and how much.
@@ -160,6 +171,7 @@ impl Pipeline {
             connections_affected: evidence.affected,
             connections: evidence.connections,
             processes: evidence.processes,
+            path: None,
         };
         let known = Known {
             record: record.clone(),
@@ -316,7 +328,7 @@ impl Pipeline {
     }
 }
 
-fn spike_destination(key: &DestinationKey) -> SpikeDestination {
+pub(super) fn spike_destination(key: &DestinationKey) -> SpikeDestination {
     SpikeDestination {
         host: match &key.name {
             Name::Address(address) => address.to_string(),

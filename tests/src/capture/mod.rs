@@ -3,6 +3,7 @@
 pub(crate) mod decrypted;
 pub(crate) mod dns;
 mod handshake;
+pub(crate) mod path;
 mod pcap;
 mod rtt;
 
@@ -49,6 +50,11 @@ impl Capture {
     /// Captures what hellos and certificates are in, too: packets of a path whole, of bulk data the beginning.
     pub(crate) fn start_long(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
         Self::start_cut(lab, name, netns, device, "4096", TCP)
+    }
+
+    /// Captures TCP and what routers say of it.
+    pub(crate) fn start_path(lab: &Lab, name: &str, netns: &NetNs, device: &str) -> Result<Self> {
+        Self::start_cut(lab, name, netns, device, "160", "tcp or icmp or icmp6")
     }
 
     fn start_cut(lab: &Lab, name: &str, netns: &NetNs, device: &str, bytes: &str, filter: &str) -> Result<Self> {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use super::metrics::Metrics;
-use super::{Sabotage, Spike, Totals, http, sabotage};
+use super::{PathEvent, Sabotage, Spike, Totals, http, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -132,6 +132,11 @@ impl Agent {
         let (status, body) = http::get(self.address, "/api/v1/events").context("asking the agent for its events")?;
         ensure!(status == 200, "/api/v1/events answered {status}");
         Spike::of_events(&serde_json::from_str(&body)?, self.sabotage)
+    }
+
+    /// The events about network paths, the oldest first.
+    pub(crate) fn path_events(&self) -> Result<Vec<PathEvent>> {
+        PathEvent::of_events(&self.api("/api/v1/events")?, self.sabotage)
     }
 
     /// What `hopline top --once` prints of this agent.

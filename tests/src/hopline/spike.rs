@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Sabotage;
+use super::path::{PathRecord, Step};
 use super::record::{Endpoint, Owner};
 use super::sabotage::{drop_some, shift};
 use crate::lab::Lab;
@@ -24,6 +25,15 @@ pub(crate) struct Spike {
     pub(crate) connections_affected: u64,
     pub(crate) connections: Vec<Worst>,
     pub(crate) processes: Vec<Shown>,
+    /// The network path, once it was traced.
+    pub(crate) path: Option<SpikePath>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct SpikePath {
+    pub(crate) text: String,
+    pub(crate) step: Option<Step>,
+    pub(crate) path: PathRecord,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -84,7 +94,7 @@ impl Spike {
         let is_spike = |event: &&Value| {
             event["event"]
                 .as_str()
-                .is_some_and(|kind| kind.starts_with("rtt_spike"))
+                .is_some_and(|kind| matches!(kind, "rtt_spike" | "rtt_spike_over"))
         };
         let spikes = all.iter().filter(is_spike);
         let spikes = spikes.map(|event| Self::deserialize(event).with_context(|| format!("event {event}")));
@@ -94,6 +104,9 @@ impl Spike {
             Some(Sabotage::Shift) => {
                 for spike in &mut spikes {
                     spike.peak_us = shift(spike.peak_us);
+                    if let Some(step) = spike.path.as_mut().and_then(|path| path.step.as_mut()) {
+                        step.added_us = shift(step.added_us);
+                    }
                     if let Some(window) = &mut spike.window {
                         window.p50_us = shift(window.p50_us);
                         window.baseline_us = shift(window.baseline_us);

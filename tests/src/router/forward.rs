@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::RouterSettings;
 use super::faults::{Fate, Faults};
 use super::line::Waiting;
 use super::reply::{self, IcmpError};
+use super::route::{Passage, Routes, take_ttl};
+use super::{Change, RouterSettings};
 use crate::packet;
 
 /// The router's state.
@@ -26,15 +27,17 @@ pub(super) struct Forwarder {
     /// How much further away an address is, microseconds each way. Packets to and from it are in order among themselves.
     further: HashMap<IpAddr, u64>,
     further_due: HashMap<(usize, IpAddr), Instant>,
-    /// Changes of that.
-    changes: Receiver<(IpAddr, u64)>,
+    routes: Routes,
+    /// Changes of both.
+    changes: Receiver<Change>,
 }
 
 impl Forwarder {
-    pub(super) fn new(settings: RouterSettings, changes: Receiver<(IpAddr, u64)>) -> Self {
+    pub(super) fn new(settings: RouterSettings, changes: Receiver<Change>) -> Self {
         let faults = Faults::new(&settings.faults, settings.seed);
         let random = fastrand::Rng::with_seed(settings.seed ^ 1);
         Self {
+            routes: Routes::new(settings.routes.clone(), settings.seed ^ 2),
             further: settings.further.iter().copied().collect(),
             further_due: HashMap::new(),
             changes,
@@ -50,7 +53,12 @@ impl Forwarder {
     /// Handles a packet that came in by `device`; what leaves goes to `queue`.
     pub(super) fn packet(&mut self, device: usize, packet: &[u8], mut queue: impl FnMut(Waiting)) {
         let now = Instant::now();
-        self.further.extend(self.changes.try_iter());
+        for change in self.changes.try_iter() {
+            match change {
+                Change::Further(address, us) => drop(self.further.insert(address, us)),
+                Change::Routes(routes) => self.routes.replace(routes),
+            }
+        }
         let Some((source, destination)) = packet::addresses(packet) else {
             return;
         };
@@ -58,6 +66,18 @@ impl Forwarder {
             return;
         }
         let mut packet = packet.to_vec();
+        if !self.routes.is_empty() {
+            match self.routes.pass(&mut packet, device == 0, now) {
+                Passage::Lost => {}
+                Passage::Through(after) => {
+                    let further = self.distance(&packet).map_or(0, |(_, us)| us);
+                    let due = now + after + Duration::from_micros(further);
+                    self.queue_at(1 - device, due, packet, &mut queue);
+                }
+                Passage::Answer(answer, after) => self.queue_at(device, now + after, answer, &mut queue),
+            }
+            return;
+        }
         if let Some(hop) = self.expiry_hop(&mut packet) {
             let from = reply::hop_address(hop, source);
             let answer = reply::icmp_error(IcmpError::TimeExceeded, from, source, &packet);
@@ -152,17 +172,11 @@ impl Forwarder {
     /// Takes every hop's share of the TTL; the number of the router at which it is used up, if it is.
     fn expiry_hop(&self, packet: &mut [u8]) -> Option<u8> {
         let hops = self.settings.hops.max(1);
-        let is_ipv4 = packet.first()? >> 4 == 4;
-        let ttl = packet.get_mut(if is_ipv4 { 8 } else { 7 })?;
-        if *ttl <= hops {
-            return Some((*ttl).max(1));
+        let ttl = *packet.get(if packet.first()? >> 4 == 4 { 8 } else { 7 })?;
+        if ttl <= hops {
+            return Some(ttl.max(1));
         }
-        *ttl -= hops;
-        if is_ipv4 {
-            let sum = u32::from(u16::from_be_bytes([packet[10], packet[11]])) + (u32::from(hops) << 8);
-            let folded = (sum & 0xffff) + (sum >> 16);
-            packet[10..12].copy_from_slice(&(folded as u16).to_be_bytes());
-        }
+        take_ttl(packet, hops);
         None
     }
 }
@@ -218,10 +232,12 @@ mod tests {
         let (sender, changes) = mpsc::channel();
         let mut forwarder = Forwarder::new(RouterSettings::default(), changes);
         let mut out = Vec::new();
-        sender.send((far, 50_000)).expect("a receiver");
+        sender.send(Change::Further(far, 50_000)).expect("a receiver");
         forwarder.packet(0, &syn(64), |waiting| out.push(waiting));
-        sender.send((far, 0)).expect("a receiver");
-        sender.send(([10, 99, 2, 3].into(), 0)).expect("a receiver");
+        sender.send(Change::Further(far, 0)).expect("a receiver");
+        sender
+            .send(Change::Further([10, 99, 2, 3].into(), 0))
+            .expect("a receiver");
         forwarder.packet(0, &syn(64), |waiting| out.push(waiting));
         assert!(out[1].due >= out[0].due, "its own packets keep their order");
         assert!(forwarder.last_due[1] < out[0].due, "others do not wait");

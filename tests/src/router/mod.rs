@@ -5,6 +5,7 @@ mod faults;
 mod forward;
 mod line;
 mod reply;
+mod route;
 mod tun;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::lab::Lab;
 use crate::netns::NetNs;
 use crate::process::{Process, keep_across_exec};
+pub(crate) use route::Hop;
 
 /// How the path behaves. It goes to the router process as JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -34,6 +36,8 @@ pub(crate) struct RouterSettings {
     pub(crate) faults: Vec<PortFault>,
     /// Addresses that are further away than the others: microseconds more, each way.
     pub(crate) further: Vec<(IpAddr, u64)>,
+    /// Ways through routers that differ, instead of all of the above; each connection keeps to one.
+    pub(crate) routes: Vec<Vec<Hop>>,
 }
 
 /// What happens to the connections of one server port.
@@ -140,14 +144,31 @@ pub(crate) fn run(arguments: &RouterArguments) -> Result<()> {
     line::run(&devices, &mut forward::Forwarder::new(settings, changes))
 }
 
-/// Lines `ADDRESS MICROSECONDS`: from now on this address is so much further away, each way.
-fn changes_of_stdin() -> Receiver<(IpAddr, u64)> {
+/// What changes while the router runs.
+#[derive(Debug)]
+enum Change {
+    /// From now on this address is so much further away, each way, in microseconds.
+    Further(IpAddr, u64),
+    /// From now on these are the ways.
+    Routes(Vec<Vec<Hop>>),
+}
+
+impl Change {
+    /// `ADDRESS MICROSECONDS` or `routes JSON`.
+    fn parse(line: &str) -> Option<Self> {
+        let (first, rest) = line.split_once(' ')?;
+        if first == "routes" {
+            return serde_json::from_str(rest).ok().map(Self::Routes);
+        }
+        Some(Self::Further(first.parse().ok()?, rest.parse().ok()?))
+    }
+}
+
+fn changes_of_stdin() -> Receiver<Change> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in std::io::stdin().lines().map_while(Result::ok) {
-            let change = line
-                .split_once(' ')
-                .and_then(|(address, us)| Some((address.parse().ok()?, us.parse().ok()?)));
+            let change = Change::parse(&line);
             if change.is_none_or(|change| sender.send(change).is_err()) {
                 return;
             }

@@ -9,6 +9,7 @@ mod connect;
 mod dashboards;
 mod degrade;
 mod dns;
+mod ecmp;
 mod existing;
 mod failures;
 mod fallback;
@@ -21,9 +22,12 @@ mod least_privilege;
 mod names;
 mod overflow;
 mod paging;
+mod path;
 mod pods;
+mod probe_budget;
 mod replay;
 mod retransmits;
+mod route_change;
 mod rtt;
 mod spike;
 mod states;
@@ -226,6 +230,30 @@ const SCENARIOS: &[Scenario] = &[
         about: "queries and lookups of glibc, Go and c-ares against the server's log and a capture; and noise",
         tools: dns::TOOLS,
         run: dns::run,
+    },
+    Scenario {
+        name: "path",
+        about: "hops by address, time and loss through five routers, silent and lazy ones: capture, mtr, traceroute",
+        tools: path::TOOLS,
+        run: path::run,
+    },
+    Scenario {
+        name: "ecmp",
+        about: "two equal paths with different delays: each trace of a path stays on one",
+        tools: &["ip", "tcpdump"],
+        run: ecmp::run,
+    },
+    Scenario {
+        name: "route-change",
+        about: "a router gains 70 ms, then the route moves: told within two traces, with the hop",
+        tools: &["ip"],
+        run: route_change::run,
+    },
+    Scenario {
+        name: "probe-budget",
+        about: "5 000 destinations: probes in the capture within the budget, busy and troubled ones traced",
+        tools: &["ip", "tcpdump", "ss"],
+        run: probe_budget::run,
     },
 ];
 

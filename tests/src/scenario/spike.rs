@@ -137,6 +137,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     if let (Some(spike), Some(end)) = (begun.first(), ended.first()) {
         compare_end(verdict, spike, end, &known);
         let (_, slow) = medians(&times);
+        compare_path(lab, verdict, spike);
         verdict.time_us("highest median", end.peak_us as f64, slow, slow * 0.05);
     }
     Ok(())
@@ -161,6 +162,41 @@ fn wait_for(agent: &Agent, kind: &str, limit: Duration) -> Result<Duration> {
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(from.elapsed())
+}
+
+/// The spike's event names the hop where the latency begins: the server itself, which is what moved away.
+fn compare_path(lab: &Lab, verdict: &mut Verdict, spike: &Spike) {
+    let Some(path) = &spike.path else {
+        verdict.trouble("the spike's event has no path");
+        return;
+    };
+    let hops = path
+        .path
+        .hops
+        .iter()
+        .map(|hop| hop.address.map_or_else(String::new, |address| address.to_string()));
+    verdict.text(
+        "hops in the event",
+        hops.collect::<Vec<_>>().join(" "),
+        "10.99.0.1 10.99.2.2",
+    );
+    let step = path.step.as_ref();
+    let between = step.map_or_else(String::new, |step| format!("{} and {}", step.from_hop, step.to_hop));
+    verdict.text("latency begins between hops", between, "1 and 2");
+    let added_us = step.map_or(f64::NAN, |step| step.added_us as f64);
+    // The router before it answers after one way through the delay, the server after two.
+    let truth_us = (2 * MORE_US + DELAY_US) as f64;
+    verdict.time_us(
+        "latency that the path adds",
+        added_us,
+        truth_us,
+        lab.tolerance.of_phase_us(truth_us),
+    );
+    verdict.count(
+        "it is said in a sentence",
+        u64::from(path.text.contains("between hop 1 10.99.0.1 and hop 2 10.99.2.2")),
+        1,
+    );
 }
 
 /// The evidence of a spike beside what is known of the clients.

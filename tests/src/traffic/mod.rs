@@ -7,6 +7,7 @@ pub(crate) mod churn;
 pub(crate) mod connect;
 pub(crate) mod flood;
 pub(crate) mod hosts;
+pub(crate) mod many;
 pub(crate) mod mutual;
 pub(crate) mod names;
 pub(crate) mod once;

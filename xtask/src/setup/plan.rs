@@ -309,7 +309,9 @@ mod tests {
             .collect();
         check(
             &Machine { missing, ..ready() },
-            &["install packages: iproute2 tcpdump nginx-light curl util-linux openssl tshark dnsmasq-base"],
+            &[
+                "install packages: iproute2 tcpdump nginx-light curl util-linux openssl tshark dnsmasq-base mtr-tiny traceroute",
+            ],
         );
     }
 

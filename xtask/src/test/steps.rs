@@ -29,6 +29,7 @@ const HERE_ONLY: &[(&str, &[&str])] = &[
     ("busy", &["--short"]),
     ("kube-api", &["--short"]),
     ("pods", &["--short"]),
+    ("probe-budget", &["--seconds", "20"]),
 ];
 
 /// Falsified output that a scenario must catch: one of each kind here, all of them in the long form of the lab.
@@ -54,6 +55,10 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("spike", "drop"),
     ("kube-api", "swap"),
     ("pods", "swap"),
+    ("path", "shift"),
+    ("ecmp", "drop"),
+    ("route-change", "drop"),
+    ("probe-budget", "drop"),
 ];
 
 /// What people deploy: each skips, with the reason, what a missing tool would check.

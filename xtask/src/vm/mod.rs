@@ -63,6 +63,9 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("timeline", &["--short"]),
     ("names", &["--short"]),
     ("dns", &["--short"]),
+    ("path", &["--short"]),
+    ("ecmp", &[]),
+    ("route-change", &["--short"]),
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

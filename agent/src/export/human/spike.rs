@@ -85,6 +85,7 @@ mod tests {
             connections_affected: 1,
             connections: Vec::new(),
             processes: vec![process],
+            path: None,
         };
         assert_eq!(
             line(&record),

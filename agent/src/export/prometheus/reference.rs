@@ -43,12 +43,6 @@ const NOT_YET: &[(&str, &str)] = &[
         "round-trip time of each hop of a call chain through a local proxy",
     ),
     ("hopline_leg_duration_seconds", "time spent in each hop of such a chain"),
-    (
-        "hopline_path_hop_rtt_seconds",
-        "round-trip time to each router on the way",
-    ),
-    ("hopline_path_hop_loss_ratio", "loss at each router on the way"),
-    ("hopline_path_changes_total", "changes of the way"),
     ("hopline_contract_burn_ratio", "how much of a contract is used up"),
 ];
 

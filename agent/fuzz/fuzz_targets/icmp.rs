@@ -1,0 +1,39 @@
+//! Any packets make no trace panic, and none of them becomes an answer unless it quotes a probe.
+#![no_main]
+
+use hopline::path::{
+    Flow, Kind, Settings, Step, Trace,
+    answer::{read_icmpv6, read_ipv4, read_tcp_ipv6},
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: (bool, bool, Vec<Vec<u8>>)| {
+    let (is_ipv4, is_tcp, packets) = input;
+    let flow = Flow {
+        kind: if is_tcp { Kind::Tcp } else { Kind::Echo },
+        source: if is_ipv4 { [10, 0, 0, 1].into() } else { [0xfd00, 0, 0, 0, 0, 0, 0, 1].into() },
+        source_port: 40_000,
+        destination: if is_ipv4 { [10, 0, 0, 2].into() } else { [0xfd00, 0, 0, 0, 0, 0, 0, 2].into() },
+        destination_port: 443,
+    };
+    let settings = Settings { rounds: 2, ..Settings::default() };
+    let mut trace = Trace::new(settings, flow);
+    let mut now_ns = 1_000_000;
+    let mut sent = 0;
+    for packet in packets {
+        if let Step::Send { .. } = trace.step(now_ns) {
+            trace.sent(now_ns);
+            sent += 1;
+        }
+        now_ns += 100_000_000;
+        let from = [0xfd00, 0, 0, 0, 0, 0, 0, 9].into();
+        for arrival in [read_ipv4(&packet), read_icmpv6(from, Some(1), &packet), read_tcp_ipv6(from, None, &packet)] {
+            if let Ok(arrival) = arrival {
+                trace.answer(&arrival, now_ns);
+            }
+        }
+    }
+    let settled: u64 = trace.hops().iter().map(|hop| hop.settled()).sum();
+    assert!(settled <= sent);
+    assert!(trace.hops().len() <= usize::from(Settings::MOST_HOPS));
+});

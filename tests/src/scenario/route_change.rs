@@ -1,0 +1,167 @@
+//! A router gains latency, then the route moves: the agent tells both within two traces, and names the hop.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::path::{configured_us, routers};
+use crate::capture::path::router;
+use crate::hopline::{Agent, AgentOptions, PathEvent};
+use crate::lab::Lab;
+use crate::router::{Hop, RouterSettings};
+use crate::topology::{Family, Pair};
+use crate::verdict::Verdict;
+
+const PORT: u16 = 8080;
+/// What the fourth router gains, milliseconds.
+const GAIN_MS: u64 = 70;
+const CONFIG: &str = "\
+paths:
+  trace: all
+  every: 2s
+  probes_per_minute: 6000
+  destination_probes_per_minute: 6000
+  router_probes_per_minute: 6000
+rtt_spike: {retransmits_above: none, rtt_delta_above: 10s}
+";
+/// Every two seconds, a fifth later at most, and what a trace itself takes.
+const CYCLE: Duration = Duration::from_millis(2_400 + 1_500);
+/// Traces of a path that only jitters.
+const QUIET: Duration = Duration::from_secs(20);
+/// Router that takes the place of the second, with another behind it.
+const DETOUR: u8 = 22;
+
+pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    let jittery: Vec<Hop> = routers()
+        .into_iter()
+        .map(|hop| Hop {
+            jitter_us: 1_000,
+            ..hop
+        })
+        .collect();
+    let settings = RouterSettings {
+        routes: vec![jittery.clone()],
+        ..RouterSettings::default()
+    };
+    let mut pair = Pair::new(lab, &settings)?;
+    let server = Family::Ipv4.server(PORT);
+    let mut serving = lab.helper(&["serve", &format!("{server}/echo")], &pair.server, &lab.tools)?;
+    serving.wait_for("ready")?;
+    let config = lab.file("route-change.yaml");
+    std::fs::write(&config, CONFIG)?;
+    let options = AgentOptions {
+        config: Some(&config),
+        ..AgentOptions::default()
+    };
+    let agent = Agent::start(lab, lab.traffic.path(), &options)?;
+    let to = server.to_string();
+    let mut talk = lab.helper(&["talk", "--to", &to, "--comm", "lab-talk"], &pair.client, &lab.traffic)?;
+    talk.line()?;
+
+    std::thread::sleep(if lab.short { QUIET / 2 } else { QUIET });
+    verdict.count("events while nothing changes", agent.path_events()?.len() as u64, 0);
+    let labels = [("destination", "10.99.2.2"), ("hop", "4")];
+    let shown_us = agent.scrape()?.value("hopline_path_hop_rtt_seconds", &labels) * 1e6;
+    // Each of four links jitters by a millisecond each way at most.
+    verdict.time_us("hop 4 in the metrics", shown_us, configured_us(4) + 4_000.0, 4_500.0);
+
+    let mut slower = jittery.clone();
+    slower[3].delay_us += GAIN_MS * 1_000;
+    pair.reroute(&[slower.clone()])?;
+    let (after, event) = wait_for(lab, &agent, "path_slower")?;
+    verdict.at_most("latency told after", after.as_secs_f64(), limit(lab).as_secs_f64(), "s");
+    if let Some(event) = event {
+        compare_slower(verdict, &event);
+    }
+
+    let mut moved = slower;
+    moved[1].number = DETOUR;
+    moved.insert(
+        2,
+        Hop {
+            number: DETOUR + 1,
+            delay_us: 1_000,
+            ..Hop::default()
+        },
+    );
+    pair.reroute(&[moved.clone()])?;
+    let (after, event) = wait_for(lab, &agent, "path_changed")?;
+    verdict.at_most("route told after", after.as_secs_f64(), limit(lab).as_secs_f64(), "s");
+    if let Some(event) = event {
+        let listed = |hops: &[Hop]| {
+            let routers = hops.iter().map(|hop| router(hop.number, true).to_string());
+            routers.chain(["10.99.2.2".to_owned()]).collect::<Vec<_>>().join(" ")
+        };
+        let or_none =
+            |address: &Option<std::net::IpAddr>| address.map_or_else(|| "?".to_owned(), |address| address.to_string());
+        let before = event.before.iter().flatten().map(or_none).collect::<Vec<_>>().join(" ");
+        verdict.text("the route before", before, listed(&jittery));
+        let now = event
+            .path
+            .hops
+            .iter()
+            .map(|hop| or_none(&hop.address))
+            .collect::<Vec<_>>()
+            .join(" ");
+        verdict.text("and now", now, listed(&moved));
+    }
+    std::thread::sleep(CYCLE * 2);
+    let metrics = agent.scrape()?;
+    let labels = [("destination", "10.99.2.2")];
+    verdict.count(
+        "hopline_path_changes_total",
+        metrics.sum("hopline_path_changes_total", &labels),
+        1,
+    );
+    verdict.count("events in all", agent.path_events()?.len() as u64, 2);
+    agent.stop()?;
+    talk.finish()?;
+    Ok(())
+}
+
+/// Two traces after the one under way when it happened.
+fn limit(lab: &Lab) -> Duration {
+    CYCLE * 3 * lab.patience()
+}
+
+fn compare_slower(verdict: &mut Verdict, event: &PathEvent) {
+    verdict.text(
+        "destination",
+        format!("{}:{}", event.destination.host, event.destination.port),
+        "10.99.2.2:8080",
+    );
+    let Some(step) = &event.step else {
+        verdict.trouble("the event names no hop");
+        return;
+    };
+    let address = |address: Option<std::net::IpAddr>| address.map_or_else(String::new, |address| address.to_string());
+    verdict.text(
+        "latency begins between",
+        format!(
+            "{} {} and {} {}",
+            step.from_hop,
+            address(step.from),
+            step.to_hop,
+            address(step.to)
+        ),
+        format!("3 {} and 4 {}", router(3, true), router(4, true)),
+    );
+    // Each way of eight links jitters, and three probes have a median.
+    verdict.time_us("latency added", step.added_us as f64, GAIN_MS as f64 * 1e3, 5_000.0);
+    let says = event
+        .text
+        .contains("between hop 3 10.99.0.3 and hop 4 10.99.0.4, since ");
+    verdict.count("it is said in a sentence", u64::from(says), 1);
+}
+
+/// How long it took until there was an event of this kind, and the event.
+fn wait_for(lab: &Lab, agent: &Agent, kind: &str) -> Result<(Duration, Option<PathEvent>)> {
+    let from = Instant::now();
+    loop {
+        let found = agent.path_events()?.into_iter().find(|event| event.r#type == kind);
+        if found.is_some() || from.elapsed() > limit(lab) * 2 {
+            return Ok((from.elapsed(), found));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
