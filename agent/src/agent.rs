@@ -171,6 +171,7 @@ fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {
         declared: config.declared.clone(),
         rtt_spike: config.rtt_spike.settings(),
         read_proc: true,
+        environment: config.environment.iter().map(|name| name.as_str().into()).collect(),
         cgroup_root: bpf::unified_mount(),
     }
 }

@@ -192,6 +192,7 @@ fn pipeline(header: &Header, config: &Config, collect: bool) -> Pipeline {
         declared: config.declared.clone(),
         rtt_spike: config.rtt_spike.settings(),
         read_proc: false,
+        environment: Vec::new(),
         cgroup_root: None,
     });
     pipeline.set_clock_offset(header.clock_offset_ns);
