@@ -181,6 +181,7 @@ fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {
         rtt_spike: config.rtt_spike.settings(),
         paths: path_settings(config),
         read_proc: true,
+        environment: config.environment.iter().map(|name| name.as_str().into()).collect(),
         cgroup_root: bpf::unified_mount(),
     }
 }

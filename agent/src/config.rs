@@ -3,11 +3,13 @@
 //! Reads the one file it is given; flags are laid over it by the commands. A key that is unknown, a unit that is wrong
 //! or a value that cannot be is refused with file, line and key.
 mod destinations;
+mod environment;
 mod kubernetes;
 mod paths;
 mod spike;
 
 use std::{
+    collections::BTreeSet,
     fmt, fs,
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
@@ -69,6 +71,9 @@ pub struct Config {
     pub kubernetes: KubernetesConfig,
     /// Which network paths are traced.
     pub paths: PathsConfig,
+    /// Variables of processes' environments that records carry.
+    #[serde(deserialize_with = "environment::variables")]
+    pub environment: BTreeSet<String>,
     /// Recording of the event stream.
     pub record: RecordConfig,
     /// Programs to do without, as if the kernel had refused them: by flag alone, for the lab.
@@ -136,6 +141,7 @@ impl Default for Config {
             rtt_spike: SpikeConfig::default(),
             kubernetes: KubernetesConfig::default(),
             paths: PathsConfig::default(),
+            environment: BTreeSet::new(),
             record: RecordConfig::default(),
             fail_programs: Vec::new(),
         }
@@ -315,6 +321,10 @@ rtt_spike:
 
 {kubernetes}
 {paths}
+# Variables of a process's environment that records carry, by their names, such as [\"CI_JOB_ID\"]. Of a process that ends at once
+# they are its parent's. Records have the values as they are: name no secrets.
+environment: {environment}
+
 # Recording of the event stream, for `hopline replay`.
 record:
   # Where to; null: no recording.
@@ -346,6 +356,7 @@ record:
             rtt_delta_above = Seconds(self.rtt_spike.rtt_delta_above),
             hold = Seconds(self.rtt_spike.hold),
             kubernetes = self.kubernetes.to_yaml(),
+            environment = quoted_list(&self.environment),
             record_file = or_null(self.record.file.as_deref()),
             paths = self.paths.to_yaml(),
             rotate_bytes = Bytes(self.record.rotate_bytes),

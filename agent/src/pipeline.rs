@@ -91,6 +91,8 @@ pub struct PipelineSettings {
     pub paths: PathSettings,
     /// Ask `/proc` and the cgroup tree for what no event told; off on replay.
     pub read_proc: bool,
+    /// Variables of processes' environments that records carry, where `/proc` may be asked.
+    pub environment: Vec<Arc<str>>,
     /// Where cgroup2 is mounted; `None`: cgroup paths come from events alone.
     pub cgroup_root: Option<PathBuf>,
 }
@@ -110,6 +112,7 @@ impl Default for PipelineSettings {
             rtt_spike: SpikeSettings::default(),
             paths: PathSettings::default(),
             read_proc: false,
+            environment: Vec::new(),
             cgroup_root: None,
         }
     }
@@ -213,7 +216,12 @@ impl Pipeline {
     pub fn new(settings: PipelineSettings) -> Self {
         let dns_series = settings.max_series.saturating_sub(Series::MIN_SERIES) / DNS_PART;
         Self {
-            attribution: Attribution::new(settings.max_processes, settings.read_proc, settings.cgroup_root.clone()),
+            attribution: Attribution::new(
+                settings.max_processes,
+                settings.read_proc,
+                settings.cgroup_root.clone(),
+                &settings.environment,
+            ),
             connections: Table::new(settings.max_connections),
             listeners: HashMap::new(),
             staying: Staying::default(),

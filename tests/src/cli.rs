@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use crate::hopline::Sabotage;
 use crate::lab::{Lab, Tolerance};
 use crate::verdict::Verdict;
-use crate::{demo, empty, nameserver, router, scenario, signals, tools, traffic};
+use crate::{container, demo, empty, nameserver, router, scenario, signals, tools, traffic};
 
 /// Compare what hopline says with the truth, in network namespaces of the lab's own (run as root).
 #[derive(Debug, Parser)]
@@ -73,6 +73,7 @@ enum Internal {
     Empty(empty::EmptyArguments),
     Dns(nameserver::DnsArguments),
     DnsAstray(nameserver::astray::AstrayArguments),
+    InContainer(container::ContainerArguments),
     /// Build the programs of other languages beside this one.
     Programs,
 }
@@ -124,6 +125,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Empty(arguments) => empty::run(arguments),
         Internal::Dns(arguments) => nameserver::run(arguments),
         Internal::DnsAstray(arguments) => nameserver::astray::run(arguments),
+        Internal::InContainer(arguments) => container::run(arguments),
         Internal::Programs => scenario::build_programs(),
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
@@ -48,6 +49,7 @@ pub(crate) struct Lab {
     /// Tells the directory of a running lab from one that was left behind.
     _directory_lock: Flock<File>,
     hopline: PathBuf,
+    stand_in: OnceLock<PathBuf>,
     executable: PathBuf,
     /// How hopline's output is falsified on purpose.
     pub(crate) sabotage: Option<Sabotage>,
@@ -81,6 +83,7 @@ impl Lab {
             directory,
             _directory_lock: lock,
             hopline,
+            stand_in: OnceLock::new(),
             executable: std::env::current_exe()?,
             sabotage,
             tolerance,
@@ -109,22 +112,32 @@ impl Lab {
         Ok(())
     }
 
+    /// From now on this program is started as hopline; the first stand-in stays.
+    pub(crate) fn stand_in(&self, program: PathBuf) {
+        drop(self.stand_in.set(program));
+    }
+
     /// `hopline` with these first words.
     pub(crate) fn hopline(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(&self.hopline);
+        let mut command = Command::new(self.stand_in.get().unwrap_or(&self.hopline));
         command.args(words);
         command
     }
 
     /// Starts a helper of this binary with piped stdin and stdout.
     pub(crate) fn helper(&self, words: &[&str], netns: &NetNs, cgroup: &Cgroup) -> Result<Process> {
+        Process::spawn(self.helper_command(words), Some(netns), cgroup)
+    }
+
+    /// The same, not started yet.
+    pub(crate) fn helper_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.executable);
         command
             .arg("internal")
             .args(words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        Process::spawn(command, Some(netns), cgroup)
+        command
     }
 
     /// Allowed deviation of a time, in microseconds, where the path adds `delay_us`.

@@ -9,6 +9,7 @@ mod capture;
 mod certificates;
 mod cgroup;
 mod cli;
+mod container;
 mod cri;
 mod demo;
 mod dissect;

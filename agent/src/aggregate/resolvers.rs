@@ -8,7 +8,7 @@ use super::{
     histogram::{BOUNDS_NS, Histogram},
     tally::{Fold, Tally},
 };
-use crate::connection::Role;
+use crate::{connection::Role, workloads::Workload};
 
 /// What folded label values become.
 const OTHER: &str = "other";
@@ -48,12 +48,15 @@ pub struct DnsLabels {
     pub query_type: &'static str,
     /// Response code, or `TIMEOUT`.
     pub rcode: &'static str,
+    /// Whose query it was, or whose resolver; `None` outside of pods.
+    pub source: Option<Arc<Workload>>,
 }
 
 impl Fold for DnsLabels {
     fn folded(&self) -> Self {
         Self {
             resolver: self.resolver.folded(),
+            source: None,
             ..self.clone()
         }
     }
@@ -153,6 +156,7 @@ mod tests {
                 },
                 query_type: "A",
                 rcode: "NOERROR",
+                source: None,
             };
             resolvers.query(labels.clone());
             resolvers.lookup(labels, Some(1_000_000));

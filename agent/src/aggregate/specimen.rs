@@ -1,6 +1,8 @@
 //! A snapshot in which every family has data: what the page of the metrics is made of. Nothing of it was ever observed.
 //!
 //! Who adds a family adds it here; the tests in `export/prometheus/reference.rs` notice when that was forgotten.
+use std::sync::Arc;
+
 use super::{
     ActiveRule, At, Child, Counters, DestinationSnapshot, DnsLabels, FallbackLabels, Histogram, Labels, ListenerDetail,
     NameSource, PathsSnapshot, Place, PortsDetail, ResolverLabels, Snapshot, TlsFailure, TlsVersion, UndeclaredLabels,
@@ -9,7 +11,7 @@ use crate::{
     connection::{Idle, Role, TcpState, record::ProcessRecord},
     path::{HopRecord, PathRecord, PathSnapshot, RttRecord},
     windows::WindowSnapshot,
-    workloads::{FAILURES, Source},
+    workloads::{FAILURES, Source, Workload},
 };
 
 const NAME: &str = "example.net";
@@ -27,6 +29,7 @@ impl Snapshot {
                 group: "go".into(),
                 from: NAME.into(),
                 to: NAME.into(),
+                source: Some(source()),
             },
             1,
         )]
@@ -39,6 +42,7 @@ impl Snapshot {
                     destination: NAME.into(),
                     port: Some(443),
                     group: "go".into(),
+                    source: Some(source()),
                 };
                 (labels, 1)
             })
@@ -76,6 +80,7 @@ impl Snapshot {
                 resolver,
                 query_type: "A",
                 rcode: "NOERROR",
+                source: Some(source()),
             };
             (labels, 1)
         });
@@ -90,6 +95,7 @@ impl Snapshot {
             destination: NAME.into(),
             port: Some(443),
             group: "go".into(),
+            source: Some(source()),
         });
         let staying = &mut self.staying;
         staying.idle = [Idle::Silent, Idle::Dripping]
@@ -124,6 +130,13 @@ impl Snapshot {
         staying.writes_after_close = [(client, 1), (server, 1)].into();
         staying.sweeps.unattributed = TcpState::ALL.map(|state| (state, 0)).to_vec();
     }
+}
+
+fn source() -> Arc<Workload> {
+    Arc::new(Workload {
+        namespace: "builds".into(),
+        name: "runner".into(),
+    })
 }
 
 fn destination(role: Role) -> DestinationSnapshot {

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use serde::{Serialize, Serializer};
 
 use super::tally::Fold;
-use crate::connection::{Idle, Role, TcpState, record::ProcessRecord};
+use crate::{
+    connection::{Idle, Role, TcpState, record::ProcessRecord},
+    workloads::Workload,
+};
 
 /// Where something stays: a destination, and for a server the process that listens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -20,6 +23,9 @@ pub struct Place {
     /// Its group, empty for none.
     #[serde(serialize_with = "text")]
     pub group: Arc<str>,
+    /// Whose it is; `None` outside of pods. Details tell it of their process.
+    #[serde(skip)]
+    pub source: Option<Arc<Workload>>,
 }
 
 fn text<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
@@ -33,6 +39,7 @@ impl Fold for Place {
             destination: "other".into(),
             port: None,
             group: Arc::default(),
+            source: None,
         }
     }
 }

@@ -2,6 +2,8 @@
 //! what is busy.
 use std::{collections::BTreeMap, sync::Arc};
 
+use crate::workloads::Workload;
+
 /// What folded label values become.
 const OTHER: &str = "other";
 
@@ -20,6 +22,8 @@ pub struct FallbackLabels {
     pub from: Arc<str>,
     /// Who was asked instead.
     pub to: Arc<str>,
+    /// Whose process went on; `None` outside of pods.
+    pub source: Option<Arc<Workload>>,
 }
 
 impl Fold for FallbackLabels {
@@ -28,6 +32,7 @@ impl Fold for FallbackLabels {
             group: Arc::clone(&self.group),
             from: OTHER.into(),
             to: OTHER.into(),
+            source: None,
         }
     }
 }
@@ -45,6 +50,8 @@ pub struct UndeclaredLabels {
     pub port: Option<u16>,
     /// Its group, empty for none.
     pub group: Arc<str>,
+    /// Whose connection it is; `None` outside of pods.
+    pub source: Option<Arc<Workload>>,
 }
 
 impl Fold for UndeclaredLabels {
@@ -55,6 +62,7 @@ impl Fold for UndeclaredLabels {
             destination: OTHER.into(),
             port: None,
             group: Arc::default(),
+            source: None,
         }
     }
 }
@@ -111,6 +119,7 @@ mod tests {
             group: "go".into(),
             from: from.to_string().into(),
             to: "b".into(),
+            source: None,
         };
         for from in 0..100 {
             tally.add(labels(from));

@@ -3,6 +3,7 @@
 //! Fed by process and cgroup events; asks `/proc` and the cgroup tree only for what no event told, and only when
 //! reading is allowed (live, never on replay). Knows sockets by their snapshots, never the connection table.
 mod cgroup;
+mod environment;
 mod intern;
 mod listeners;
 mod process;
@@ -20,6 +21,7 @@ use agent_ebpf::{
 use crate::dns::SearchList;
 
 pub use cgroup::Cgroup;
+pub use environment::{Environment, allowed};
 pub use process::Process;
 
 use cgroup::Cgroups;
@@ -47,9 +49,10 @@ pub struct Attribution {
 }
 
 impl Attribution {
-    /// Remembers at most `max_processes` processes; reads `/proc` and `cgroup_root` only when `read_proc`.
-    pub fn new(max_processes: usize, read_proc: bool, cgroup_root: Option<PathBuf>) -> Self {
-        let procfs = read_proc.then(Procfs::open).flatten();
+    /// Remembers at most `max_processes` processes; reads `/proc` and `cgroup_root` only when `read_proc`, and of environments
+    /// these variables alone.
+    pub fn new(max_processes: usize, read_proc: bool, cgroup_root: Option<PathBuf>, environment: &[Arc<str>]) -> Self {
+        let procfs = read_proc.then(|| Procfs::open(environment)).flatten();
         Self {
             strings: Interner::default(),
             processes: Processes::new(max_processes),

@@ -10,6 +10,7 @@ use std::{
 use agent_ebpf::process::{ExecEvent, ForkEvent};
 
 use super::{
+    environment::Environment,
     intern::{Interner, text},
     procfs::Procfs,
 };
@@ -38,6 +39,8 @@ pub struct Process {
     pub exe: Option<Arc<str>>,
     /// Names of its ancestors, the nearest parent first.
     pub ancestry: Arc<[Arc<str>]>,
+    /// Allowed variables of its environment, as they were when it began.
+    pub environment: Environment,
 }
 
 impl Process {
@@ -57,6 +60,7 @@ impl Process {
             comm,
             exe: None,
             ancestry: Arc::default(),
+            environment: Arc::default(),
         }
     }
 }
@@ -118,9 +122,10 @@ impl Processes {
         let comm = strings.intern(&event.comm);
         let parent_comm = strings.intern(&event.parent_comm);
         self.rename(event.parent_pid, at_ns, &parent_comm);
-        let exe = self
-            .at(event.parent_pid, at_ns, procfs, strings)
-            .and_then(|parent| parent.exe.clone());
+        let parent = self.at(event.parent_pid, at_ns, procfs, strings);
+        let (exe, environment) = parent.map_or_else(Default::default, |parent| {
+            (parent.exe.clone(), Arc::clone(&parent.environment))
+        });
         let ancestry = self.ancestry_below(event.parent_pid, at_ns);
         self.begin(
             Process {
@@ -128,6 +133,7 @@ impl Processes {
                 comm,
                 exe,
                 ancestry,
+                environment,
             },
             at_ns,
         );
@@ -135,12 +141,16 @@ impl Processes {
 
     pub(super) fn exec(&mut self, event: &ExecEvent, procfs: Option<&Procfs>, strings: &mut Interner) {
         let (pid, at_ns) = (event.pid, event.header.time_ns);
-        let ancestry = if let Some(before) = self.running(pid) {
-            Arc::clone(&before.process.ancestry)
+        let (ancestry, inherited) = if let Some(before) = self.running(pid) {
+            let before = &before.process;
+            (Arc::clone(&before.ancestry), Arc::clone(&before.environment))
         } else {
-            self.at(event.parent_pid, at_ns, procfs, strings);
-            self.ancestry_below(event.parent_pid, at_ns)
+            let parent = self.at(event.parent_pid, at_ns, procfs, strings);
+            let inherited = parent.map_or_else(Default::default, |parent| Arc::clone(&parent.environment));
+            (self.ancestry_below(event.parent_pid, at_ns), inherited)
         };
+        // One that has gone already had what it inherited, unless it was started with something else.
+        let environment = procfs.and_then(|procfs| procfs.environment(pid)).unwrap_or(inherited);
         let path = text(&event.path);
         // Relative paths and open files (fexecve) name nothing by themselves.
         let named = path.starts_with('/') && !path.starts_with("/dev/fd/");
@@ -157,6 +167,7 @@ impl Processes {
                 comm: strings.intern(&event.comm),
                 exe,
                 ancestry,
+                environment,
             },
             at_ns,
         );
@@ -307,6 +318,7 @@ impl Processes {
                 comm,
                 exe,
                 ancestry: ancestry.into(),
+                environment: procfs.environment(pid).unwrap_or_default(),
             },
             stat.start_ns.min(at_ns),
         );

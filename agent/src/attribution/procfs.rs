@@ -6,9 +6,12 @@ use std::{
     fs::{self, File},
     io::Read as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+
+use super::environment::{Environment, allowed};
 
 /// `/proc/self/ns/pid` in the init pid namespace (`PROC_PID_INIT_INO`): the kernel programs tell pids of that one.
 const INIT_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -17,11 +20,15 @@ const TICK_NS: u64 = 10_000_000;
 
 /// Longest resolver configuration that is read.
 const RESOLV_CONF_BYTES: u64 = 64 * 1024;
+/// No more of an environment is read: it may be megabytes.
+const ENVIRONMENT_BYTES: u64 = 128 * 1024;
 
 /// A `/proc` with the pids that the kernel programs tell.
 #[derive(Debug)]
 pub(super) struct Procfs {
     root: PathBuf,
+    /// Variables that may be read of an environment.
+    variables: Box<[Arc<str>]>,
 }
 
 /// What `/proc` says of a process.
@@ -38,9 +45,12 @@ pub(super) struct Stat {
 
 impl Procfs {
     /// `None` in a pid namespace of our own: its pids are not those of the events.
-    pub(super) fn open() -> Option<Self> {
+    pub(super) fn open(variables: &[Arc<str>]) -> Option<Self> {
         match fs::read_link("/proc/self/ns/pid") {
-            Ok(namespace) if namespace == Path::new(INIT_PID_NAMESPACE) => Some(Self { root: "/proc".into() }),
+            Ok(namespace) if namespace == Path::new(INIT_PID_NAMESPACE) => Some(Self {
+                root: "/proc".into(),
+                variables: variables.into(),
+            }),
             namespace => {
                 tracing::warn!(
                     ?namespace,
@@ -74,6 +84,18 @@ impl Procfs {
             .to_string_lossy()
             .into_owned();
         Some(path.strip_suffix(" (deleted)").map(str::to_owned).unwrap_or(path))
+    }
+
+    /// Its allowed variables; `None` when none are, or when it has gone.
+    pub(super) fn environment(&self, pid: u32) -> Option<Environment> {
+        if self.variables.is_empty() {
+            return None;
+        }
+        let mut bytes = Vec::new();
+        let file = File::open(self.path(pid, "environ")).ok()?;
+        file.take(ENVIRONMENT_BYTES).read_to_end(&mut bytes).ok()?;
+        // Empty of a kernel thread, and of a process that is about to be gone.
+        (!bytes.is_empty()).then(|| allowed(&bytes, &self.variables))
     }
 
     /// Path of its cgroup in the cgroup2 tree.
@@ -177,12 +199,18 @@ mod tests {
 
     #[test]
     fn this_process() {
-        let procfs = Procfs { root: "/proc".into() };
+        let procfs = Procfs {
+            root: "/proc".into(),
+            variables: ["PATH".into()].into(),
+        };
         let pid = std::process::id();
         let stat = procfs.stat(pid).expect("it runs");
         assert_eq!(stat.parent_pid, std::os::unix::process::parent_id());
         let exe = std::env::current_exe().expect("it has a program");
         assert_eq!(procfs.exe(pid).as_deref(), exe.to_str());
+        let environment = procfs.environment(pid).expect("one is allowed");
+        let path = std::env::var("PATH").expect("it has a PATH");
+        assert!(matches!(&*environment, [(name, value)] if &**name == "PATH" && path.starts_with(&**value)));
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
         let fd = std::os::fd::AsRawFd::as_raw_fd(&listener);
         let link = fs::read_link(format!("/proc/self/fd/{fd}")).expect("it is open");

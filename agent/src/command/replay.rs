@@ -194,6 +194,7 @@ fn pipeline(header: &Header, config: &Config, collect: bool) -> Pipeline {
         // What traces told is in no recording.
         paths: PathSettings::default(),
         read_proc: false,
+        environment: Vec::new(),
         cgroup_root: None,
     });
     pipeline.set_clock_offset(header.clock_offset_ns);

@@ -45,6 +45,7 @@ fn printed_values_read_back() {
         node_name: Some("node-7.example".to_owned()),
         annotations: ["ci.example/job".to_owned(), "x".to_owned()].into(),
     };
+    config.environment = ["CI_JOB_ID".to_owned(), "_x1".to_owned()].into();
     config.builtin_groups = false;
     config.dns_ports = vec![53, 5353];
     config.declared = vec![
@@ -130,6 +131,16 @@ fn kubernetes_is_read_and_refused() {
     refused("node_name: a,spec.b=c", "no name of a node");
     refused("annotations: x", "");
     refused("labels: []", "unknown field");
+}
+
+#[test]
+fn variables_are_names() {
+    let refused = |text: &str| check(&format!("environment: {text}\n"), "hopline.yaml:1: environment: ", "");
+    for text in ["[A=b]", "[\"\"]", "[1A]", "[a-b]", "CI_JOB_ID", "{A: b}"] {
+        refused(text);
+    }
+    let all: Vec<String> = (0..33).map(|number| format!("A{number}")).collect();
+    refused(&format!("[{}]", all.join(", ")));
 }
 
 #[test]

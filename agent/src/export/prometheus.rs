@@ -23,6 +23,7 @@ pub use reference::reference;
 use crate::{
     aggregate::{DestinationSnapshot, Family, Snapshot, without_role},
     selfmetrics::SelfMetrics,
+    workloads::Workload,
 };
 
 /// `Content-Type` of what [`encode`] gives.
@@ -98,6 +99,12 @@ impl Collector for Scrape {
 }
 
 /// Every series of one family.
+/// Labels of the workload that something is of; empty outside of pods.
+fn source(source: Option<&Workload>) -> [(&'static str, &str); 2] {
+    let (namespace, workload) = source.map_or(("", ""), |source| (&*source.namespace, &*source.name));
+    [("source_namespace", namespace), ("source_workload", workload)]
+}
+
 fn encode_family(encoder: &mut DescriptorEncoder<'_>, family: Family, all: &[DestinationSnapshot]) -> fmt::Result {
     let (kind, help) = family::describe(family);
     // The encoder adds the suffix of a counter itself.

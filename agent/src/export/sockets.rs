@@ -50,6 +50,7 @@ mod tests {
                 destination: "db".into(),
                 port: Some(5432),
                 group: "".into(),
+                source: None,
             },
             used: 3,
             usable: 4,

@@ -10,6 +10,7 @@ fn process(pid: u32) -> Arc<Process> {
         comm: "go".into(),
         exe: None,
         ancestry: Arc::default(),
+        environment: Arc::default(),
     })
 }
 

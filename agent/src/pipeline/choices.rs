@@ -8,7 +8,7 @@ use agent_ebpf::{
 };
 use serde::Serialize;
 
-use super::{Attached, Output, Pipeline, PipelineSettings, records, resolution::Resolution, talk};
+use super::{Attached, Output, Pipeline, PipelineSettings, follow, records, resolution::Resolution, talk};
 use crate::{
     aggregate::{FallbackLabels, Snapshot, Tally, TlsFailure, UndeclaredLabels},
     attribution::{Attribution, Process},
@@ -235,6 +235,7 @@ impl Choices {
                 .map_or_else(|| wanted.address.to_string().into(), |claim| Arc::clone(&claim.host)),
             port: Some(wanted.port),
             group: group.name,
+            source: follow::source(attached.pod.as_deref()),
         };
         self.undeclared_counts.add(labels.clone());
         self.undeclared.push(Undeclared {
@@ -282,10 +283,12 @@ impl Pipeline {
 
     fn tell_fallbacks(&mut self, found: Vec<Fallback>) {
         for fallback in found {
+            let pod = self.pod_of(fallback.cgroup_id, fallback.process.pid, self.now_ns);
             self.choices.fallback_counts.add(FallbackLabels {
                 group: Arc::clone(&fallback.group),
                 from: Arc::clone(&fallback.from),
                 to: Arc::clone(&fallback.to),
+                source: follow::source(pod.as_deref()),
             });
             let kept = self.events.admits(self.now_ns);
             if kept || self.collect {

@@ -26,7 +26,7 @@ use crate::{
     },
     groups::Group,
     protocol::{assembler::Assembler, facts::Facts, shared::Shared},
-    workloads::{Pod, Workloads},
+    workloads::{Pod, Workload, Workloads},
 };
 
 /// A connection whose name does not come is counted under its address after this long.
@@ -536,7 +536,7 @@ pub(super) fn key(
         name: host.map_or(Name::Address(wanted.address), |host| Name::Host(Arc::clone(host))),
         port: wanted.port,
         group: Arc::clone(&group.name),
-        source: pod.map(|pod| Arc::clone(&pod.workload)),
+        source: source(pod),
     }
 }
 
@@ -547,13 +547,18 @@ pub(super) fn server_key(owner: &Process, port: u16, group: &Group, pod: Option<
         name: Name::Process(server_name(owner, pod)),
         port,
         group: Arc::clone(&group.name),
-        source: pod.map(|pod| Arc::clone(&pod.workload)),
+        source: source(pod),
     }
 }
 
 /// What a server is called: its workload, outside of pods its process.
 pub(super) fn server_name(owner: &Process, pod: Option<&Pod>) -> Arc<str> {
     pod.map_or_else(|| owner.name(), |pod| Arc::clone(&pod.workload.name))
+}
+
+/// Whose something is that a pod did.
+pub(super) fn source(pod: Option<&Pod>) -> Option<Arc<Workload>> {
+    pod.map(|pod| Arc::clone(&pod.workload))
 }
 
 /// The pod of this node that had the address that a client asked for, when it asked.

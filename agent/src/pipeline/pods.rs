@@ -15,7 +15,7 @@ use crate::{
     aggregate::HeldCounts,
     connection::{Role, TcpState},
     groups::Group,
-    workloads::{Change, Pod, Source},
+    workloads::{Change, Pod, Source, Workload},
 };
 
 /// A name that does not come within this time is done without: less than it takes to be told as STUCK.
@@ -230,6 +230,11 @@ impl Pipeline {
             Placement::In(pod) | Placement::Partly(pod, _) => Some(pod),
             Placement::Elsewhere | Placement::Unknown(_) => None,
         }
+    }
+
+    /// Whose something is that was done in this cgroup. What a pod does before it is known has no name here: nothing of it waits.
+    pub(super) fn workload_of(&mut self, cgroup_id: u64, pid: u32) -> Option<Arc<Workload>> {
+        follow::source(self.pod_of(cgroup_id, pid, self.now_ns).as_deref())
     }
 
     fn placement(&mut self, cgroup_id: u64, pid: u32, now_ns: u64) -> Placement {

@@ -175,7 +175,11 @@ impl Surroundings<'_> {
             annotations: annotations
                 .map(|(key, value)| (key.clone(), value.as_str().into()))
                 .collect(),
-            env: serde_json::Map::new(),
+            env: owner
+                .environment
+                .iter()
+                .map(|(name, value)| (name.as_ref().into(), value.as_ref().into()))
+                .collect(),
         }
     }
 }

@@ -33,6 +33,7 @@ use crate::{
         facts::Facts,
         malformed::MalformedCounts,
     },
+    workloads::Workload,
 };
 
 /// Directions of connections to DNS servers that are read at once; each may hold one message.
@@ -340,7 +341,7 @@ impl Pipeline {
                 name: Name::Address(lookup.resolver.ip()),
                 port: lookup.resolver.port(),
                 group: group.name,
-                source: None,
+                source: self.workload_of(lookup.cgroup_id, lookup.pid),
             };
             let id = self.series.destination(key, now_ns);
             self.series.waits(id, Phase::Dns, now_ns);
@@ -368,7 +369,8 @@ impl Pipeline {
 
     fn query_ended(&mut self, answered: &Answered) {
         let query = &answered.query;
-        let labels = self.resolver_labels(query.role, query.peer, query.pid, query.sent_ns);
+        let source = self.workload_of(query.cgroup_id, query.pid);
+        let labels = self.resolver_labels(query.role, query.peer, (query.pid, query.sent_ns), source.as_deref());
         if query.role == Role::Server && answered.ending != Ending::Timeout {
             self.resolution.resolvers.duration(&labels, answered.latency_ns());
         }
@@ -376,6 +378,7 @@ impl Pipeline {
             resolver: labels,
             query_type: query.question.query_type().name(),
             rcode: answered.ending.name(),
+            source,
         });
         if let Some(lookup) = self.resolution.lookups.answered(answered) {
             self.lookup_ended(&lookup);
@@ -383,10 +386,12 @@ impl Pipeline {
     }
 
     fn lookup_ended(&mut self, lookup: &Lookup) {
+        let process = (lookup.pid, lookup.started_ns);
         let labels = DnsLabels {
-            resolver: self.resolver_labels(Role::Client, lookup.resolver, lookup.pid, lookup.started_ns),
+            resolver: self.resolver_labels(Role::Client, lookup.resolver, process, None),
             query_type: lookup.query_type().name(),
             rcode: lookup.ending.name(),
+            source: self.workload_of(lookup.cgroup_id, lookup.pid),
         };
         self.resolution.resolvers.lookup(labels, duration_ns(lookup));
         let host_network = self.attribution.is_host_network(lookup.netns);
@@ -398,7 +403,13 @@ impl Pipeline {
     }
 
     /// For a client whom it asks, for a server itself.
-    fn resolver_labels(&mut self, role: Role, peer: SocketAddr, pid: u32, at_ns: u64) -> ResolverLabels {
+    fn resolver_labels(
+        &mut self,
+        role: Role,
+        peer: SocketAddr,
+        (pid, at_ns): (u32, u64),
+        workload: Option<&Workload>,
+    ) -> ResolverLabels {
         let (choices, attribution) = (&self.choices, &mut self.attribution);
         match role {
             Role::Client => self.resolution.resolvers.labels(role, peer, || ResolverLabels {
@@ -409,7 +420,10 @@ impl Pipeline {
             }),
             Role::Server => ResolverLabels {
                 role,
-                destination: attribution.process(pid, at_ns).name(),
+                destination: workload.map_or_else(
+                    || attribution.process(pid, at_ns).name(),
+                    |workload| Arc::clone(&workload.name),
+                ),
                 port: None,
                 group: Arc::default(),
             },

@@ -2,7 +2,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 /// The workload that a process belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Workload {
     /// Its Kubernetes namespace.
     pub namespace: Arc<str>,

@@ -363,7 +363,8 @@ fn a_fallback_is_told_and_counted() {
         assert_eq!(value.pointer(key), Some(&expected), "{key}");
     }
     let scrape = encode(&pipeline.snapshot(), &SelfMetrics::default());
-    let counter = "hopline_fallbacks_total{group=\"go\",from=\"proxy.golang.org\",to=\"goproxy.io\"} 1";
+    let counter = "hopline_fallbacks_total{group=\"go\",from=\"proxy.golang.org\",to=\"goproxy.io\",\
+                   source_namespace=\"\",source_workload=\"\"} 1";
     assert!(scrape.lines().any(|line| line == counter), "{scrape}");
 }
 
@@ -460,7 +461,7 @@ fn a_destination_that_is_not_declared_is_told_once() {
     assert_eq!(told, ["outside evil.example"]);
     let scrape = encode(&pipeline.snapshot(), &SelfMetrics::default());
     let counter = "hopline_undeclared_total{destination=\"evil.example\",destination_port=\"443\",group=\"\",\
-                   declaration=\"builds\",reason=\"outside\"} 1";
+                   declaration=\"builds\",reason=\"outside\",source_namespace=\"\",source_workload=\"\"} 1";
     assert!(scrape.lines().any(|line| line == counter), "{scrape}");
 
     let (told, _) = undeclared(&["10.0.0.0/8"], &all);

@@ -23,6 +23,11 @@ const PID: u32 = 77;
 
 /// A message of a client's socket, as the kernel side sends it.
 fn sent(time_ns: u64, direction: u8, said: &[u8]) -> Vec<u8> {
+    sent_in(1, time_ns, direction, said)
+}
+
+/// The same of a client in this cgroup.
+fn sent_in(cgroup_id: u64, time_ns: u64, direction: u8, said: &[u8]) -> Vec<u8> {
     let header = DnsHeader {
         header: EventHeader {
             kind: DNS_MESSAGE,
@@ -30,7 +35,7 @@ fn sent(time_ns: u64, direction: u8, said: &[u8]) -> Vec<u8> {
             time_ns,
         },
         cookie: 900,
-        cgroup_id: 1,
+        cgroup_id,
         local_address: ipv4([10, 0, 0, 1]),
         remote_address: ipv4([10, 0, 0, 53]),
         comm: text("curl"),
@@ -63,6 +68,13 @@ fn message(id: u16, name: &str, address: Option<Ipv4Addr>) -> Vec<u8> {
         message.add_answer(Record::from_rdata(name, 60, RData::A(A(address))));
     }
     message.to_vec().expect("a message")
+}
+
+/// A lookup in this cgroup.
+pub(super) fn resolve_in(pipeline: &mut Pipeline, cgroup_id: u64, at_ns: u64, name: &str) {
+    pipeline.apply(&sent_in(cgroup_id, at_ns, FORWARD, &message(7, name, None)));
+    let answer = message(7, name, Some(Ipv4Addr::new(10, 0, 0, 7)));
+    pipeline.apply(&sent_in(cgroup_id, at_ns + MILLISECOND, BACKWARD, &answer));
 }
 
 /// A lookup that takes 20 ms from `at_ns` on.

@@ -6,12 +6,14 @@ use agent_ebpf::{
     event::{CONNECTION_OPEN, LISTENER_OPEN},
 };
 use hopline::{
+    aggregate::DnsLabels,
     connection::{Role, TcpState},
     pipeline::Pipeline,
     workloads::{Change, Container, Pod, Source, SourceState, Workload},
 };
 
 use super::{
+    dns,
     events::{MILLISECOND, SECOND, cgroup, child, close, closed_locally, connection, established, listener},
     pipeline, records,
 };
@@ -148,6 +150,25 @@ fn a_name_that_does_not_come_is_done_without_until_it_comes() {
     let counted = all.find(|one| one.role == Role::Client && &*one.labels.source_workload == "cart");
     // It had said no name of a host until its end, so it was not counted before it had its pod.
     assert_eq!(counted.map(|one| one.counters.connects()), Some(1));
+}
+
+#[test]
+fn what_a_pod_asks_of_dns_is_its_workloads() {
+    let mut pipeline = watching();
+    dns::resolve_in(&mut pipeline, IN_POD, SECOND, "a.test");
+    tell(&mut pipeline, 2 * SECOND);
+    dns::resolve_in(&mut pipeline, IN_POD, 3 * SECOND, "b.test");
+    dns::resolve_in(&mut pipeline, 1, 4 * SECOND, "c.test");
+    pipeline.tick(20 * SECOND);
+    let snapshot = pipeline.snapshot();
+    for counts in [&snapshot.resolvers.queries, &snapshot.resolvers.lookups] {
+        let of = |name: Option<&str>| -> u64 {
+            let is_its = |labels: &&(DnsLabels, u64)| labels.0.source.as_ref().map(|source| &*source.name) == name;
+            counts.iter().filter(is_its).map(|(_, count)| count).sum()
+        };
+        // Nothing of DNS waits for a name.
+        assert_eq!((of(Some("cart")), of(None)), (1, 2));
+    }
 }
 
 #[test]

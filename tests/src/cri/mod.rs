@@ -255,7 +255,7 @@ fn image(directory: &Path, socket: &Path) -> Result<()> {
 }
 
 /// On a hybrid machine runc makes the same directories in each hierarchy of cgroup v1; those of v2 go with the lab's own.
-fn remove_v1(parent: &str) {
+pub(crate) fn remove_v1(parent: &str) {
     let lab = parent.trim_start_matches('/').split('/').next().unwrap_or_default();
     // Never anything but the lab's.
     if !lab.starts_with(crate::cgroup::PREFIX) {

@@ -92,6 +92,11 @@ impl Agent {
         Ok(())
     }
 
+    /// Its process, or the runtime's of its container.
+    pub(crate) fn process(&self) -> &Process {
+        &self.process
+    }
+
     /// Where it answers.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address

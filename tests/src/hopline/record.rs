@@ -59,6 +59,8 @@ pub(crate) struct Owner {
     pub(crate) workload: Option<String>,
     #[serde(default)]
     pub(crate) annotations: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) env: BTreeMap<String, String>,
 }
 
 /// Microseconds.

@@ -1,5 +1,6 @@
-//! The agent as the overlay `least-privilege` of `deploy/kubernetes` runs it: root with the capabilities of its manifest and no
-//! others, no new privileges, and a file system in which cgroups cannot be changed. `connect`, `timeline` and `dns` must PASS with
+//! The agent as the overlay `least-privilege` of `deploy/kubernetes` runs it: in a container of the image, root with the
+//! capabilities of its manifest and no others, no new privileges, and a file system in which cgroups cannot be changed (without
+//! an image: the same outside of a container). `connect`, `timeline` and `dns` must PASS with
 //! it, and `doctor` must name what is off.
 //!
 //! The truth is the scenarios' own; each is this binary again, with a `hopline` that has given everything else up.
@@ -8,14 +9,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{dns, timeline};
 use crate::cgroup;
+use crate::container::{self, Image};
 use crate::lab::Lab;
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::verdict::Verdict;
 
 pub(super) const TOOLS: &[&str] = &["ip", "tcpdump", "setpriv", "unshare", "mount"];
@@ -26,13 +30,29 @@ const MANIFEST: &str = include_str!("../../../deploy/kubernetes/components/least
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let capabilities = capabilities(MANIFEST)?;
     verdict.note("capabilities in the manifest", capabilities.len() as f64, "");
-    let own = lab.hopline(&[]);
-    let program = Path::new(own.get_program()).display().to_string();
     // The manifest mounts the node's tracefs; some nodes have none.
-    let hopline = wrapped(lab, "hopline-least", &capabilities, TRACEFS, &program)?;
-    let without_tracefs = wrapped(lab, "hopline-no-tracefs", &capabilities, "true", &program)?;
-    let cat = wrapped(lab, "cat-least", &capabilities, TRACEFS, "cat")?;
-    compare_held(lab, verdict, &cat, &capabilities)?;
+    let image = match Image::unpack(lab) {
+        Ok(image) => Some(image),
+        Err(reason) => {
+            verdict.skip("in a container", format!("{reason:#}"));
+            None
+        }
+    };
+    let (hopline, without_tracefs) = if let Some(image) = &image {
+        let hopline = image.least("hopline-least", &capabilities, true)?;
+        let without_tracefs = image.least("hopline-no-tracefs", &capabilities, false)?;
+        compare_contained(lab, verdict, &hopline, &capabilities)?;
+        (hopline, without_tracefs)
+    } else {
+        let own = lab.hopline(&[]);
+        let program = Path::new(own.get_program()).display().to_string();
+        let cat = wrapped(lab, "cat-least", &capabilities, TRACEFS, "cat")?;
+        compare_held(lab, verdict, &cat, &capabilities)?;
+        (
+            wrapped(lab, "hopline-least", &capabilities, TRACEFS, &program)?,
+            wrapped(lab, "hopline-no-tracefs", &capabilities, "true", &program)?,
+        )
+    };
     doctor(verdict, "doctor", &hopline, &[])?;
     let off = needs_tracefs(lab)?;
     doctor(verdict, "doctor without tracefs", &without_tracefs, &off)?;
@@ -84,6 +104,33 @@ fn wrapped(lab: &Lab, name: &str, capabilities: &[String], mount: &str, program:
     fs::write(&file, text)?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
     Ok(file)
+}
+
+/// What the kernel says of a running agent's container: the manifest's capabilities and no others.
+fn compare_contained(lab: &Lab, verdict: &mut Verdict, hopline: &Path, capabilities: &[String]) -> Result<()> {
+    let mut command = Command::new(hopline);
+    command
+        .args(["agent", "--listen", "127.0.0.1:0", "--cgroup"])
+        .arg(lab.traffic.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let agent = Process::spawn(command, None, &lab.tools)?;
+    let mut held = None;
+    process::poll(Duration::from_secs(10) * lab.patience(), || {
+        held = container::held(&agent)
+            .ok()
+            .filter(|(bounds, _)| bounds.count_ones() < 20);
+        Ok(held.is_some())
+    })?;
+    let (bounds, is_bound) = held.context("no container")?;
+    verdict.count(
+        "capabilities of the container (/proc)",
+        bounds.count_ones().into(),
+        capabilities.len() as u64,
+    );
+    verdict.count("no new privileges (/proc)", u64::from(is_bound), 1);
+    agent.signal(Signal::SIGTERM)
 }
 
 /// What the kernel says that a program started so holds: the manifest's capabilities and no others.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
+use crate::container::{self, Image};
 use crate::cri::{Containerd, Pod};
 use crate::hopline::{Agent, AgentOptions, Record, Trace};
 use crate::lab::Lab;
@@ -30,6 +31,17 @@ const TALKS: usize = 8;
 type Log = Arc<Mutex<Vec<SocketAddr>>>;
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    // Ends after all that is started from it.
+    let image = match Image::unpack(lab) {
+        Ok(image) => {
+            lab.stand_in(image.privileged()?);
+            Some(image)
+        }
+        Err(reason) => {
+            verdict.skip("hopline in a privileged container", format!("{reason:#}"));
+            None
+        }
+    };
     let mut containerd = Containerd::start(lab, &lab.traffic)?;
     let config = lab.file("pods.yaml");
     std::fs::write(
@@ -44,6 +56,15 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         ..AgentOptions::default()
     };
     let agent = Agent::start(lab, lab.traffic.path(), &options)?;
+    if image.is_some() {
+        let (bounds, _) = container::held(agent.process())?;
+        let own = container::own_capabilities()?;
+        verdict.count(
+            "capabilities of the agent's container (/proc)",
+            bounds.count_ones().into(),
+            own.count_ones().into(),
+        );
+    }
     let trace = Trace::start_configured(lab, "pods", lab.traffic.path(), Some(&config))?;
     let log = serve(&containerd)?;
 

@@ -3,13 +3,15 @@ use std::fmt;
 
 use prometheus_client::encoding::DescriptorEncoder;
 
-use super::own::counters;
+use super::{own::counters, source};
 use crate::aggregate::Snapshot;
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
     let fallbacks = snapshot.fallbacks.iter().map(|(labels, count)| {
+        let [namespace, workload] = source(labels.source.as_deref());
+        let group = ("group", &*labels.group);
         (
-            [("group", &*labels.group), ("from", &*labels.from), ("to", &*labels.to)],
+            [group, ("from", &labels.from), ("to", &labels.to), namespace, workload],
             *count,
         )
     });
@@ -25,12 +27,15 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -
         .map(|(labels, _)| labels.port.map(|port| port.to_string()).unwrap_or_default())
         .collect();
     let undeclared = snapshot.undeclared.iter().zip(&ports).map(|((labels, count), port)| {
+        let [namespace, workload] = source(labels.source.as_deref());
         let labels = [
             ("destination", &*labels.destination),
             ("destination_port", port.as_str()),
             ("group", &*labels.group),
             ("declaration", &*labels.declaration),
             ("reason", labels.reason),
+            namespace,
+            workload,
         ];
         (labels, *count)
     });

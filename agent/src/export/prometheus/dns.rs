@@ -6,7 +6,7 @@ use prometheus_client::{
     metrics::MetricType,
 };
 
-use super::own::counters;
+use super::{own::counters, source};
 use crate::aggregate::{BOUNDS_NS, DnsLabels, ResolverLabels, Snapshot};
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -50,8 +50,7 @@ fn by_code(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, counts: 
     let all = counts.iter().zip(&ports).map(|((labels, count), port)| {
         let [destination, port, group, role] = resolver(&labels.resolver, port);
         let code = [("qtype", labels.query_type), ("rcode", labels.rcode)];
-        // Empty outside Kubernetes, as for every counter.
-        let source = [("source_namespace", ""), ("source_workload", "")];
+        let source = source(labels.source.as_deref());
         let labels = [destination, port, group, role, code[0], code[1], source[0], source[1]];
         (labels, *count)
     });

@@ -3,7 +3,10 @@ use std::{collections::BTreeMap, fmt};
 
 use prometheus_client::{encoding::DescriptorEncoder, metrics::MetricType};
 
-use super::own::{counters, gauges};
+use super::{
+    own::{counters, gauges},
+    source,
+};
 use crate::aggregate::{At, Place, Snapshot, StayingSnapshot};
 
 pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -37,13 +40,14 @@ impl<'a> Labels<'a> {
     }
 
     fn all(&self) -> [(&'static str, &str); 6] {
+        let [namespace, workload] = source(self.place.source.as_deref());
         [
             ("destination", &self.place.destination),
             ("destination_port", &self.port),
             ("group", &self.place.group),
             ("role", self.place.role.name()),
-            ("source_namespace", ""),
-            ("source_workload", ""),
+            namespace,
+            workload,
         ]
     }
 

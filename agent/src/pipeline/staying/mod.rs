@@ -257,6 +257,7 @@ fn place(role: Role, attached: &Attached, state: &ConnectionState) -> Place {
         destination,
         port: Some(port),
         group: Arc::clone(&attached.group.name),
+        source: follow::source(attached.pod.as_deref()),
     }
 }
 
@@ -267,6 +268,7 @@ fn place_of_listener(listener: &Listener) -> Place {
         destination: follow::server_name(&listener.owner, listener.pod.as_deref()),
         port: Some(listener.local.port),
         group: Arc::default(),
+        source: follow::source(listener.pod.as_deref()),
     }
 }
 
@@ -282,12 +284,14 @@ fn place_of_peer(series: &Series, id: Option<DestinationId>, peer: Endpoint) -> 
             },
             port: Some(key.port),
             group: Arc::clone(&key.group),
+            source: key.source.clone(),
         },
         None => Place {
             role: Role::Client,
             destination: of_address(peer.address),
             port: Some(peer.port),
             group: Arc::default(),
+            source: None,
         },
     }
 }

@@ -208,6 +208,7 @@ mod tests {
                 destination: "a.test".into(),
                 port: Some(port),
                 group: Arc::default(),
+                source: None,
             };
             let counted = self.unreused.ended(&self.owner, id, one, place);
             counted.map_or(0, |(_, count)| count)

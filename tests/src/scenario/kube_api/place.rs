@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ const PORT: u16 = 7001;
 const TOKEN: &str = "first-token";
 /// The agent and the trace.
 const WATCHERS: usize = 2;
+/// A variable that records carry.
+const VARIABLE: &str = "LAB_JOB_ID";
 const RBAC: &str = include_str!("../../../../deploy/kubernetes/base/rbac.yaml");
 
 /// What hopline must say of one connection.
@@ -65,7 +68,8 @@ impl Place {
         server.write_kubeconfig(&certificates, &kubeconfig, &token)?;
         let config = lab.file("kubernetes.yaml");
         let text = format!(
-            "kubernetes:\n  kubeconfig: {}\n  cri_socket: off\n  node_name: {NODE}\n  annotations: [\"{ANNOTATION}\"]\n",
+            "kubernetes:\n  kubeconfig: {}\n  cri_socket: off\n  node_name: {NODE}\n  annotations: [\"{ANNOTATION}\"]\n\
+             environment: [{VARIABLE}]\n",
             kubeconfig.display()
         );
         fs::write(&config, text)?;
@@ -110,7 +114,10 @@ impl Place {
     pub(super) fn connect_nameless(&mut self, lab: &Lab, pod: &Pod, to: &str, count: u32) -> Result<()> {
         for attempt in self.run(lab, pod, to, count)? {
             let expected = Expected {
-                names: format!("- / {} / {} / - / ", pod.cgroup_uid, pod.container_id),
+                names: format!(
+                    "- / {} / {} / - /  / {VARIABLE}={}",
+                    pod.cgroup_uid, pod.container_id, pod.name
+                ),
                 destination: to.to_owned(),
             };
             self.expected.insert(attempt.port, expected);
@@ -237,7 +244,18 @@ impl Place {
         let to = to.to_string();
         let mut all = vec!["connect", "--to", &to, "--comm", "in-a-pod"];
         all.extend(words);
-        lab.helper(&all, &self.netns, container)
+        // As jobs do it: a shell that lives a while has the variable, its short program inherits that.
+        let helper = lab.helper_command(&all);
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "sleep 0.2; \"$0\" \"$@\"; exit $?"])
+            .arg(helper.get_program())
+            .args(helper.get_args())
+            .env(VARIABLE, &pod.name)
+            .env("LAB_SECRET", "not in records")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        Process::spawn(command, Some(&self.netns), container)
     }
 
     fn expect(&mut self, pod: &Pod, destination: &str, done: &[Attempt]) {
@@ -266,20 +284,27 @@ fn names(pod: &Pod) -> String {
         workload,
         ..
     } = pod;
-    format!("{namespace} / {name} / {container} / {workload} / {}", pod.annotation())
+    let annotation = pod.annotation();
+    format!("{namespace} / {name} / {container} / {workload} / {annotation} / {VARIABLE}={name}")
 }
 
 fn names_of(record: &Record) -> String {
     let owner = &record.process;
     let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "-".to_owned());
     let annotations: Vec<&str> = owner.annotations.values().map(String::as_str).collect();
+    let variables: Vec<String> = owner
+        .env
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     format!(
-        "{} / {} / {} / {} / {}",
+        "{} / {} / {} / {} / {} / {}",
         word(&owner.namespace),
         word(&owner.pod),
         word(&owner.container),
         word(&owner.workload),
-        annotations.join(", ")
+        annotations.join(", "),
+        variables.join(", ")
     )
 }
 
