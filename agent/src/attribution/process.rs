@@ -31,6 +31,8 @@ const START_TOLERANCE_NS: u64 = 1_000_000_000;
 pub struct Process {
     /// Process id in the init namespace; 0 when unknown.
     pub pid: u32,
+    /// Its parent, at the fork; 0 when unknown.
+    pub parent_pid: u32,
     /// Its name since the fork or exec.
     pub comm: Arc<str>,
     /// Path as given to `execve`, or as `/proc` has it for relative ones and for what ran before hopline; a forked
@@ -54,6 +56,7 @@ impl Process {
     pub(crate) fn unknown(pid: u32, comm: Arc<str>) -> Self {
         Self {
             pid,
+            parent_pid: 0,
             comm,
             exe: None,
             ancestry: Arc::default(),
@@ -125,6 +128,7 @@ impl Processes {
         self.begin(
             Process {
                 pid: event.pid,
+                parent_pid: event.parent_pid,
                 comm,
                 exe,
                 ancestry,
@@ -154,6 +158,7 @@ impl Processes {
         self.begin(
             Process {
                 pid,
+                parent_pid: event.parent_pid,
                 comm: strings.intern(&event.comm),
                 exe,
                 ancestry,
@@ -304,6 +309,7 @@ impl Processes {
         self.begin(
             Process {
                 pid,
+                parent_pid: stat.parent_pid,
                 comm,
                 exe,
                 ancestry: ancestry.into(),

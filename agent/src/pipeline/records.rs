@@ -98,6 +98,7 @@ impl Surroundings<'_> {
             tls: tls(state, said, ended),
             http: http(said.facts),
             tcp: tcp(state, said),
+            chain: None,
             waiting: waiting.map(|(phase, _)| phase),
             waiting_us: waiting.map(|(_, since_ns)| seen.end.saturating_sub(since_ns) / 1_000),
             outcome: ended.then(|| match outcome(state) {
@@ -109,11 +110,7 @@ impl Surroundings<'_> {
 
     /// The record's id, of the socket's cookie and the number of its attempt.
     pub(super) fn id(&self, (cookie, attempt): (u64, u32)) -> String {
-        let boot_id = self.boot_id;
-        match attempt {
-            ..=1 => format!("{boot_id}-{cookie}"),
-            _ => format!("{boot_id}-{cookie}.{attempt}"),
-        }
+        id(self.boot_id, (cookie, attempt))
     }
 
     pub(super) fn process(&self, owner: &Process) -> ProcessRecord {
@@ -130,6 +127,14 @@ impl Surroundings<'_> {
             pod: self.cgroup.and_then(|cgroup| cgroup.pod.as_deref()).map(str::to_owned),
             ..ProcessRecord::default()
         }
+    }
+}
+
+/// The id of a connection of that boot.
+pub(super) fn id(boot_id: &str, (cookie, attempt): (u64, u32)) -> String {
+    match attempt {
+        ..=1 => format!("{boot_id}-{cookie}"),
+        _ => format!("{boot_id}-{cookie}.{attempt}"),
     }
 }
 

@@ -23,6 +23,7 @@ mod overflow;
 mod paging;
 mod path;
 mod probe_budget;
+mod proxy_chain;
 mod replay;
 mod retransmits;
 mod route_change;
@@ -240,6 +241,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "5 000 destinations: probes in the capture within the budget, busy and troubled ones traced",
         tools: &["ip", "tcpdump", "ss"],
         run: probe_budget::run,
+    },
+    Scenario {
+        name: "proxy-chain",
+        about: "50 requests at a time through haproxy and Envoy: each leg and the proxy's time against the capture",
+        tools: proxy_chain::TOOLS,
+        run: proxy_chain::run,
     },
 ];
 

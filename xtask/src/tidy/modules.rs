@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("windows", &[]),
     ("privileges", &[]),
     ("path", &[]),
+    ("chains", &[]),
     ("connection", &["decode"]),
     ("groups", &["protocol"]),
     ("declared", &["groups"]),
@@ -27,6 +28,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "aggregate",
             "attribution",
+            "chains",
             "connection",
             "declared",
             "decode",
@@ -117,6 +119,7 @@ const PURE: &[&str] = &[
     "sockets",
     "compare",
     "path",
+    "chains",
     "windows",
 ];
 /// What such a module must not name: the clock, files, the environment, the network, tasks.
