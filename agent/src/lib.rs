@@ -11,6 +11,7 @@ pub mod agent;
 pub mod aggregate;
 pub mod attribution;
 pub mod bpf;
+pub mod chains;
 pub mod cli;
 pub mod command;
 pub mod compare;

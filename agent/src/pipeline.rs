@@ -2,6 +2,7 @@
 //!
 //! Reads no clock: time comes in with events and ticks, so that a replay gives what live gave. I/O happens in
 //! `attribution` alone, and not at all without `read_proc`. One task owns a [`Pipeline`]; nothing in it locks.
+mod chains;
 mod choices;
 mod follow;
 mod paths;
@@ -39,6 +40,7 @@ use crate::{
     windows::{self, Sketch},
     workloads::{Pod, Workloads},
 };
+use chains::Linking;
 use choices::Choices;
 pub use choices::{FallbackRecord, UndeclaredRecord};
 pub use paths::PathSettings;
@@ -173,6 +175,8 @@ struct Attached {
     judged: bool,
     /// What was read of its hello bytes, once all was said.
     facts: Option<Arc<Facts>>,
+    /// Hash of its first request line; 0 where that is not known.
+    request: u64,
 }
 
 /// The pipeline and all its state.
@@ -197,6 +201,7 @@ pub struct Pipeline {
     series: Series,
     watch: Watch,
     paths: Paths,
+    linking: Linking,
     /// The last events.
     events: Recent<Output>,
     counts: PipelineCounts,
@@ -237,6 +242,7 @@ impl Pipeline {
             series: Series::new(settings.max_series - dns_series),
             watch: Watch::new(settings.rtt_spike),
             paths: Paths::default(),
+            linking: Linking::default(),
             events: Recent::default(),
             counts: PipelineCounts::default(),
             outputs: Vec::new(),
@@ -317,6 +323,7 @@ impl Pipeline {
         }
         self.dns_tick(now_ns);
         self.look_for_fallbacks(now_ns);
+        self.look_for_links(now_ns, false);
         self.look_at_staying(now_ns);
         self.attribution.tick(now_ns);
         self.unplaced_rtt.expire(now_ns, |cookie| {
@@ -366,6 +373,7 @@ impl Pipeline {
             resolvers: self.resolution.resolvers().snapshot(),
             staying: self.staying(),
             paths: self.paths(),
+            legs: self.linking.snapshot(),
             ..self.series.snapshot(&waiting, self.now_ns)
         })
     }
@@ -432,6 +440,7 @@ impl Pipeline {
         }
         let owner = self.attribution.owner(state);
         let pod = self.pod_of(state.cgroup_id, owner.pid, now_ns);
+        self.linking.listens(owner.pid, now_ns);
         let destination = self.series.destination(
             follow::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
             now_ns,

@@ -16,6 +16,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("traceroute", "traceroute"),
     ("nginx", "nginx-light"),
     ("curl", "curl"),
+    ("haproxy", "haproxy"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
     ("gnutls-cli", "gnutls-bin"),

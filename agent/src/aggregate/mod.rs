@@ -7,6 +7,7 @@ mod counters;
 mod destination;
 mod groups;
 mod histogram;
+mod legs;
 mod resolvers;
 mod series;
 mod snapshot;
@@ -21,6 +22,7 @@ pub use child::{Child, Family};
 pub use counters::{Counters, Ended, HttpClass, Retransmit};
 pub use destination::{DestinationId, DestinationKey, Name};
 pub use histogram::{BOUNDS_NS, Histogram};
+pub use legs::{Leg, LegLabels, Legs, LegsSnapshot};
 pub use resolvers::{DnsLabels, ResolverLabels, Resolvers, ResolversSnapshot};
 pub use series::Series;
 pub use snapshot::{

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     child::{Child, Family},
     counters::{Counters, HttpClass},
+    legs::LegsSnapshot,
     resolvers::ResolversSnapshot,
     staying::StayingSnapshot,
     tally::{FallbackLabels, UndeclaredLabels},
@@ -43,6 +44,8 @@ pub struct Snapshot {
     pub staying: StayingSnapshot,
     /// Network paths.
     pub paths: PathsSnapshot,
+    /// Call chains through local proxies.
+    pub legs: LegsSnapshot,
     /// What the pipeline did and could not do.
     pub counts: PipelineCounts,
 }

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use super::{
-    ActiveRule, At, Child, Counters, DestinationSnapshot, DnsLabels, FallbackLabels, Histogram, Labels, ListenerDetail,
-    NameSource, PathsSnapshot, Place, PortsDetail, ResolverLabels, Snapshot, TlsFailure, TlsVersion, UndeclaredLabels,
+    ActiveRule, At, Child, Counters, DestinationSnapshot, DnsLabels, FallbackLabels, Histogram, Labels, Leg, LegLabels,
+    ListenerDetail, NameSource, PathsSnapshot, Place, PortsDetail, ResolverLabels, Snapshot, TlsFailure, TlsVersion,
+    UndeclaredLabels,
 };
 use crate::{
     connection::{Idle, Role, TcpState, record::ProcessRecord},
@@ -57,6 +58,7 @@ impl Snapshot {
         self.staying();
         self.pods();
         self.paths = paths();
+        self.legs();
         self
     }
 
@@ -87,6 +89,18 @@ impl Snapshot {
         self.resolvers.queries = counts.clone().into();
         self.resolvers.lookups = counts.into();
         self.resolvers.durations = resolvers.map(|resolver| (resolver, Histogram::default())).into();
+    }
+
+    fn legs(&mut self) {
+        let labels = LegLabels {
+            destination: NAME.into(),
+            port: Some(443),
+            group: "go".into(),
+        };
+        let of = |leg: Leg| (labels.clone(), leg, Histogram::default());
+        self.legs.durations = [Leg::ClientProxy, Leg::Proxy, Leg::ProxyUpstream].map(of).into();
+        self.legs.rtt = [Leg::ClientProxy, Leg::ProxyUpstream].map(of).into();
+        self.legs.links = ["linked", "ambiguous", "unproven"].map(|result| (result, 1));
     }
 
     fn staying(&mut self) {

@@ -32,6 +32,8 @@ const START_TOLERANCE_NS: u64 = 1_000_000_000;
 pub struct Process {
     /// Process id in the init namespace; 0 when unknown.
     pub pid: u32,
+    /// Its parent, at the fork; 0 when unknown.
+    pub parent_pid: u32,
     /// Its name since the fork or exec.
     pub comm: Arc<str>,
     /// Path as given to `execve`, or as `/proc` has it for relative ones and for what ran before hopline; a forked
@@ -57,6 +59,7 @@ impl Process {
     pub(crate) fn unknown(pid: u32, comm: Arc<str>) -> Self {
         Self {
             pid,
+            parent_pid: 0,
             comm,
             exe: None,
             ancestry: Arc::default(),
@@ -130,6 +133,7 @@ impl Processes {
         self.begin(
             Process {
                 pid: event.pid,
+                parent_pid: event.parent_pid,
                 comm,
                 exe,
                 ancestry,
@@ -164,6 +168,7 @@ impl Processes {
         self.begin(
             Process {
                 pid,
+                parent_pid: event.parent_pid,
                 comm: strings.intern(&event.comm),
                 exe,
                 ancestry,
@@ -315,6 +320,7 @@ impl Processes {
         self.begin(
             Process {
                 pid,
+                parent_pid: stat.parent_pid,
                 comm,
                 exe,
                 ancestry: ancestry.into(),

@@ -55,12 +55,40 @@ pub struct ConnectionRecord {
     pub http: Option<HttpRecord>,
     /// TCP's own numbers.
     pub tcp: TcpRecord,
+    /// The chain through a local proxy that it is a leg of, when that is certain.
+    pub chain: Option<ChainRecord>,
     /// The phase in which it waits; null once it has ended.
     pub waiting: Option<Phase>,
     /// For how long it has waited in that phase, microseconds.
     pub waiting_us: Option<u64>,
     /// How it went; null while it waits.
     pub outcome: Option<Outcome>,
+}
+
+/// A chain client → proxy → upstream, by its first exchange; the times are the proxy's, microseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ChainRecord {
+    /// `client_proxy` or `proxy_upstream`: which leg this connection is.
+    pub leg: &'static str,
+    /// Id of the other leg's record.
+    pub other: String,
+    /// Whom the proxy asked.
+    pub upstream: UpstreamRecord,
+    /// From the client's request to its answer.
+    pub client_proxy_us: u64,
+    /// The part of it that the proxy itself took.
+    pub proxy_us: u64,
+    /// From the proxy's `connect` to the upstream's answer.
+    pub proxy_upstream_us: u64,
+}
+
+/// The upstream of a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UpstreamRecord {
+    /// Its name, else its address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
 }
 
 /// One end.

@@ -315,6 +315,7 @@ pub(crate) mod tests {
                 closed_by: Some(ClosedBy::ResetRemote),
                 ..fields::TcpRecord::default()
             },
+            chain: None,
             waiting: None,
             waiting_us: None,
             outcome: Some(Outcome::Ok),

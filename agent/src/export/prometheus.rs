@@ -4,6 +4,7 @@
 mod choices;
 mod dns;
 mod family;
+mod legs;
 mod own;
 mod paths;
 mod reference;
@@ -92,6 +93,7 @@ impl Collector for Scrape {
         choices::encode(&mut encoder, &self.snapshot)?;
         dns::encode(&mut encoder, &self.snapshot)?;
         paths::encode(&mut encoder, &self.snapshot)?;
+        legs::encode(&mut encoder, &self.snapshot)?;
         rules::encode(&mut encoder, &self.snapshot)?;
         staying::encode(&mut encoder, &self.snapshot)?;
         own::encode(&mut encoder, &self.snapshot, &self.own)

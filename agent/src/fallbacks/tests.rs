@@ -7,6 +7,7 @@ const STUCK_AFTER_NS: u64 = 5 * SECOND;
 fn process(pid: u32) -> Arc<Process> {
     Arc::new(Process {
         pid,
+        parent_pid: 1,
         comm: "go".into(),
         exe: None,
         ancestry: Arc::default(),

@@ -273,6 +273,7 @@ impl Pipeline {
         self.settle_lookups();
         let found = self.choices.fallbacks.finish();
         self.tell_fallbacks(found);
+        self.look_for_links(self.now_ns, true);
     }
 
     /// Tells the fallbacks that are certain by now.

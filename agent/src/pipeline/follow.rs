@@ -142,6 +142,7 @@ impl Pipeline {
             };
             self.choices
                 .heard(&mut self.attribution, &self.resolution, attached, &heard);
+            self.linking.heard(attached, role, &heard);
         }
         attached.facts = kept;
         enter(&mut self.series, attached, state);
@@ -227,6 +228,7 @@ impl Pipeline {
             group,
             judged: false,
             facts: None,
+            request: 0,
         }
     }
 
@@ -323,6 +325,7 @@ impl Pipeline {
         };
         self.choices
             .heard(&mut self.attribution, &self.resolution, attached, &heard);
+        self.linking.heard(attached, role, &heard);
         let ending = Ending {
             role,
             state,
@@ -347,7 +350,7 @@ impl Pipeline {
             };
             let surroundings = self.surroundings(cgroup.as_deref());
             let record = surroundings.record(role, state, &owner, &said, first_seen_ns..end_ns, None);
-            self.tell(Output::Finished(Box::new(record)));
+            self.tell_finished(record, attached, role, state);
         }
     }
 
@@ -411,7 +414,11 @@ fn keep_facts(hellos: &mut Assembler, shared: &mut Shared, attached: &mut Attach
     let stream = stream_of(state);
     let is_all = || state.timeline.tls_done_ns != 0 || hellos.facts(stream).is_some_and(talk::is_answered_in_clear);
     if attached.facts.is_none() && is_all() {
-        attached.facts = hellos.take(stream).map(|facts| shared.share(facts));
+        attached.facts = hellos.take(stream).map(|facts| {
+            let http = facts.http.as_ref();
+            attached.request = http.and_then(|http| http.request).unwrap_or_default();
+            shared.share(facts)
+        });
     }
 }
 

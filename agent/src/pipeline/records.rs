@@ -104,6 +104,7 @@ impl Surroundings<'_> {
             tls: tls(state, said, ended),
             http: http(said.facts),
             tcp: tcp(state, said),
+            chain: None,
             waiting: waiting.map(|(phase, _)| phase),
             waiting_us: waiting.map(|(_, since_ns)| seen.end.saturating_sub(since_ns) / 1_000),
             outcome: ended.then(|| match outcome(state) {
@@ -115,11 +116,7 @@ impl Surroundings<'_> {
 
     /// The record's id, of the socket's cookie and the number of its attempt.
     pub(super) fn id(&self, (cookie, attempt): (u64, u32)) -> String {
-        let boot_id = self.boot_id;
-        match attempt {
-            ..=1 => format!("{boot_id}-{cookie}"),
-            _ => format!("{boot_id}-{cookie}.{attempt}"),
-        }
+        id(self.boot_id, (cookie, attempt))
     }
 
     fn destination(&self, role: Role, owner: &Process, endpoints: &Endpoints, said: &Said<'_>) -> DestinationRecord {
@@ -181,6 +178,14 @@ impl Surroundings<'_> {
                 .map(|(name, value)| (name.as_ref().into(), value.as_ref().into()))
                 .collect(),
         }
+    }
+}
+
+/// The id of a connection of that boot.
+pub(super) fn id(boot_id: &str, (cookie, attempt): (u64, u32)) -> String {
+    match attempt {
+        ..=1 => format!("{boot_id}-{cookie}"),
+        _ => format!("{boot_id}-{cookie}.{attempt}"),
     }
 }
 

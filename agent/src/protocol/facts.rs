@@ -21,6 +21,9 @@ pub struct Facts {
 impl Facts {
     /// Nothing more comes: what only served to read the rest is forgotten, so that equal conversations have equal facts.
     pub fn settle(&mut self) {
+        if let Some(http) = &mut self.http {
+            http.request = None;
+        }
         let Some(tls) = &mut self.tls else { return };
         if tls.version().is_some_and(|version| version < TLS13) {
             tls.abbreviated |= tls.resumed() == Some(true);
@@ -92,13 +95,15 @@ impl TlsFacts {
     }
 }
 
-/// What the heads of HTTP/1 said. Paths and other headers are never kept.
+/// What the heads of HTTP/1 said. Paths and other headers are never kept, but for a hash for as long as links of chains need it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HttpFacts {
     /// Method of the first request.
     pub method: Option<Method>,
     /// Whom the first request is for: CONNECT's target, else the authority in the request line, else Host.
     pub host: HostClaim,
+    /// [`super::http1::RequestHead::line_hash`] of the first request, until [`Facts::settle`].
+    pub request: Option<u64>,
     /// Status of the first answer that is not interim (1xx, but for 101).
     pub status: Option<u16>,
 }

@@ -3,6 +3,7 @@
 //! Reads the first bytes of each direction, at most [`HTTP_LIMIT`]; a head that is cut off gives what its whole lines
 //! say. Bodies, paths and other headers leave no trace.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use agent_ebpf::hello::HTTP_LIMIT;
@@ -112,6 +113,28 @@ pub struct RequestHead<'a> {
     pub host: HostClaim,
     /// The end of the head was seen: no Host can follow.
     pub is_complete: bool,
+}
+
+impl RequestHead<'_> {
+    /// A number that requests with the same method, path and query share: a proxy may write the host in another place.
+    /// `None` for CONNECT.
+    pub fn line_hash(&self) -> Option<u64> {
+        let Method::Other(method) = &self.method else {
+            return None;
+        };
+        let after_scheme = authority_of(self.target).and_then(|_| self.target.windows(3).position(|at| at == b"://"));
+        let path = match after_scheme {
+            Some(at) => {
+                let rest = &self.target[at + 3..];
+                let begin = rest.iter().position(|byte| b"/?#".contains(byte));
+                begin.map_or(&b"/"[..], |begin| &rest[begin..])
+            }
+            None => self.target,
+        };
+        let mut hasher = DefaultHasher::new();
+        (method, path).hash(&mut hasher);
+        Some(hasher.finish())
+    }
 }
 
 /// What the first bytes are.

@@ -72,7 +72,7 @@ fn the_record_has_every_key() {
             "retransmits": {"syn": 1, "rto": 2, "fast": 3, "tlp": 4, "other": 5},
             "bytes_sent": 1_000, "bytes_received": 5_000, "closed_by": "local", "idle_before_us": none,
         },
-        "waiting": none, "waiting_us": none, "outcome": "ok",
+        "chain": none, "waiting": none, "waiting_us": none, "outcome": "ok",
     });
     assert_eq!(json, expected);
 }

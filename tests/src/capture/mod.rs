@@ -2,6 +2,7 @@
 
 pub(crate) mod decrypted;
 pub(crate) mod dns;
+pub(crate) mod exchange;
 mod handshake;
 pub(crate) mod path;
 mod pcap;

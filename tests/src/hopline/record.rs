@@ -7,6 +7,8 @@ use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Record {
+    #[serde(default)]
+    pub(crate) id: String,
     /// `finished` or `stuck`.
     pub(crate) event: String,
     pub(crate) role: String,
@@ -27,6 +29,24 @@ pub(crate) struct Record {
     pub(crate) tcp: Tcp,
     pub(crate) waiting: Option<String>,
     pub(crate) outcome: Option<String>,
+    #[serde(default)]
+    pub(crate) chain: Option<Chain>,
+}
+
+/// The chain through a local proxy that it is a leg of.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Chain {
+    /// Id of the other leg's record.
+    pub(crate) other: String,
+    pub(crate) upstream: Upstream,
+    pub(crate) client_proxy_us: u64,
+    pub(crate) proxy_us: u64,
+    pub(crate) proxy_upstream_us: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct Upstream {
+    pub(crate) port: u16,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

@@ -52,6 +52,15 @@ pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
                     *time = time.map(shift);
                 }
                 record.duration_us = shift(record.duration_us);
+                if let Some(chain) = &mut record.chain {
+                    for time in [
+                        &mut chain.client_proxy_us,
+                        &mut chain.proxy_us,
+                        &mut chain.proxy_upstream_us,
+                    ] {
+                        *time = shift(*time);
+                    }
+                }
             }
         }
         Some(Sabotage::Drop) => drop_some(&mut records),
@@ -66,6 +75,7 @@ pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
                 let (former, latter) = four.split_at_mut(2);
                 for (first, second) in former.iter_mut().zip(latter) {
                     swap_names(first, second);
+                    std::mem::swap(&mut first.chain, &mut second.chain);
                 }
             }
         }

@@ -25,6 +25,7 @@ mod paging;
 mod path;
 mod pods;
 mod probe_budget;
+mod proxy_chain;
 mod replay;
 mod retransmits;
 mod route_change;
@@ -254,6 +255,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "5 000 destinations: probes in the capture within the budget, busy and troubled ones traced",
         tools: &["ip", "tcpdump", "ss"],
         run: probe_budget::run,
+    },
+    Scenario {
+        name: "proxy-chain",
+        about: "50 requests at a time through haproxy and Envoy: each leg and the proxy's time against the capture",
+        tools: proxy_chain::TOOLS,
+        run: proxy_chain::run,
     },
 ];
 

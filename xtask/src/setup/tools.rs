@@ -62,6 +62,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(Purpose::Lab, "tshark", "tshark"),
     tool(Purpose::Lab, "dnsmasq", "dnsmasq-base"),
     tool(Purpose::Lab, "unshare", "util-linux"),
+    tool(Purpose::Lab, "haproxy", "haproxy"),
     tool(Purpose::Lab, "mtr", "mtr-tiny"),
     tool(Purpose::Lab, "traceroute", "traceroute"),
     tool(Purpose::Stacks, "gnutls-cli", "gnutls-bin"),

@@ -30,6 +30,7 @@ const HERE_ONLY: &[(&str, &[&str])] = &[
     ("kube-api", &["--short"]),
     ("pods", &["--short"]),
     ("probe-budget", &["--seconds", "20"]),
+    ("proxy-chain", &[]),
 ];
 
 /// Falsified output that a scenario must catch: one of each kind here, all of them in the long form of the lab.
@@ -59,6 +60,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("ecmp", "drop"),
     ("route-change", "drop"),
     ("probe-budget", "drop"),
+    ("proxy-chain", "swap"),
 ];
 
 /// What people deploy: each skips, with the reason, what a missing tool would check.

@@ -14,6 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("windows", &[]),
     ("privileges", &[]),
     ("path", &[]),
+    ("chains", &[]),
     ("connection", &["decode"]),
     ("groups", &["protocol"]),
     ("declared", &["groups"]),
@@ -31,6 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "aggregate",
             "attribution",
+            "chains",
             "connection",
             "declared",
             "decode",
@@ -129,6 +131,7 @@ const PURE: &[&str] = &[
     "sockets",
     "compare",
     "path",
+    "chains",
     "windows",
     "workloads",
 ];

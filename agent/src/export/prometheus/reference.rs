@@ -37,14 +37,7 @@ Promised, and exported by no version so far: do not build on them.
 | --- | --- |";
 
 /// Promised, and not exported yet.
-const NOT_YET: &[(&str, &str)] = &[
-    (
-        "hopline_leg_rtt_seconds",
-        "round-trip time of each hop of a call chain through a local proxy",
-    ),
-    ("hopline_leg_duration_seconds", "time spent in each hop of such a chain"),
-    ("hopline_contract_burn_ratio", "how much of a contract is used up"),
-];
+const NOT_YET: &[(&str, &str)] = &[("hopline_contract_burn_ratio", "how much of a contract is used up")];
 
 /// Families that need more than data, by the beginning of their names.
 const CONDITIONS: &[(&str, &str)] = &[

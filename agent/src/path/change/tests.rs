@@ -1,4 +1,6 @@
 //! What is told of paths that change, and what is not.
+use proptest::prelude::*;
+
 use super::*;
 use crate::path::{HopRecord, RttRecord};
 
@@ -116,6 +118,29 @@ fn flapping_is_counted_and_told_three_times() {
     let told = (0..60).filter(|at| watch.trace(&route(*at), ABOVE_US, *at as u64 * CYCLE_NS / 6).is_some());
     assert_eq!(told.count(), 3);
     assert_eq!(watch.changes(), 29);
+}
+
+proptest! {
+    /// Ten quiet minutes, whatever the jitter below the limit, with answers that get lost and hops that fall silent.
+    #[test]
+    fn ten_quiet_minutes_are_silent(
+        traces in proptest::collection::vec(proptest::array::uniform4((0_u64..19, 0_u8..10)), 60..300),
+        every_s in 2_u64..11,
+    ) {
+        let mut watch = Watch::default();
+        for (at, jitters) in traces.iter().enumerate() {
+            let mut hops: Vec<(u8, u64)> = (1..).zip([1, 6, 8, 48]).collect();
+            for ((number, ms), (jitter, luck)) in hops.iter_mut().zip(jitters) {
+                *ms += jitter;
+                // One of ten hops says nothing.
+                *number = if *luck == 0 { 0 } else { *number };
+            }
+            let record = PathRecord { reached: hops[3].0 > 0, ..trace(&hops) };
+            let at_ns = at as u64 * every_s * 1_000_000_000;
+            prop_assert_eq!(watch.trace(&record, ABOVE_US, at_ns), None);
+        }
+        prop_assert_eq!(watch.changes(), 0);
+    }
 }
 
 /// Ten quiet minutes with jitter: a trace every two seconds, round trips up to 12 ms later than usual at any hop.

