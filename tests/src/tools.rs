@@ -33,6 +33,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("prometheus", "prometheus"),
     ("prometheus-alertmanager", "prometheus-alertmanager"),
     ("setpriv", "util-linux"),
+    ("chromium", "chromium"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),

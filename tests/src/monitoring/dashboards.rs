@@ -3,7 +3,8 @@
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-const DASHBOARDS: [(&str, &str); 3] = [
+/// Their names and files.
+pub(super) const DASHBOARDS: [(&str, &str); 3] = [
     (
         "Destinations",
         include_str!("../../../deploy/grafana/dashboards/hopline-destinations.json"),
@@ -56,7 +57,7 @@ pub(crate) fn queries(role: &str, range: &str) -> Result<Vec<Query>> {
 }
 
 /// Variables that select all.
-fn substitute(expression: &str, role: &str, range: &str) -> String {
+pub(super) fn substitute(expression: &str, role: &str, range: &str) -> String {
     let all = ["$cluster", "$instance", "$group", "$namespace", "$destination"];
     let mut text = expression
         .replace("$__rate_interval", "1m")

@@ -8,6 +8,7 @@ pub(crate) mod dashboards;
 pub(crate) mod exposition;
 mod falsified;
 mod http;
+pub(crate) mod pictures;
 mod prometheus;
 mod webhook;
 

@@ -82,6 +82,14 @@ impl Prometheus {
         series(&serde_json::from_str(&body)?).with_context(|| format!("reading what `{expression}` gives"))
     }
 
+    /// The data of an answer as it came; `options` are further ones of the API.
+    pub(super) fn raw(&self, what: &str, expression: &str, options: &str) -> Result<Value> {
+        let path = format!("/api/v1/{what}?query={}{options}", http::encoded(expression));
+        let (status, body) = http::get(self.address, &path).context("asking Prometheus")?;
+        ensure!(status == 200, "Prometheus answered {status} to `{expression}`: {body}");
+        Ok(serde_json::from_str::<Value>(&body)?["data"].take())
+    }
+
     /// The sum of what an expression gives now; NaN when that is nothing.
     pub(crate) fn value(&self, expression: &str) -> Result<f64> {
         let series = self.query(expression)?;

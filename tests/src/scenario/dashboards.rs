@@ -21,7 +21,7 @@ use crate::demo::mirrors::{ALL, Mirror};
 use crate::hopline::{Agent, AgentOptions};
 use crate::lab::Lab;
 use crate::monitoring::dashboards::{Query, queries};
-use crate::monitoring::{Falsified, Prometheus, exposition};
+use crate::monitoring::{Falsified, Prometheus, exposition, pictures};
 use crate::process::Process;
 use crate::router::{DEVICE, Fault, PortFault, RouterSettings};
 use crate::topology::{Pair, SERVER4};
@@ -96,6 +96,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     thread::sleep(Duration::from_secs(seconds));
     verdict.count("the job runs", u64::from(job.runs()?), 1);
     panels(lab, verdict, &prometheus, seconds)?;
+    pictures(lab, verdict, &prometheus, seconds)?;
     let (families, complaints) = exposition::compare_with_page(&agent.exposition()?);
     verdict.note("families exported", families as f64, "");
     verdict.text("docs/metrics.md says otherwise of", complaints.join("; "), "");
@@ -115,6 +116,17 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         verdict.count(format!("connections to {} (capture)", mirror.name), measured, truth);
     }
     agent.stop()
+}
+
+/// Pictures of all dashboards, where there is a browser.
+fn pictures(lab: &Lab, verdict: &mut Verdict, prometheus: &Prometheus, seconds: u64) -> Result<()> {
+    if let Err(reason) = crate::tools::check(&["chromium"]) {
+        verdict.skip("pictures", format!("{reason:#}"));
+        return Ok(());
+    }
+    let made = pictures::draw(lab, prometheus, seconds)?;
+    verdict.count("pictures in target/dashboards", made.len() as u64, 3);
+    Ok(())
 }
 
 /// Connects in a capture: SYNs, each counted once however often it was sent. A port may be used again.
