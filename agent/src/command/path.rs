@@ -56,10 +56,13 @@ fn of_agent(args: &PathArgs, url: &str, host: &str, port: u16) -> Result<ExitCod
     let latest = paths.filter(is_meant).max_by_key(|path| path["traced_ns"].as_u64());
     let latest = latest.with_context(|| format!("{url} has traced no path to {host}:{port}"))?;
     if args.json {
-        print(&format!("{}\n", latest["path"]))?;
+        let mut record = latest["path"].clone();
+        record["connections"] = latest["connections"].clone();
+        print(&format!("{record}\n"))?;
     } else {
         let record = PathRecord::deserialize(&latest["path"]).context("the agent's answer is of another version")?;
         print(&human::path(&record))?;
+        print(&human::path_connections(&latest["connections"]))?;
     }
     let is_reached = latest["path"]["reached"] == true;
     Ok(if is_reached {

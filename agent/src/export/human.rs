@@ -10,7 +10,7 @@ mod top;
 use std::fmt::{self, Write as _};
 
 pub use self::{
-    path::path,
+    path::{path, path_connections},
     table::table,
     top::{Figures, top},
 };

@@ -10,6 +10,7 @@ use crate::{
         TlsFailure, TlsVersion,
     },
     connection::{ClosedBy, Outcome, Role, TcpState},
+    path::PathSnapshot,
     pipeline::Output,
     windows::{Measure, Quantiles, WINDOW_SLOTS, WindowSnapshot},
 };
@@ -29,13 +30,42 @@ pub fn record_line(output: &Output, line: &mut Vec<u8>) {
     }
 }
 
-/// `/api/v1/paths`: every path as of its last trace.
+/// `/api/v1/paths`: every path as of its last trace, and beside it what the kernel measured on real connections.
 pub fn paths(snapshot: &Snapshot) -> Value {
+    let path = |path: &PathSnapshot| {
+        let mut value = json!(path);
+        value["connections"] = connections(snapshot, path);
+        value
+    };
     json!({
         "schema": 1,
-        "paths": &*snapshot.paths.paths,
+        "paths": snapshot.paths.paths.iter().map(path).collect::<Vec<_>>(),
         "probes": snapshot.paths.probes,
         "failed": snapshot.paths.failed,
+        // Connections to more different targets than are counted for the choice.
+        "refused": snapshot.paths.refused,
+    })
+}
+
+/// Round trips of the connections to a path's destination in the last window; null when there were none.
+fn connections(snapshot: &Snapshot, path: &PathSnapshot) -> Value {
+    let is_meant = |one: &&DestinationSnapshot| {
+        let labels = &one.labels;
+        let place = (&*labels.destination, labels.port, &*labels.group);
+        one.role == Role::Client && place == (path.destination.as_str(), Some(path.port), path.group.as_str())
+    };
+    let measured = snapshot.destinations.iter().filter(is_meant).filter_map(|one| {
+        let (samples, rtt) = one.window.measures[Measure::Rtt as usize]?;
+        Some((samples, rtt, one.window.rtt_min_ns))
+    });
+    // Several workloads of this node may talk to it.
+    let Some((samples, rtt, min_ns)) = measured.max_by_key(|(samples, ..)| *samples) else {
+        return Value::Null;
+    };
+    let us = |ns: f64| (ns / 1e3).round();
+    json!({
+        "samples": samples,
+        "rtt_us": {"min": min_ns.map(|ns| us(ns as f64)), "p50": us(rtt.p50), "p95": us(rtt.p95)},
     })
 }
 

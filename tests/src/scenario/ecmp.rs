@@ -15,6 +15,8 @@ use crate::verdict::Verdict;
 
 const PORT: u16 = 8080;
 const TRACES: usize = 12;
+/// Traces until both paths have come up: which one a trace is on is decided by its ports.
+const MOST_TRACES: usize = 40;
 /// Number and delay of the second router, by path.
 const SECOND: [(u8, u64); 2] = [(2, 10_000), (12, 40_000)];
 
@@ -36,8 +38,11 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         let name = family.name();
         let capture = Capture::start_path(lab, name, &pair.client, DEVICE)?;
         let mut paths = Vec::new();
-        for _ in 0..TRACES {
+        let mut second = HashSet::new();
+        while paths.len() < TRACES || second.len() < 2 && paths.len() < MOST_TRACES {
             paths.push(start_to(lab, &pair, family.server(PORT), &["--count", "5", "--interval", "50ms"])?.finish()?);
+            let hops = paths.iter().flat_map(|path| &path.hops);
+            second = hops.filter(|hop| hop.number == 2).map(|hop| hop.address).collect();
         }
         let truth = Probes::read(&capture.end()?, 4)?;
         let mut seen = HashSet::new();
@@ -59,7 +64,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
                 );
             });
         }
-        verdict.count(format!("{name}: traces"), paths.len() as u64, TRACES as u64);
+        verdict.at_least(format!("{name}: traces"), paths.len() as f64, TRACES as f64, "");
         verdict.count(format!("{name}: paths that were seen"), seen.len() as u64, 2);
     }
     Ok(())

@@ -65,6 +65,16 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     // Each of four links jitters by a millisecond each way at most.
     verdict.time_us("hop 4 in the metrics", shown_us, configured_us(4) + 4_000.0, 4_500.0);
 
+    let paths = agent.api("/api/v1/paths")?;
+    let connections = &paths["paths"][0]["connections"]["rtt_us"]["p50"];
+    // What the kernel measured on the connection, without a probe.
+    verdict.time_us(
+        "the destination by its connection",
+        connections.as_f64().unwrap_or(f64::NAN),
+        configured_us(5) + 5_000.0,
+        5_500.0,
+    );
+
     let mut slower = jittery.clone();
     slower[3].delay_us += GAIN_MS * 1_000;
     pair.reroute(&[slower.clone()])?;

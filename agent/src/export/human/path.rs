@@ -48,6 +48,23 @@ pub fn path(record: &PathRecord) -> String {
     text
 }
 
+/// What real connections to the destination took, as `/api/v1/paths` has it; nothing when there were none.
+pub fn path_connections(connections: &serde_json::Value) -> String {
+    let rtt = &connections["rtt_us"];
+    match (
+        rtt["p50"].as_f64(),
+        rtt["p95"].as_f64(),
+        connections["samples"].as_u64(),
+    ) {
+        (Some(p50), Some(p95), Some(samples)) => format!(
+            "connections of late: P50 {}, P95 {} by {samples} round trips\n",
+            time(p50),
+            time(p95)
+        ),
+        _ => String::new(),
+    }
+}
+
 /// One line of an event, without its line break.
 pub(super) fn line(event: &PathEvent) -> String {
     let destination = &event.destination;
