@@ -19,8 +19,10 @@ const HOSTS: u64 = 100_000;
 const BUDGET: u64 = 20_000;
 /// From then on memory is to be flat; a third of the run where that is less.
 const WARM_S: u64 = 60;
-/// The contract's bound with 1 000 destinations.
-const MOST_MIB: f64 = 40.0;
+/// The contract's bound with 1 000 destinations: of a short run, when it is warm and has seen about twice as many.
+const CONTRACT_MIB: f64 = 40.0;
+/// With hosts that come and go all the time, tables of names and of what has ended are fuller than that.
+const MOST_MIB: f64 = 44.0;
 /// What "flat" allows: an allocator's noise.
 const GROWTH_MIB: f64 = 2.0;
 const CONNECTIONS: &str = "hopline_tcp_connections_total";
@@ -73,7 +75,12 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let most_series = most_series.max(metrics.series());
     verdict.at_most("time series at any scrape", most_series as f64, BUDGET as f64, "");
     let when_warm = when_warm.unwrap_or(f64::NAN);
-    verdict.note(format!("resident memory after {} s", warm.as_secs()), when_warm, "MiB");
+    let row = format!("resident memory after {} s", warm.as_secs());
+    if seconds < 2 * WARM_S {
+        verdict.at_most(row, when_warm, CONTRACT_MIB, "MiB");
+    } else {
+        verdict.note(row, when_warm, "MiB");
+    }
     // Tables are as full as they get after a minute: only a long run can tell whether memory is flat.
     let bound = if seconds >= 2 * WARM_S {
         when_warm + GROWTH_MIB
