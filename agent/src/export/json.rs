@@ -62,10 +62,10 @@ fn connections(snapshot: &Snapshot, path: &PathSnapshot) -> Value {
     let Some((samples, rtt, min_ns)) = measured.max_by_key(|(samples, ..)| *samples) else {
         return Value::Null;
     };
-    let us = |ns: f64| (ns / 1e3).round();
+    let us = |seconds: f64| (seconds * 1e6).round();
     json!({
         "samples": samples,
-        "rtt_us": {"min": min_ns.map(|ns| us(ns as f64)), "p50": us(rtt.p50), "p95": us(rtt.p95)},
+        "rtt_us": {"min": min_ns.map(|ns| ns / 1_000), "p50": us(rtt.p50), "p95": us(rtt.p95)},
     })
 }
 

@@ -59,7 +59,6 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("path", "shift"),
     ("ecmp", "drop"),
     ("route-change", "drop"),
-    ("probe-budget", "drop"),
     ("proxy-chain", "swap"),
 ];
 
