@@ -65,12 +65,13 @@ fn install_packages(packages: &[String]) -> Result<()> {
         "apt-get could not install all of: {} (Debian 12 and later have them)",
         packages.join(" ")
     );
-    if process::find("systemctl").is_some() {
-        let units = ["nginx", "prometheus"]
-            .into_iter()
-            .filter(|unit| packages.iter().any(|package| package.starts_with(unit)));
+    let services: Vec<&str> = ["nginx", "prometheus"]
+        .into_iter()
+        .filter(|service| packages.iter().any(|package| package.starts_with(service)))
+        .collect();
+    if !services.is_empty() && process::find("systemctl").is_some() {
         // Not at the next boot either.
-        process::output(Command::new("systemctl").args(["--quiet", "disable"]).args(units))?;
+        process::output(Command::new("systemctl").args(["--quiet", "disable"]).args(services))?;
     }
     Ok(())
 }
