@@ -56,7 +56,7 @@ pub mod tcp_state {
 /// A turn that is open for longer than this is reported while it waits.
 pub const LONG_TURN_NS: u64 = 500_000_000;
 
-/// Smallest, last, sum and number of raw RTT samples, in microseconds.
+/// Smallest, sum and number of raw RTT samples, in microseconds, and how far they are apart.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RttSamples {
@@ -66,8 +66,8 @@ pub struct RttSamples {
     pub count: u32,
     /// Smallest sample; 0 while there is none.
     pub min_us: u32,
-    /// Latest sample; 0 while there is none.
-    pub last_us: u32,
+    /// Mean deviation (RTTVAR of RFC 6298), filled when an event is made that looks at the socket; 0 while there was no sample.
+    pub var_us: u32,
     /// Machine's own: when a sample last passed the gate, in units of 1 024 µs ([`crate::rtt::GATE`]).
     pub gate: u32,
 }
@@ -170,11 +170,6 @@ pub struct ConnectionState {
     pub inode: u32,
     /// Number of the connect attempt on this socket, from 1 (a socket may try again after a failure).
     pub attempt: u32,
-    /// Mean deviation of the RTT (RTTVAR of RFC 6298) in microseconds, filled when an event is made that looks at the
-    /// socket; 0 while there was no sample.
-    pub rttvar_us: u32,
-    /// Segments, sent and received, when the walk over open connections last reported this one.
-    pub reported_segments: u32,
     /// Name of the process that called `connect` or `listen` (its main thread's), NUL-padded.
     pub comm: [u8; 16],
 }
@@ -222,5 +217,5 @@ impl ConnectionState {
 
 /// Storage is charged to the application's socket memory: the contract allows 512 bytes.
 const _: () = assert!(size_of::<ConnectionState>() <= 512);
-const _: () = assert!(size_of::<ConnectionState>() == 488);
+const _: () = assert!(size_of::<ConnectionState>() == 512);
 const _: () = assert!(offset_of!(ConnectionState, timeline) == 8);

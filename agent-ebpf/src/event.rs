@@ -20,6 +20,10 @@ pub const DNS_MESSAGE: u32 = 8;
 pub const RTT_WINDOW: u32 = 9;
 /// All the turns that are kept of a connection are new: [`TurnsEvent`].
 pub const TURNS: u32 = 10;
+/// What a TLS library said of a handshake: [`crate::tls_fact::TlsFact`].
+pub const TLS_FACT: u32 = 11;
+/// The certificate that a TLS library looked at: [`crate::tls_fact::TlsCertificate`] and its bytes.
+pub const TLS_CERTIFICATE: u32 = 12;
 /// A process was forked: [`crate::process::ForkEvent`].
 pub const PROCESS_FORK: u32 = 16;
 /// A process executed a program: [`crate::process::ExecEvent`].
@@ -56,6 +60,8 @@ pub const fn kind_name(kind: u32) -> Option<&'static str> {
         DNS_MESSAGE => "dns_message",
         RTT_WINDOW => "rtt_window",
         TURNS => "turns",
+        TLS_FACT => "tls_fact",
+        TLS_CERTIFICATE => "tls_certificate",
         PROCESS_FORK => "process_fork",
         PROCESS_EXEC => "process_exec",
         PROCESS_EXIT => "process_exit",
@@ -107,8 +113,10 @@ pub struct TurnsEvent {
     pub reserved: u32,
     /// [`crate::timeline::Timeline::recent_turns_us`].
     pub recent_turns_us: [u32; RECENT_TURNS],
+    /// [`crate::timeline::Timeline::recent_turns_begun`].
+    pub recent_turns_begun: [u32; RECENT_TURNS],
 }
 
-const _: () = assert!(size_of::<TurnsEvent>() == 40 + 4 * RECENT_TURNS);
+const _: () = assert!(size_of::<TurnsEvent>() == 40 + 8 * RECENT_TURNS);
 const _: () = assert!(size_of::<EventHeader>() == 16);
 const _: () = assert!(size_of::<ConnectionEvent>() == 16 + size_of::<ConnectionState>());

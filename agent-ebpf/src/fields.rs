@@ -99,5 +99,13 @@ pub const FIELDS: &[KernelField] = &[
     required("NSPROXY_NET", "nsproxy", "net_ns", 8),
     required("CSS_SET_UNIFIED", "css_set", "dfl_cgrp", 8),
     required("SIGNAL_LIVE", "signal_struct", "live", 4),
+    optional("TASK_FILES", "task_struct", "files", 8),
+    optional("FILES_TABLE", "files_struct", "fdt", 8),
+    optional("TABLE_FILES", "fdtable", "fd", 8),
+    optional("TABLE_SIZE", "fdtable", "max_fds", 4),
+    optional("FILE_PRIVATE", "file", "private_data", 8),
+    optional("FILE_INODE", "file", "f_inode", 8),
+    optional("INODE_MODE", "inode", "i_mode", 2),
+    optional("SKC_COOKIE", "sock_common", "skc_cookie", 8),
     required("BINPRM_FILENAME", "linux_binprm", "filename", 8),
 ];

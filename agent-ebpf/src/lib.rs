@@ -14,6 +14,7 @@ pub mod process;
 pub mod rtt;
 pub mod scope;
 pub mod timeline;
+pub mod tls_fact;
 
 #[cfg(feature = "user")]
 mod user {

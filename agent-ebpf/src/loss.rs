@@ -21,15 +21,18 @@ pub const STORAGE_FAILED: u32 = 0;
 pub const INTENTS_FULL: u32 = 1;
 /// The table of RTT histograms was full: of this connection only sums of its samples are known.
 pub const RTT_HISTOGRAMS_FULL: u32 = 2;
+/// A TLS library said something while its thread had read from no handshake: nobody knows of which connection.
+pub const TLS_UNJOINED: u32 = 3;
 /// Number of such failures.
-pub const FAILURES: u32 = 3;
+pub const FAILURES: u32 = 4;
 
-/// Name of such a failure in `hopline_events_lost_total{kind}`.
+/// Name of such a failure in `hopline_events_lost_total{kind}`; [`TLS_UNJOINED`] has a counter of its own.
 pub const fn failure_name(index: u32) -> Option<&'static str> {
     Some(match index {
         STORAGE_FAILED => "storage_failed",
         INTENTS_FULL => "intents_full",
         RTT_HISTOGRAMS_FULL => "rtt_histograms_full",
+        TLS_UNJOINED => "tls_unjoined",
         _ => return None,
     })
 }

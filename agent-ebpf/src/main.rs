@@ -33,6 +33,7 @@ mod samples;
 mod segment;
 mod settings;
 mod socket;
+mod tls;
 
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

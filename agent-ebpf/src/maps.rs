@@ -12,7 +12,12 @@ use aya_ebpf::{
     macros::btf_map,
 };
 
-use crate::{datagram::DnsOwner, early::EarlyKey, owner::Owner};
+use crate::{
+    datagram::DnsOwner,
+    early::EarlyKey,
+    owner::Owner,
+    tls::{GoRoutine, LastRead},
+};
 
 /// Placeholder: the agent sets the size of each ring at load.
 const RING_BYTES: usize = 4096;
@@ -95,6 +100,18 @@ pub static EMPTY: Array<ConnectionEvent, 1> = Array::new();
 /// Listening ports met by the socket iterator, (netns << 16 | port): tells the role of sockets opened before start.
 #[btf_map]
 pub static LISTENING: LruHashMap<u64, u32, 16384> = LruHashMap::new();
+
+/// The handshake that a thread has last read bytes of, by thread.
+#[btf_map]
+pub static LAST_READ: LruHashMap<u32, LastRead, 8192> = LruHashMap::new();
+
+/// The socket of the handshake that a goroutine of Go is at, by process and goroutine.
+#[btf_map]
+pub static GO_HANDSHAKES: LruHashMap<GoRoutine, u64, 16384> = LruHashMap::new();
+
+/// What Go's `crypto/x509` refused, by process and goroutine, until that goroutine sends its alert.
+#[btf_map]
+pub static GO_REFUSED: LruHashMap<GoRoutine, u64, 4096> = LruHashMap::new();
 
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 const CLONE: usize = BPF_F_CLONE as usize;

@@ -4,7 +4,10 @@ use core::{ffi::c_void, mem::size_of};
 
 use agent_ebpf::{
     connection::TcpCounters,
-    event::{ConnectionEvent, DNS_MESSAGE, EventHeader, HELLO_BYTES, RTT_WINDOW, TURNS, TurnsEvent},
+    event::{
+        ConnectionEvent, DNS_MESSAGE, EventHeader, HELLO_BYTES, RTT_WINDOW, TLS_CERTIFICATE, TLS_FACT, TURNS,
+        TurnsEvent,
+    },
     loss::{EventCounts, Share, ShareKey},
     rtt::RttEvent,
 };
@@ -164,6 +167,24 @@ pub fn fill_hello<T>(cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
         ring(&HELLOS),
         settings::hello_ring_bytes(),
         HELLO_BYTES,
+        cgroup_id,
+        fill,
+    );
+}
+
+/// The ring of hello bytes, for what a TLS library said of a handshake.
+#[inline(always)]
+pub fn send_tls_fact<T>(cgroup_id: u64, event: *const T) {
+    send(ring(&HELLOS), settings::hello_ring_bytes(), TLS_FACT, cgroup_id, event);
+}
+
+/// Sends what `fill` puts into the room of one certificate; nothing when it says `false`.
+#[inline(always)]
+pub fn fill_tls_certificate<T>(cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
+    self::fill(
+        ring(&HELLOS),
+        settings::hello_ring_bytes(),
+        TLS_CERTIFICATE,
         cgroup_id,
         fill,
     );

@@ -9,7 +9,7 @@ use agent_ebpf::{
     hello::{BACKWARD, FORWARD, HELLO_LIMIT, HTTP_LIMIT},
     timeline::{
         PROTOCOL_DNS, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS, RECENT_TURNS, TIMELINE_EARLY_DATA,
-        TIMELINE_TLS13, Timeline,
+        TIMELINE_TLS13, Timeline, turn_begun,
     },
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
@@ -177,6 +177,7 @@ fn tell_turns(event: &mut ConnectionEvent, now: u64) {
             turns_overlapping: timeline.turns_overlapping,
             reserved: 0,
             recent_turns_us: timeline.recent_turns_us,
+            recent_turns_begun: timeline.recent_turns_begun,
         };
         // SAFETY: the reserved room is a whole event's.
         unsafe { room.write(told) };
@@ -236,6 +237,7 @@ fn end_turn(timeline: &mut Timeline, now: u64) {
     let turn_us = now.saturating_sub(timeline.turn_ns) / 1_000;
     let slot = index::<{ RECENT_TURNS as u32 }>(timeline.turns);
     timeline.recent_turns_us[slot] = saturated(turn_us);
+    timeline.recent_turns_begun[slot] = turn_begun(timeline.turn_ns);
     timeline.turns += 1;
     timeline.turn_ns = 0;
     if slot == RECENT_TURNS - 1 {

@@ -89,6 +89,17 @@ impl Segment {
     }
 }
 
+/// TTL or hop limit of the packet; 0 where there is no header.
+#[inline(always)]
+pub fn ttl(skb: *const __sk_buff) -> u8 {
+    // SAFETY: the context is valid for the program's run.
+    let (data, end) = unsafe { ((*skb).data as usize, (*skb).data_end as usize) };
+    if data + IPV4_MINIMUM > end {
+        return 0;
+    }
+    byte(if byte(data) >> 4 == 4 { data + 8 } else { data + 7 })
+}
+
 /// Ports of a datagram, in host byte order.
 pub struct Datagram {
     /// Offset of its header in the packet.

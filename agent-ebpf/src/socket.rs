@@ -159,7 +159,6 @@ pub fn accepted(state: &mut ConnectionState, tcp: *const TcpSock, cookie: u64) {
 pub fn add_rtt_sample(rtt: &mut RttSamples, sample_us: u32) {
     rtt.sum_us += u64::from(sample_us);
     rtt.count += 1;
-    rtt.last_us = sample_us;
     if rtt.min_us == 0 || sample_us < rtt.min_us {
         rtt.min_us = sample_us;
     }
@@ -218,7 +217,7 @@ fn closed_by(old: u8, error: u16) -> u8 {
 #[inline(always)]
 pub fn report(event: &mut ConnectionEvent, tcp: *const TcpSock, kind: u32) {
     event.state.counters = TcpSock::counters(tcp);
-    event.state.rttvar_us = TcpSock::rttvar_us(tcp);
+    event.state.rtt.var_us = TcpSock::rttvar_us(tcp);
     send(event, kind);
 }
 

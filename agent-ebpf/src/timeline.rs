@@ -48,6 +48,19 @@ pub const ANSWERS: usize = 8;
 /// Latest turns that are kept; an event leaves each time all of them are new. A power of two.
 pub const RECENT_TURNS: usize = 8;
 
+/// [`Timeline::recent_turns_begun`] of a turn that began then.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+pub const fn turn_begun(ns: u64) -> u32 {
+    (ns >> 10) as u32
+}
+
+/// When a turn began that was told of at `told_ns`, a few units early at most: those of 73 minutes are told apart.
+pub const fn turn_begun_ns(begun: u32, told_ns: u64) -> u64 {
+    let ago = turn_begun(told_ns).wrapping_sub(begun);
+    ((told_ns >> 10).saturating_sub(ago as u64)) << 10
+}
+
 /// One TLS record that came backward after `tls_done`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +110,8 @@ pub struct Timeline {
 
     /// Latest turns, microseconds; turn number `n`, from 0, is at `n % RECENT_TURNS`.
     pub recent_turns_us: [u32; RECENT_TURNS],
+    /// When each of them began, in units of 1 024 ns, which overflow ([`turn_begun_ns`]).
+    pub recent_turns_begun: [u32; RECENT_TURNS],
     /// Machine's own: where the next record begins, in each direction.
     pub record_seq: [u32; 2],
     /// Machine's own: what the latest forward application payload acknowledged.
@@ -113,12 +128,12 @@ pub struct Timeline {
     pub alert_description: u8,
     /// Level of a plaintext alert: 1 warning, 2 fatal; 0 for none. Plus [`ALERT_BACKWARD`].
     pub alert_level: u8,
-    /// Unused, zero.
-    pub reserved: u8,
+    /// TTL or hop limit of the first payload that arrived; 0 before.
+    pub arrived_ttl: u8,
     /// Machine's own: sequence number after the request's first byte.
     pub request_seq: u32,
-    /// Unused, zero.
-    pub reserved_word: u32,
+    /// Segments, sent and received, when the walk over open connections last reported this one.
+    pub reported_segments: u32,
 
     /// First byte of the (first) `ClientHello` record.
     pub client_hello_ns: u64,
@@ -144,5 +159,5 @@ pub struct Timeline {
 }
 
 const _: () = assert!(size_of::<AnswerRecord>() == 8);
-const _: () = assert!(size_of::<Timeline>() == 240);
+const _: () = assert!(size_of::<Timeline>() == 272);
 const _: () = assert!(offset_of!(Timeline, recent_turns_us) == 32);

@@ -122,7 +122,6 @@ fn connection(kind: u32, time_ns: u64, cookie: u64, round: u64) -> ConnectionEve
         reported_ns: time_ns,
         remote_port: 443_u16.to_be_bytes(),
         local_port: (cookie as u16).to_be_bytes(),
-        rttvar_us: 500,
         rtt: rtt(round),
         counters: TcpCounters {
             bytes_sent: 1_000 * round,
@@ -261,7 +260,7 @@ fn rtt(round: u64) -> RttSamples {
         sum_us: 20_000 * 100 * round,
         count: 100 * round as u32,
         min_us: 18_000,
-        last_us: 20_000,
+        var_us: 500,
         gate: 0,
     }
 }

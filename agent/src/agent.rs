@@ -13,7 +13,7 @@ use std::{
 
 use agent_ebpf::event::{KINDS, kind_name};
 use tokio::{
-    sync::{broadcast, mpsc, oneshot},
+    sync::{broadcast, mpsc, oneshot, watch},
     task::{JoinError, JoinHandle},
     time::{sleep, timeout},
 };
@@ -32,8 +32,8 @@ use crate::{
     privileges::{self, Keep},
     reader,
     recording::{self, Recorder, RecordingError},
-    selfmetrics::{FeatureState, KindCounts, SelfMetrics},
-    sweeper,
+    selfmetrics::{FeatureState, KindCounts, SelfMetrics, TlsTargets},
+    sweeper, tls_targets,
     tracer::{self, TracerSettings},
 };
 
@@ -76,6 +76,7 @@ pub struct Running {
     handle: Handle,
     inputs: mpsc::Sender<Input>,
     stop_reader: oneshot::Sender<()>,
+    tls_targets: Option<tls_targets::Watch>,
     reader: JoinHandle<io::Result<()>>,
     owner: JoinHandle<Scrape>,
 }
@@ -88,6 +89,8 @@ pub struct Handle {
     records: Option<broadcast::WeakSender<Arc<Output>>>,
     /// Records that listeners of the stream missed.
     stream_dropped: Arc<AtomicU64>,
+    /// Files with TLS code.
+    tls_targets: Option<watch::Receiver<Arc<TlsTargets>>>,
     /// Whether network paths are traced.
     path_feature: FeatureState,
 }
@@ -110,12 +113,19 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         ring_bytes: config.limits.ring_bytes,
         share_per_second: config.share,
         dns_ports: config.dns_ports.clone(),
+        tls_probes: config.tls.probes,
         fail_programs: config.fail_programs.clone(),
     };
     let recorder = recorder(config, &host)?;
     let mut probes = Probes::load(&options)?;
     let rings = probes.take_rings()?;
+    let for_files = probes.take_prober();
     let kernel = KernelSide::start(probes)?;
+    let tls_targets = for_files.and_then(|for_files| {
+        tls_targets::start(for_files, tls_settings(config))
+            .inspect_err(|error| tracing::warn!(%error, "TLS libraries are not asked"))
+            .ok()
+    });
     let (inputs, owner_inputs) = mpsc::channel(INPUTS);
     let sweeper = sweeper::start(inputs.downgrade())?;
     let (tracer, path_feature) = start_tracer(config, &inputs);
@@ -156,15 +166,28 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         kernel,
         records,
         stream_dropped: Arc::default(),
+        tls_targets: tls_targets.as_ref().map(tls_targets::Watch::targets),
         path_feature,
     };
     Ok(Running {
         handle,
         inputs,
         stop_reader,
+        tls_targets,
         reader,
         owner,
     })
+}
+
+/// What to probe.
+pub fn tls_settings(config: &Config) -> tls_targets::Settings {
+    tls_targets::Settings {
+        cgroups: config.cgroups.clone(),
+        cgroup_root: bpf::unified_mount(),
+        libraries: config.tls.libraries(),
+        exclude: config.tls.exclude.clone(),
+        release_after: config.tls.release_after,
+    }
 }
 
 fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {
@@ -257,6 +280,10 @@ impl Running {
     /// Waits until sockets opened before the start were looked for and their owners found, for as long as both take.
     pub async fn ready(&self) {
         self.handle.kernel.ready().await;
+        if let Some(mut targets) = self.handle.tls_targets.clone() {
+            // An error means that the thread has ended: there is nothing to wait for.
+            drop(targets.wait_for(|targets| targets.is_complete).await);
+        }
         // What the walk found is in the ring. Whoever owns it must be asked for while it lives, so before that is done
         // nobody should be told that hopline watches.
         let Some(found) = self.handle.kernel.numbers().await else {
@@ -299,6 +326,8 @@ impl Running {
     }
 
     async fn stop_in_order(self) -> Result<Finished, AgentError> {
+        // Its thread ends within a tenth of a second, and the probes with it.
+        drop(self.tls_targets);
         let kernel = self.handle.kernel.detach().await.unwrap_or_default();
         // The reader may have ended by itself; its result tells.
         self.stop_reader.send(()).ok();
@@ -355,6 +384,11 @@ impl Handle {
 
     fn self_metrics(&self, scrape: &Scrape, kernel: KernelNumbers) -> SelfMetrics {
         SelfMetrics {
+            tls_targets: self
+                .tls_targets
+                .as_ref()
+                .map(|targets| TlsTargets::clone(&targets.borrow()))
+                .unwrap_or_default(),
             features: self.features(),
             events: kind_counts(&scrape.snapshot.counts.events, &kernel),
             throttled: kernel.throttled,

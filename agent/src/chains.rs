@@ -1,11 +1,16 @@
 //! Legs of a call chain: which connection of a proxy to its upstream serves which request of a client.
 //!
 //! A link needs the same process, an exchange that lies within the other in time, and the same request line, or the same
-//! host where nothing else was under way. In doubt there is none: it is counted. Reads no clock; called by `pipeline`.
+//! host where nothing else was under way. In doubt there is none: it is counted. First exchanges are judged here, what has
+//! to do with later ones in `turns`. Reads no clock; called by `pipeline`.
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
+
+mod turns;
+
+pub use turns::Turns;
 
 /// Cookie of a socket, and the number of its attempt.
 pub type Id = (u64, u32);
@@ -24,6 +29,9 @@ const MOST_PROCESSES: usize = 1_024;
 /// Connections of each direction that are remembered of a proxy, and of another process that listens.
 const MOST_OF_PROXY: usize = 1_024;
 const MOST_OF_OTHERS: usize = 64;
+/// Later exchanges of each direction that are remembered of a proxy.
+const MOST_TURNS: usize = 2_048;
+const MOST_TURNS_OF_OTHERS: usize = 16;
 /// Requests of its own that are remembered of a proxy, and for how long.
 const MOST_OWN: usize = 64;
 const OWN_NS: u64 = 60_000_000_000;
@@ -37,7 +45,7 @@ pub enum Side {
     Outbound,
 }
 
-/// The first exchange on a connection, as of its latest report.
+/// A connection and its first exchange, as of its latest report.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Exchange {
     /// Which connection.
@@ -56,6 +64,10 @@ pub struct Exchange {
     pub host: Option<Arc<str>>,
     /// There were exchanges after the first: what they asked for nobody knows.
     pub went_on: bool,
+    /// When the first of those began.
+    pub went_on_ns: Option<u64>,
+    /// Nothing is asked before the last answer has come (HTTP/1): what is under way is all that is.
+    pub is_serial: bool,
 }
 
 /// An outbound connection serves an inbound one.
@@ -69,11 +81,11 @@ pub struct Link {
     pub client_proxy_ns: u64,
     /// The part of it that is not `proxy_upstream_ns`.
     pub proxy_ns: u64,
-    /// From `connect` to the upstream's answer, nanoseconds.
+    /// From `connect`, of a later exchange the request, to the upstream's answer, nanoseconds.
     pub proxy_upstream_ns: u64,
 }
 
-/// What became of outbound connections of proxies while a client waited.
+/// What became of exchanges of proxies with upstreams while a client waited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkCounts {
     /// Linked.
@@ -102,6 +114,8 @@ struct Proxy {
     heard_ns: u64,
     /// Requests that it made while no client waited, such as health checks, and when: they prove nothing.
     own_requests: VecDeque<(u64, u64)>,
+    /// Exchanges after the first, and what could not be judged without them.
+    kept: turns::Kept,
 }
 
 #[derive(Debug)]
@@ -114,6 +128,8 @@ enum Verdict {
     Later,
     /// No client waited: a connection of the process's own.
     Own,
+    /// No client waited for its first answer, but some were connected.
+    Kept,
     /// Nobody answered.
     Failed,
     Ambiguous,
@@ -144,17 +160,26 @@ impl Chains {
     }
 
     /// The latest report of a connection; `pid` is of [`Self::listener`].
-    pub fn report(&mut self, pid: u32, side: Side, exchange: Exchange, now_ns: u64) {
+    pub fn report(&mut self, pid: u32, side: Side, mut exchange: Exchange, turns: &Turns, now_ns: u64) {
         let Some(proxy) = self.by_pid.get_mut(&pid) else { return };
         proxy.heard_ns = now_ns;
+        let is_proxy = proxy.called_ns.is_some_and(|called_ns| called_ns + PROXY_NS > now_ns);
+        let known = match side {
+            Side::Inbound => proxy.inbound.get(&exchange.id),
+            Side::Outbound => proxy.outbound.get(&exchange.id).map(|known| &known.exchange),
+        };
+        let begun_ns = turns.ended.first().map(|(begun_ns, _)| *begun_ns).or(turns.open_ns);
+        exchange.went_on_ns = known.and_then(|known| known.went_on_ns).or(begun_ns);
+        let most = if is_proxy { MOST_TURNS } else { MOST_TURNS_OF_OTHERS };
+        proxy.kept.report(side, &exchange, turns, most, now_ns);
         match side {
             Side::Inbound => {
-                let is_proxy = proxy.called_ns.is_some_and(|called_ns| called_ns + PROXY_NS > now_ns);
                 let most = if is_proxy { MOST_OF_PROXY } else { MOST_OF_OTHERS };
                 proxy.inbound.insert(exchange.id, exchange);
                 while proxy.inbound.len() > most {
                     proxy.inbound.pop_first();
                     proxy.forgot_ns = Some(now_ns);
+                    proxy.kept.forgot(now_ns);
                 }
             }
             Side::Outbound => {
@@ -164,6 +189,7 @@ impl Chains {
                 while proxy.outbound.len() > MOST_OF_PROXY {
                     proxy.outbound.pop_first();
                     proxy.forgot_ns = Some(now_ns);
+                    proxy.kept.forgot(now_ns);
                 }
             }
         }
@@ -189,9 +215,14 @@ impl Chains {
                 let verdict = proxy.verdict(id, now_ns, is_end);
                 match &verdict {
                     Verdict::Later => continue,
-                    Verdict::Own | Verdict::Failed => {}
-                    Verdict::Ambiguous => self.counts.ambiguous += 1,
-                    Verdict::Unproven => self.counts.unproven += 1,
+                    Verdict::Own => proxy.kept.asked_alone(id, now_ns),
+                    Verdict::Failed => {}
+                    // What they ask later may tell more.
+                    Verdict::Kept | Verdict::Ambiguous | Verdict::Unproven => {
+                        if let Some(known) = proxy.outbound.get(&id) {
+                            proxy.kept.leave(&known.exchange);
+                        }
+                    }
                     Verdict::Linked(link) => {
                         self.counts.linked += 1;
                         links.push(*link);
@@ -202,9 +233,20 @@ impl Chains {
                 };
                 known.is_judged = true;
                 if let (Verdict::Own, Some(request)) = (verdict, known.exchange.request) {
-                    proxy.own_requests.push_back((request, now_ns));
-                    if proxy.own_requests.len() > MOST_OWN {
-                        proxy.own_requests.pop_front();
+                    proxy.asked_alone(request, now_ns);
+                }
+            }
+            // Nobody can say any more what they served.
+            self.counts.ambiguous += proxy.kept.take_unjudged();
+            for verdict in proxy.judge_kept(now_ns, is_end) {
+                match verdict {
+                    turns::Verdict::Later | turns::Verdict::Own(None) => {}
+                    turns::Verdict::Own(Some(request)) => proxy.asked_alone(request, now_ns),
+                    turns::Verdict::Ambiguous => self.counts.ambiguous += 1,
+                    turns::Verdict::Unproven => self.counts.unproven += 1,
+                    turns::Verdict::Linked(link) => {
+                        self.counts.linked += 1;
+                        links.push(link);
                     }
                 }
             }
@@ -238,7 +280,8 @@ impl Proxy {
         }
         let waiting: Vec<&Exchange> = self.inbound.values().filter(|one| one.may_wait_at(begun_ns)).collect();
         if waiting.is_empty() {
-            return Verdict::Own;
+            let is_connected = self.inbound.values().any(|one| one.is_open_at(begun_ns));
+            return if is_connected { Verdict::Kept } else { Verdict::Own };
         }
         let fitting: Vec<&Exchange> = waiting
             .iter()
@@ -297,6 +340,34 @@ impl Proxy {
         })
     }
 
+    /// It asked for this while no client waited.
+    fn asked_alone(&mut self, request: u64, now_ns: u64) {
+        self.own_requests.push_back((request, now_ns));
+        if self.own_requests.len() > MOST_OWN {
+            self.own_requests.pop_front();
+        }
+    }
+
+    /// What could not be judged by first exchanges alone.
+    fn judge_kept(&mut self, now_ns: u64, is_end: bool) -> Vec<turns::Verdict> {
+        if self.kept.is_idle() {
+            return Vec::new();
+        }
+        let Self {
+            inbound,
+            outbound,
+            own_requests,
+            kept,
+            ..
+        } = self;
+        let firsts = turns::Firsts {
+            inbound,
+            outbound: outbound.values().map(|known| &known.exchange).collect(),
+            is_own: &|request| own_requests.iter().any(|(own, _)| *own == request),
+        };
+        kept.judge(&firsts, now_ns, is_end)
+    }
+
     /// Whether another connection to an upstream was open then: it may have served the client.
     fn has_pooled(&self, id: Id, at_ns: u64) -> bool {
         self.outbound.values().map(|known| &known.exchange).any(|other| {
@@ -310,6 +381,7 @@ impl Proxy {
                 .closed_ns
                 .is_none_or(|closed_ns| closed_ns + KEPT_NS + PATIENCE_NS > now_ns)
         };
+        self.kept.expire(now_ns);
         self.own_requests.retain(|(_, at_ns)| at_ns + OWN_NS > now_ns);
         self.inbound.retain(|_, exchange| is_fresh(exchange));
         self.outbound.retain(|_, known| is_fresh(&known.exchange));
@@ -317,10 +389,18 @@ impl Proxy {
 }
 
 impl Exchange {
+    /// When nobody can wait for its answer any more.
+    fn is_over_ns(&self) -> Option<u64> {
+        self.answered_ns.or(self.went_on_ns).or(self.closed_ns)
+    }
+
+    fn is_open_at(&self, at_ns: u64) -> bool {
+        self.opened_ns <= at_ns && self.closed_ns.is_none_or(|closed_ns| at_ns <= closed_ns)
+    }
+
     /// Whether its client may be waiting for an answer at this time.
     fn may_wait_at(&self, at_ns: u64) -> bool {
-        let is_open = self.opened_ns <= at_ns && self.closed_ns.is_none_or(|closed_ns| at_ns <= closed_ns);
-        is_open && (self.went_on || self.is_known_at(at_ns))
+        self.is_open_at(at_ns) && (self.went_on || self.is_known_at(at_ns))
     }
 
     /// It is the first exchange that is under way at this time, whose request is known.

@@ -7,6 +7,7 @@ mod environment;
 mod kubernetes;
 mod paths;
 mod spike;
+mod tls;
 
 use std::{
     collections::BTreeSet,
@@ -22,6 +23,7 @@ use serde::{Deserialize, Deserializer, de};
 pub use kubernetes::{CriSocket, KubernetesConfig, Use};
 pub use paths::{PathsConfig, TraceWhat};
 pub use spike::SpikeConfig;
+pub use tls::TlsConfig;
 
 use crate::{
     cli::{
@@ -67,6 +69,8 @@ pub struct Config {
     pub declared: Vec<Declaration>,
     /// When RTT has a spike.
     pub rtt_spike: SpikeConfig,
+    /// Probes in TLS libraries.
+    pub tls: TlsConfig,
     /// Names of pods and workloads.
     pub kubernetes: KubernetesConfig,
     /// Which network paths are traced.
@@ -139,6 +143,7 @@ impl Default for Config {
             dns_ports: vec![53],
             declared: Vec::new(),
             rtt_spike: SpikeConfig::default(),
+            tls: TlsConfig::default(),
             kubernetes: KubernetesConfig::default(),
             paths: PathsConfig::default(),
             environment: BTreeSet::new(),
@@ -319,6 +324,7 @@ rtt_spike:
   # For so long.
   for: {hold}
 
+{tls}
 {kubernetes}
 {paths}
 # Variables of a process's environment that records carry, by their names, such as [\"CI_JOB_ID\"]. Of a process that ends at once
@@ -355,6 +361,7 @@ record:
             retransmits_above = self.rtt_spike.retransmits_to_yaml(),
             rtt_delta_above = Seconds(self.rtt_spike.rtt_delta_above),
             hold = Seconds(self.rtt_spike.hold),
+            tls = self.tls.to_yaml(),
             kubernetes = self.kubernetes.to_yaml(),
             environment = quoted_list(&self.environment),
             record_file = or_null(self.record.file.as_deref()),

@@ -5,12 +5,13 @@ use agent_ebpf::{
     dns::DnsHeader,
     event::{
         CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, DNS_MESSAGE, EventHeader,
-        HELLO_BYTES, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RTT_WINDOW, SYNACK_RETRANSMIT, TURNS,
-        TurnsEvent,
+        HELLO_BYTES, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RTT_WINDOW, SYNACK_RETRANSMIT,
+        TLS_CERTIFICATE, TLS_FACT, TURNS, TurnsEvent,
     },
     hello::HelloHeader,
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
     rtt::RttEvent,
+    tls_fact::{TlsCertificate, TlsFact},
 };
 
 /// What the kernel side said. Decoded, applied and gone: a box would cost an allocation for each connection event.
@@ -26,6 +27,10 @@ pub enum Event<'a> {
     Rtt(RttEvent),
     /// Turns of a connection that is known.
     Turns(TurnsEvent),
+    /// What a TLS library said.
+    TlsFact(TlsFact),
+    /// The certificate that it looked at: the header, and what is behind it.
+    TlsCertificate(TlsCertificate, &'a [u8]),
     /// A process was forked.
     Fork(ForkEvent),
     /// A process executed a program.
@@ -45,6 +50,8 @@ impl Event<'_> {
             Self::Connection(event) => &event.header,
             Self::Rtt(event) => &event.header,
             Self::Turns(event) => &event.header,
+            Self::TlsFact(event) => &event.header,
+            Self::TlsCertificate(event, _) => &event.header,
             Self::Fork(event) => &event.header,
             Self::Exec(event) => &event.header,
             Self::Exit(event) => &event.header,
@@ -98,6 +105,11 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
         }
         RTT_WINDOW => body(bytes, &header).map(Event::Rtt),
         TURNS => body(bytes, &header).map(Event::Turns),
+        TLS_FACT => body(bytes, &header).map(Event::TlsFact),
+        TLS_CERTIFICATE => {
+            let (header, rest) = with_bytes(bytes, |header: &TlsCertificate| (header.header, header.length))?;
+            Ok(Event::TlsCertificate(header, rest))
+        }
         PROCESS_FORK => body(bytes, &header).map(Event::Fork),
         PROCESS_EXEC => body(bytes, &header).map(|event| Event::Exec(Box::new(event))),
         PROCESS_EXIT => body(bytes, &header).map(Event::Exit),
@@ -167,6 +179,10 @@ unsafe impl Wire for ConnectionEvent {}
 unsafe impl Wire for RttEvent {}
 // SAFETY: as above.
 unsafe impl Wire for TurnsEvent {}
+// SAFETY: `repr(C)`, integers only.
+unsafe impl Wire for TlsFact {}
+// SAFETY: `repr(C)`, integers only.
+unsafe impl Wire for TlsCertificate {}
 // SAFETY: `repr(C)`, integers and byte arrays only.
 unsafe impl Wire for ForkEvent {}
 // SAFETY: `repr(C)`, integers and byte arrays only.

@@ -6,7 +6,8 @@
 //! (`aggregate`); `export` shows the snapshot. `agent` wires these stages and owns their life; `command` is one file
 //! per command on top of it; `recording` keeps and reads back the stream of inputs. `fetch` is a client of hopline's own,
 //! and `compare` what comes of it beside the records. `sweeper` looks at the kernel's own list of sockets (`sockets`),
-//! `kubernetes` asks who the pods are (`workloads`), `tracer` sends the probes of `path`.
+//! `tls_targets` at the programs that bring TLS with them (`elf`), `kubernetes` asks who the pods are (`workloads`),
+//! `tracer` sends the probes of `path`.
 pub mod agent;
 pub mod aggregate;
 pub mod attribution;
@@ -20,6 +21,7 @@ pub mod connection;
 pub mod declared;
 pub mod decode;
 pub mod dns;
+pub mod elf;
 pub mod events;
 pub mod export;
 pub mod fallbacks;
@@ -39,6 +41,7 @@ pub mod recording;
 pub mod selfmetrics;
 pub mod sockets;
 pub mod sweeper;
+pub mod tls_targets;
 pub mod tracer;
 pub mod windows;
 pub mod workloads;

@@ -5,6 +5,7 @@
 mod chains;
 mod choices;
 mod follow;
+mod library;
 mod paths;
 mod pods;
 mod progress;
@@ -43,6 +44,7 @@ use crate::{
 use chains::Linking;
 use choices::Choices;
 pub use choices::{FallbackRecord, UndeclaredRecord};
+use library::{Libraries, Library};
 pub use paths::PathSettings;
 use paths::Paths;
 use pods::Held;
@@ -175,6 +177,8 @@ struct Attached {
     judged: bool,
     /// What was read of its hello bytes, once all was said.
     facts: Option<Arc<Facts>>,
+    /// What its TLS library said.
+    library: Option<Box<Library>>,
     /// Hash of its first request line; 0 where that is not known.
     request: u64,
 }
@@ -194,6 +198,7 @@ pub struct Pipeline {
     /// What was read of those of open connections.
     facts: Shared,
     tickets: TicketLengths,
+    libraries: Libraries,
     choices: Choices,
     resolution: Resolution,
     workloads: Workloads,
@@ -235,6 +240,7 @@ impl Pipeline {
             hellos: Assembler::new(AssemblerLimits::default()),
             facts: Shared::default(),
             tickets: TicketLengths::new(MAX_TICKET_LENGTHS),
+            libraries: Libraries::default(),
             choices: Choices::new(&settings),
             resolution: Resolution::new(dns_series),
             workloads: Workloads::default(),
@@ -294,6 +300,8 @@ impl Pipeline {
                     self.turns(&event);
                 }
             }
+            Event::TlsFact(event) => self.libraries.hear(&event),
+            Event::TlsCertificate(header, bytes) => self.libraries.hear_certificate(&header, bytes),
             Event::Fork(event) => {
                 self.choices.began(event.pid);
                 self.attribution.fork(&event);
@@ -330,6 +338,7 @@ impl Pipeline {
             self.connections.get(cookie).is_some() || self.held.has(cookie)
         });
         self.hellos.expire(now_ns);
+        self.libraries.expire(now_ns);
         if now_ns.saturating_sub(self.expired_ns) >= EXPIRE_EVERY_NS {
             self.expired_ns = now_ns;
             self.series.expire(now_ns);
@@ -403,6 +412,7 @@ impl Pipeline {
             hellos_evicted: hellos.evicted,
             hellos_expired: hellos.expired,
             tickets_forgotten: self.tickets.forgotten(),
+            tls_facts_evicted: self.libraries.evicted(),
             pods: self.workloads.counts(),
             held: self.held.counts(),
             ..self.counts.clone()

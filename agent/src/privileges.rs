@@ -17,15 +17,20 @@ mod capability {
     pub(super) const NET_RAW: u32 = 13;
     pub(super) const SYS_PTRACE: u32 = 19;
     pub(super) const SYS_ADMIN: u32 = 21;
+    /// The second word's, counted from 32: what probing asks for where it does not ask for `SYS_ADMIN`.
+    pub(super) const PERFMON_BPF_CHECKPOINT_RESTORE: u32 = 0b111 << (38 - 32);
 }
 
 /// Which capabilities stay beside those that reading `/proc` needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub struct Keep {
     /// Files come and go in directories that root may not write by their mode: recordings, cgroups (0555).
     pub writes_files: bool,
     /// Sockets of other network namespaces are listed.
     pub enters_namespaces: bool,
+    /// Files of other processes are opened through their mappings, and probed.
+    pub probes_files: bool,
     /// Probes are sent.
     pub sends_probes: bool,
 }
@@ -48,6 +53,16 @@ pub fn raise_memlock() {
     }
 }
 
+/// Puts this thread before others: what it does is little, and late it is worth nothing. Called before capabilities are
+/// dropped; a refusal is no error.
+pub fn hurry() {
+    const NICE: libc::c_int = -15;
+    // SAFETY: no preconditions; 0 is the calling thread.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) } != 0 {
+        tracing::debug!(error = %io::Error::last_os_error(), "this thread waits for others");
+    }
+}
+
 /// Drops every capability of this thread, and of those that it will start, but the ones that are kept.
 pub fn drop_capabilities(keep: Keep) {
     let kept = kept(keep);
@@ -65,26 +80,35 @@ pub fn drop_capabilities(keep: Keep) {
     }
 }
 
-/// All capabilities that are kept are among the first 32.
+/// What is kept, of the first 32 and of those behind.
 fn kept(keep: Keep) -> [Sets; 2] {
     // `/proc/PID/exe` and `fd` of other users' processes.
     let mut bits = 1 << capability::SYS_PTRACE | 1 << capability::DAC_READ_SEARCH;
     if keep.writes_files {
         bits |= 1 << capability::DAC_OVERRIDE;
     }
-    if keep.enters_namespaces {
+    if keep.enters_namespaces || keep.probes_files {
         bits |= 1 << capability::SYS_ADMIN;
     }
     if keep.sends_probes {
         bits |= 1 << capability::NET_RAW;
     }
+    let high = if keep.probes_files {
+        capability::PERFMON_BPF_CHECKPOINT_RESTORE
+    } else {
+        0
+    };
     [
         Sets {
             effective: bits,
             permitted: bits,
             inheritable: 0,
         },
-        Sets::default(),
+        Sets {
+            effective: high,
+            permitted: high,
+            inheritable: 0,
+        },
     ]
 }
 

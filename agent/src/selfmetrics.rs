@@ -20,8 +20,40 @@ pub struct SelfMetrics {
     pub stream_dropped: u64,
     /// Inputs that could not be written to the recording.
     pub recording_dropped: u64,
+    /// Files with TLS code.
+    pub tls_targets: TlsTargets,
     /// The agent's own process.
     pub process: ProcessStats,
+}
+
+/// Files in which probes tell what a TLS library says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TlsTargets {
+    /// What ran at the start was looked at.
+    pub is_complete: bool,
+    /// Files that are probed now.
+    pub targets: Vec<TlsTarget>,
+    /// Files and places that were not probed, by reason, since the start.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Files that were let go, since the start.
+    pub released: u64,
+    /// Executable mappings that were not told of, since the start.
+    pub mappings_lost: u64,
+}
+
+/// One such file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TlsTarget {
+    /// Its path as the process that first mapped it sees it.
+    pub path: String,
+    /// `openssl`, `boringssl`, `gnutls` or `go`.
+    pub library: &'static str,
+    /// Empty when it is not known.
+    pub version: String,
+    /// Probes in it.
+    pub probes: usize,
+    /// Places that are worth one.
+    pub places: usize,
 }
 
 /// Which hook serves one feature, and why not a better one.

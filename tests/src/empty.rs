@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::bpf::{self, Kind};
 
 /// hopline's programs: name, kind, and the function or tracepoint that a tracing one sees.
-const PROGRAMS: [(&str, Kind, &str); 16] = [
+const PROGRAMS: [(&str, Kind, &str); 17] = [
     ("connect4", Kind::Connect4, ""),
     ("connect6", Kind::Connect6, ""),
     ("sendmsg4", Kind::SendMsg4, ""),
@@ -30,6 +30,7 @@ const PROGRAMS: [(&str, Kind, &str); 16] = [
     ("inet_sock_set_state", Kind::TpBtf, "inet_sock_set_state"),
     ("tcp_retransmit_skb", Kind::TpBtf, "tcp_retransmit_skb"),
     ("tcp_retransmit_synack", Kind::TpBtf, "tcp_retransmit_synack"),
+    ("tcp_rcv_space_adjust", Kind::TpBtf, "tcp_rcv_space_adjust"),
     ("sched_process_fork", Kind::TpBtf, "sched_process_fork"),
     ("sched_process_exec", Kind::TpBtf, "sched_process_exec"),
     ("sched_process_exit", Kind::TpBtf, "sched_process_exit"),

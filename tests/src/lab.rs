@@ -28,11 +28,23 @@ pub(crate) enum Tolerance {
 impl Tolerance {
     /// Allowed deviation, in microseconds, of a phase that the machine's own work is part of.
     pub(crate) fn of_phase_us(self, truth_us: f64) -> f64 {
-        let least = match self {
+        (truth_us * 0.05).max(self.least_us())
+    }
+
+    /// The least of it, whatever the truth: what the machine's scheduler alone may add.
+    pub(crate) fn least_us(self) -> f64 {
+        match self {
             Self::Host => 1_000.0,
             Self::Vm => 5_000.0,
-        };
-        (truth_us * 0.05).max(least)
+        }
+    }
+
+    /// Allowed deviation where the path's own jitter allows `jitter_us`.
+    pub(crate) fn beside_us(self, jitter_us: f64) -> f64 {
+        match self {
+            Self::Host => jitter_us,
+            Self::Vm => jitter_us + self.least_us(),
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod demo;
 mod history;
+mod hops;
 mod summary;
 mod table;
 
@@ -103,7 +104,7 @@ fn watch_demo(arguments: &Arguments, hopline: &Path, duration: Duration, stop: &
     more.extend(arguments.agent.iter().cloned());
     let mut agent = Agent::start(hopline, arguments.listen, Some(&demo.cgroup), &more)?;
     let nobody_there = arguments.consent.yes || !std::io::stdin().is_terminal();
-    let exposition = demo::show(demo, &mut agent, duration, nobody_there, stop)?;
+    let exposition = demo::show(demo, hopline, &mut agent, duration, nobody_there, stop)?;
     agent.stop()?;
     Ok(exposition)
 }

@@ -43,6 +43,13 @@ impl<S, T: Copy> Field<S, T> {
         unsafe { bpf_probe_read_kernel(self.address(structure)) }.ok()
     }
 
+    /// Load of such a member at an address, through the helper.
+    #[inline(always)]
+    pub fn at(address: *const T) -> Option<T> {
+        // SAFETY: the helper checks the address.
+        unsafe { bpf_probe_read_kernel(address) }.ok()
+    }
+
     /// Where the member is.
     #[inline(always)]
     pub fn address(&self, structure: *const S) -> *const T {

@@ -5,6 +5,8 @@
 mod bounded;
 mod cgroup;
 mod field;
+mod file;
+pub mod registers;
 mod sk_buff;
 mod sock;
 mod task;
@@ -13,6 +15,7 @@ mod tcp_sock;
 pub use bounded::{from_one_to, index};
 pub use cgroup::Cgroup;
 pub use field::Field;
+pub use file::socket_cookie;
 pub use sk_buff::SkBuff;
 pub use sock::{Net, Sock, Socket};
 pub use task::{Binprm, Task};

@@ -158,4 +158,10 @@ impl Socket {
     pub fn sk(socket: *const Self) -> *mut Sock {
         SOCKET_SK.read(socket)
     }
+
+    /// The same of a pointer that the verifier knows nothing of.
+    #[inline(always)]
+    pub fn sk_by_reading(socket: *const Self) -> Option<*mut Sock> {
+        SOCKET_SK.probe_read(socket)
+    }
 }

@@ -12,4 +12,6 @@ mod process;
 mod retransmit;
 mod sock_ops;
 mod state;
+mod tls_probe;
+mod tls_read;
 mod wire;

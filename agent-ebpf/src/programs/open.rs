@@ -68,12 +68,12 @@ fn tell_progress(value: *mut ConnectionEvent, tcp: *const TcpSock, now: u64) {
     let news = first
         || progress != state.reported_progress
         || silent_ns >= HEARTBEAT_NS
-        || segments != state.reported_segments;
+        || segments != state.timeline.reported_segments;
     let kind = if first { CONNECTION_OPEN } else { CONNECTION_UPDATE };
     if news && output::send_open(kind, now, value, Some(&counters)) {
         // These are this walk's alone.
         state.reported_progress = progress;
-        state.reported_segments = segments;
+        state.timeline.reported_segments = segments;
         state.reported_ns = now;
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     datagram, early,
     kernel::index,
     phases::{self, Payload},
-    segment::Segment,
+    segment::{self, Segment},
     socket,
 };
 
@@ -72,6 +72,10 @@ fn observe(skb: *const __sk_buff, egress: bool) {
             None => return,
         }
     };
+    // Once per connection, and read only by what is about to change the timeline anyway.
+    if !egress && event.state.timeline.arrived_ttl == 0 {
+        event.state.timeline.arrived_ttl = segment::ttl(skb);
+    }
     phases::pass(skb, event, &mut payload);
 }
 

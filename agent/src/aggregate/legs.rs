@@ -108,7 +108,7 @@ pub struct LegsSnapshot {
     pub durations: Arc<[(LegLabels, Leg, Histogram)]>,
     /// Round trips, each the mean of a window of a connection.
     pub rtt: Arc<[(LegLabels, Leg, Histogram)]>,
-    /// Connections of proxies to upstreams while a client waited, by what became of the link.
+    /// Exchanges of proxies with upstreams while a client waited, by what became of the link.
     pub links: [(&'static str, u64); 3],
 }
 

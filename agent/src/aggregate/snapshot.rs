@@ -334,6 +334,8 @@ pub struct PipelineCounts {
     pub hellos_expired: u64,
     /// Servers whose lengths of session tickets the full memory forgot.
     pub tickets_forgotten: u64,
+    /// Connections of which a TLS library spoke, and that were never told of.
+    pub tls_facts_evicted: u64,
     /// Connections in the table now.
     pub connections: u64,
     /// Processes in the cache now, the ended ones in their grace included.

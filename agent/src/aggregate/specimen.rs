@@ -219,6 +219,7 @@ fn paths() -> PathsSnapshot {
         group: "go".to_owned(),
         netns: 0,
         changes: 1,
+        arriving_hops: Some(1),
         traced_ns: 1,
         path,
     };

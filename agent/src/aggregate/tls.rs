@@ -53,24 +53,28 @@ pub enum TlsFailure {
     CertNotYetValid,
     /// The certificate is for other names.
     CertNameMismatch,
-    /// Nobody trusted has signed the certificate, or an intermediate one is missing.
+    /// Nobody trusted has signed the certificate.
     CertUnknownAuthority,
+    /// The server did not send the certificate of its issuer.
+    CertMissingIntermediate,
+    /// The certificate may not be used for this: revoked, weak, for another purpose.
+    CertInvalid,
+    /// One side broke the rules of the protocol, without an alert that was seen.
+    ProtocolError,
     /// Somebody closed in the middle.
     Closed,
     /// It never ended.
     Timeout,
 }
 
-/// Alert descriptions of RFC 8446 section 6, with those of earlier versions that it reserves (appendix B.2).
-const ALERTS: [(u8, &str); 34] = [
+/// Alert descriptions of RFC 8446 section 6, with those of TLS 1.2 that it reserves (appendix B.2). Those of
+/// SSL 3 and of export ciphers have no name of their own.
+const ALERTS: [(u8, &str); 30] = [
     (0, "alert_close_notify"),
     (10, "alert_unexpected_message"),
     (20, "alert_bad_record_mac"),
-    (21, "alert_decryption_failed"),
     (22, "alert_record_overflow"),
-    (30, "alert_decompression_failure"),
     (40, "alert_handshake_failure"),
-    (41, "alert_no_certificate"),
     (42, "alert_bad_certificate"),
     (43, "alert_unsupported_certificate"),
     (44, "alert_certificate_revoked"),
@@ -81,7 +85,6 @@ const ALERTS: [(u8, &str); 34] = [
     (49, "alert_access_denied"),
     (50, "alert_decode_error"),
     (51, "alert_decrypt_error"),
-    (60, "alert_export_restriction"),
     (70, "alert_protocol_version"),
     (71, "alert_insufficient_security"),
     (80, "alert_internal_error"),
@@ -100,13 +103,16 @@ const ALERTS: [(u8, &str); 34] = [
 ];
 
 /// Values that are no alert.
-const OTHERS: [TlsFailure; 6] = [
+const OTHERS: [TlsFailure; 9] = [
     TlsFailure::CertExpired,
     TlsFailure::CertNotYetValid,
     TlsFailure::CertNameMismatch,
     TlsFailure::CertUnknownAuthority,
     TlsFailure::Closed,
     TlsFailure::Timeout,
+    TlsFailure::CertMissingIntermediate,
+    TlsFailure::CertInvalid,
+    TlsFailure::ProtocolError,
 ];
 
 impl TlsFailure {
@@ -126,6 +132,9 @@ impl TlsFailure {
             Self::CertUnknownAuthority => after_alerts(3),
             Self::Closed => after_alerts(4),
             Self::Timeout => after_alerts(5),
+            Self::CertMissingIntermediate => after_alerts(6),
+            Self::CertInvalid => after_alerts(7),
+            Self::ProtocolError => after_alerts(8),
         }
     }
 
@@ -146,6 +155,9 @@ impl TlsFailure {
             Self::CertUnknownAuthority => "cert_unknown_authority",
             Self::Closed => "closed",
             Self::Timeout => "timeout",
+            Self::CertMissingIntermediate => "cert_missing_intermediate",
+            Self::CertInvalid => "cert_invalid",
+            Self::ProtocolError => "protocol_error",
         }
     }
 }

@@ -9,16 +9,25 @@ mod error;
 mod existing;
 #[cfg(debug_assertions)]
 mod log;
+mod multi;
 mod object;
 mod open;
+mod perf;
 mod plan;
 mod stats;
+mod uprobe;
 
 use std::path::PathBuf;
 
 use aya::maps::{MapData, RingBuf};
 
-pub use self::{cgroup::unified_mount, error::BpfError, stats::KernelCounts};
+pub use self::{
+    cgroup::unified_mount,
+    error::BpfError,
+    perf::{Mapping, Mappings},
+    stats::KernelCounts,
+    uprobe::{Probe, Prober},
+};
 use self::{object::Object, open::OpenWalk, plan::Plan};
 use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
 
@@ -34,6 +43,8 @@ pub struct ProbeOptions {
     pub share_per_second: u32,
     /// Ports of DNS; no more than [`agent_ebpf::dns::MAX_DNS_PORTS`] are looked at.
     pub dns_ports: Vec<u16>,
+    /// Whether TLS libraries are to be probed.
+    pub tls_probes: bool,
     /// Programs to treat as refused by the kernel, for tests; each must be one of the object's.
     pub fail_programs: Vec<String>,
 }
@@ -57,6 +68,7 @@ pub struct Probes {
     object: Object,
     features: Vec<FeatureState>,
     open: Option<OpenWalk>,
+    prober: Option<Prober>,
 }
 
 impl Probes {
@@ -66,11 +78,18 @@ impl Probes {
         let scopes = cgroup::scopes(&options.cgroups)?;
         let plan = Plan::for_this_kernel(&kernel, options)?;
         let mut object = Object::load(&kernel, &plan, &scopes, options)?;
-        let mut features = plan::serve_features(&mut object, &kernel, &plan, &scopes);
+        let tls_off = if options.tls_probes {
+            uprobe::refused()
+        } else {
+            Some("switched off: tls.probes".to_owned())
+        };
+        let mut features = plan::serve_features(&mut object, &kernel, &plan, &scopes, tls_off.as_deref());
         let open = OpenWalk::over(&mut object).unwrap_or_else(|error| {
             plan::turn_off(&mut features, "open", &error);
             None
         });
+        // While the rings are still the object's.
+        let prober = prober(&mut object, &mut features);
         if let Some(reason) = existing::confined() {
             plan::explain(&mut features, "existing", reason);
         }
@@ -84,7 +103,12 @@ impl Probes {
                     .unwrap_or_default(),
             });
         }
-        Ok(Self { object, features, open })
+        Ok(Self {
+            object,
+            features,
+            open,
+            prober,
+        })
     }
 
     /// The rings, once.
@@ -95,6 +119,11 @@ impl Probes {
             dns: self.object.take_ring("DNS")?,
             processes: self.object.take_ring("PROCESSES")?,
         })
+    }
+
+    /// How to probe files, once; `None` where that is switched off or the kernel refused the programs for it.
+    pub fn take_prober(&mut self) -> Option<Prober> {
+        self.prober.take()
     }
 
     /// Which hook serves each feature, and why not a better one.
@@ -137,6 +166,23 @@ impl Probes {
     pub fn program_stats(&self) -> Vec<ProgramStats> {
         stats::programs(&self.object)
     }
+}
+
+fn prober(object: &mut Object, features: &mut [FeatureState]) -> Option<Prober> {
+    let works = features
+        .iter()
+        .any(|state| state.feature == plan::TLS_LIBRARY && state.enabled);
+    if !works {
+        return None;
+    }
+    Prober::of(object)
+        .inspect(|prober| {
+            if let Some(reason) = prober.slow() {
+                plan::explain(features, plan::TLS_LIBRARY, reason);
+            }
+        })
+        .map_err(|error| plan::turn_off(features, plan::TLS_LIBRARY, &error))
+        .ok()
 }
 
 /// Reading the kernel's types takes tens of megabytes for a moment; glibc would keep them for later.

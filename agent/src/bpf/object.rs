@@ -1,6 +1,6 @@
 //! The kernel object in the kernel: globals and maps set up, programs loaded and attached one by one.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, os::fd::OwnedFd, path::Path};
 
 use agent_ebpf::{fields::FIELDS, scope::ScopeEntry};
 use aya::{
@@ -18,6 +18,7 @@ use super::{
     btf::Kernel,
     cgroup::Scope,
     error::reason,
+    multi,
     plan::{Plan, Settings},
 };
 
@@ -164,12 +165,22 @@ impl Object {
         self.ebpf.program_mut(name)?.try_into().ok()
     }
 
+    /// A program, loaded or not.
+    pub(super) fn program(&self, name: &str) -> Option<&Program> {
+        self.ebpf.program(name)
+    }
+
     pub(super) fn take_ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, BpfError> {
         let map = self
             .ebpf
             .take_map(name)
             .ok_or_else(|| BpfError::Object(format!("ring {name} was taken before")))?;
         RingBuf::try_from(map).map_err(|source| BpfError::Map { name, source })
+    }
+
+    /// One of its programs in the form that holds all probes of a file.
+    pub(super) fn load_multi(&self, program: &str) -> Result<OwnedFd, BpfError> {
+        multi::load(OBJECT, program, self.ebpf.maps())
     }
 
     /// A map to read.
@@ -249,6 +260,8 @@ fn load_and_attach(program: &mut Program, target: &str, btf: &Btf, scopes: &[Sco
                 .expect("tracepoint targets are written category/name");
             with_tracefs(|| program.attach(category, name))?;
         }
+        // Where to is known later.
+        Program::UProbe(program) => program.load()?,
         // Runs when it is asked to.
         Program::Iter(program) => program.load(target, btf)?,
         _ => return Err(ProgramError::UnexpectedProgramType),

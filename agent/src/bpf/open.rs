@@ -72,6 +72,33 @@ impl OpenWalk {
     }
 }
 
+/// `union bpf_attr` of `BPF_LINK_CREATE` with a cookie for the program.
+#[repr(C)]
+struct CreateEventLink {
+    program_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    cookie: u64,
+}
+
+/// Runs a program at each event, which is told `cookie`.
+pub(super) fn create_link(
+    program: BorrowedFd<'_>,
+    event: BorrowedFd<'_>,
+    attach_type: u32,
+    cookie: u64,
+) -> io::Result<OwnedFd> {
+    let request = CreateEventLink {
+        program_fd: program.as_raw_fd() as u32,
+        target_fd: event.as_raw_fd() as u32,
+        attach_type,
+        flags: 0,
+        cookie,
+    };
+    bpf(BPF_LINK_CREATE, &request)
+}
+
 fn link(program: BorrowedFd<'_>, map_fd: RawFd) -> io::Result<OwnedFd> {
     let walk = MapOfWalk { map_fd: map_fd as u32 };
     let request = CreateLink {
@@ -87,7 +114,7 @@ fn link(program: BorrowedFd<'_>, map_fd: RawFd) -> io::Result<OwnedFd> {
 }
 
 /// A call that answers with a new descriptor.
-fn bpf<T>(command: libc::c_long, request: &T) -> io::Result<OwnedFd> {
+pub(super) fn bpf<T>(command: libc::c_long, request: &T) -> io::Result<OwnedFd> {
     // SAFETY: the request is as large as said and lives through the call, with all that it points to.
     let answer = unsafe { libc::syscall(libc::SYS_bpf, command, request, size_of::<T>()) };
     if answer < 0 {

@@ -91,6 +91,15 @@ const CGROUP_MKDIR: Attachment = Attachment {
     target: "cgroup_mkdir",
 };
 
+const TLS_READ: Attachment = Attachment {
+    name: "tcp_rcv_space_adjust",
+    target: "tcp_rcv_space_adjust",
+};
+const TLS_PROBE: Attachment = Attachment {
+    name: "tls_probe",
+    target: "",
+};
+
 /// What has to be known before the globals are set: which programs the kernel takes, and what it can do.
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "independent answers of the kernel")]
@@ -145,6 +154,9 @@ fn packed(ports: &[u16]) -> [u32; MAX_DNS_PORTS / 2] {
     let port = |index: usize| ports.get(index).copied().map_or(0, u32::from);
     std::array::from_fn(|word| port(2 * word) | port(2 * word + 1) << 16)
 }
+
+/// The feature of probes in TLS libraries.
+pub(super) const TLS_LIBRARY: &str = "tls_library";
 
 /// A hook that may serve a feature: the programs that it takes and its name for people.
 #[derive(Clone, Copy)]
@@ -246,6 +258,13 @@ const FEATURES: &[(&str, &[Choice])] = &[
         }],
     ),
     (
+        TLS_LIBRARY,
+        &[Choice {
+            hook: "uprobe+tp_btf/tcp_rcv_space_adjust",
+            programs: &[TLS_READ, TLS_PROBE],
+        }],
+    ),
+    (
         "dns",
         &[Choice {
             hook: "cgroup_skb/{ingress,egress}",
@@ -313,7 +332,14 @@ const OPEN_WALK: Choice = Choice {
 };
 
 /// Attaches, feature by feature.
-pub(super) fn serve_features(object: &mut Object, kernel: &Kernel, plan: &Plan, scopes: &[Scope]) -> Vec<FeatureState> {
+/// With a reason in `tls_off` the one for TLS libraries is left out: its hook runs at each read of every socket.
+pub(super) fn serve_features(
+    object: &mut Object,
+    kernel: &Kernel,
+    plan: &Plan,
+    scopes: &[Scope],
+    tls_off: Option<&str>,
+) -> Vec<FeatureState> {
     let walk: &[Choice] = if plan.late_callbacks && plan.sock_ops {
         &[WALK]
     } else {
@@ -324,7 +350,18 @@ pub(super) fn serve_features(object: &mut Object, kernel: &Kernel, plan: &Plan, 
         .copied()
         .chain([("existing", walk), ("open", &[OPEN_WALK])]);
     features
-        .map(|(feature, choices)| serve(object, kernel, feature, choices, scopes))
+        .map(|(feature, choices)| {
+            if feature == TLS_LIBRARY
+                && let Some(reason) = tls_off
+            {
+                return FeatureState {
+                    feature,
+                    reason: reason.to_owned(),
+                    ..FeatureState::default()
+                };
+            }
+            serve(object, kernel, feature, choices, scopes)
+        })
         .collect()
 }
 

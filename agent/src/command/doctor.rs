@@ -10,12 +10,13 @@ use super::{
     print,
 };
 use crate::{
+    agent,
     bpf::{self, ProbeOptions, Probes},
     cli::DoctorArgs,
     config::Config,
     export::human,
     host::Host,
-    kubernetes, privileges, tracer,
+    kubernetes, privileges, tls_targets, tracer,
 };
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
@@ -43,6 +44,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             ring_bytes: RING_BYTES,
             share_per_second: Config::default().share,
             dns_ports: Config::default().dns_ports,
+            tls_probes: true,
             fail_programs: Vec::new(),
         };
         let probes = Probes::load(&options)?;
@@ -50,6 +52,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         features.push(tracer::feature());
         features
     };
+    let targets = tls_targets::survey(&agent::tls_settings(&Config::default()));
     let pods = kubernetes::Settings::new(&Config::default().kubernetes, &host.node).describe();
     let btf = Path::new(BTF).exists();
     let statistics = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1");
@@ -61,6 +64,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             "bpf_statistics": statistics,
             "pods": pods,
             "features": features,
+            "tls_targets": targets,
         });
         print(&format!("{whole}\n"))?;
         return Ok(ExitCode::SUCCESS);
@@ -75,7 +79,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         } else {
             "off; `sysctl kernel.bpf_stats_enabled=1` makes hopline_bpf_* tell times"
         },
-        human::features(&features),
+        human::features(&features) + &human::tls_targets(&targets),
     ))?;
     Ok(ExitCode::SUCCESS)
 }

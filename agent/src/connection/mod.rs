@@ -14,7 +14,9 @@ pub use activity::{Activity, Idle};
 pub use packed::Packed;
 pub use record::ConnectionRecord;
 pub use rtt::{Rtt, RttWindow};
-pub use state::{ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, sent_bytes};
+pub use state::{
+    ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, routers_by_ttl, sent_bytes,
+};
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;
 pub use waiting::{WaitingList, last_phase, phase};

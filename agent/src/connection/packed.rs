@@ -108,6 +108,8 @@ fn at_rest(state: &ConnectionState) -> ConnectionState {
             backward_last: 0,
             turns_full: 0,
             recent_turns_us: [0; RECENT_TURNS],
+            recent_turns_begun: [0; RECENT_TURNS],
+            reported_segments: 0,
             record_seq: [0; 2],
             forward_ack: 0,
             request_seq: 0,

@@ -65,7 +65,7 @@ pub struct ConnectionRecord {
     pub outcome: Option<Outcome>,
 }
 
-/// A chain client → proxy → upstream, by its first exchange; the times are the proxy's, microseconds.
+/// A chain client → proxy → upstream, by the first exchange that could be linked; the times are the proxy's, microseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ChainRecord {
     /// `client_proxy` or `proxy_upstream`: which leg this connection is.
@@ -78,7 +78,7 @@ pub struct ChainRecord {
     pub client_proxy_us: u64,
     /// The part of it that the proxy itself took.
     pub proxy_us: u64,
-    /// From the proxy's `connect` to the upstream's answer.
+    /// From the proxy's `connect`, of a later exchange its request, to the upstream's answer.
     pub proxy_upstream_us: u64,
 }
 
@@ -222,7 +222,9 @@ pub struct TlsRecord {
     pub resumed: Option<bool>,
     /// How it went.
     pub outcome: Option<String>,
-    /// Which library did it.
+    /// Who gave up, `local` or `remote`, where that is known.
+    pub failed_by: Option<&'static str>,
+    /// Which library did it, with its version; none where it cannot be asked.
     pub library: Option<String>,
 }
 
@@ -248,6 +250,8 @@ pub struct TcpRecord {
     pub bytes_received: u64,
     /// Who closed first.
     pub closed_by: Option<ClosedBy>,
+    /// Routers on the way here, by the TTL of the first payload that arrived; null while there was none.
+    pub hops: Option<u8>,
     /// This side wrote though the peer had closed, and was reset: for how long nothing had passed before, microseconds.
     pub idle_before_us: Option<u64>,
 }

@@ -107,8 +107,8 @@ impl Rtt {
     /// What is new in the sums of a snapshot; `None` when a histogram tells it, or there is nothing.
     pub fn of_sums(&mut self, state: &ConnectionState) -> Option<RttWindow> {
         let now = &state.rtt;
-        if state.rttvar_us != 0 {
-            self.rttvar_us = state.rttvar_us;
+        if state.rtt.var_us != 0 {
+            self.rttvar_us = state.rtt.var_us;
         }
         if self.kept || state.flags & FLAG_RTT_KEPT != 0 {
             return None;
@@ -252,9 +252,9 @@ mod tests {
                 sum_us,
                 count,
                 min_us,
+                var_us: 7,
                 ..RttSamples::default()
             },
-            rttvar_us: 7,
             ..ConnectionState::default()
         }
     }

@@ -314,6 +314,13 @@ fn address_of(family: u16, bytes: &[u8; 16]) -> IpAddr {
     }
 }
 
+/// Routers that a packet has passed, by the TTL that it arrived with: it began with the smallest usual one that is not below.
+pub fn routers_by_ttl(ttl: u8) -> Option<u8> {
+    const USUAL: [u8; 3] = [64, 128, 255];
+    let first = USUAL.into_iter().find(|first| *first >= ttl)?;
+    (ttl != 0).then(|| first - ttl)
+}
+
 /// Payload bytes that left, each counted once.
 pub fn sent_bytes(state: &ConnectionState) -> u64 {
     state
@@ -366,5 +373,28 @@ fn outcome_of_error(error: i32) -> Outcome {
         | libc::ENONET
         | libc::ENOPROTOOPT => Outcome::Unreachable,
         _ => Outcome::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routers_are_what_the_ttl_lacks() {
+        let cases = [
+            (0, None),
+            (1, Some(63)),
+            (59, Some(5)),
+            (64, Some(0)),
+            (65, Some(63)),
+            (128, Some(0)),
+            (129, Some(126)),
+            (250, Some(5)),
+            (255, Some(0)),
+        ];
+        for (ttl, routers) in cases {
+            assert_eq!(routers_by_ttl(ttl), routers, "{ttl}");
+        }
     }
 }

@@ -76,6 +76,7 @@ pub async fn serve<S: Source>(listener: TcpListener, agent: S) -> std::io::Resul
         .route("/api/v1/destinations", get(destinations::<S>))
         .route("/api/v1/totals", get(totals::<S>))
         .route("/api/v1/sockets", get(sockets::<S>))
+        .route("/api/v1/tls-targets", get(tls_targets::<S>))
         .route("/api/v1/paths", get(paths::<S>))
         .route("/api/v1/connections", get(connections::<S>))
         .route("/api/v1/events", get(events::<S>))
@@ -209,6 +210,14 @@ async fn paths<S: Source>(State(server): State<Server<S>>) -> Response {
 async fn sockets<S: Source>(State(server): State<Server<S>>) -> Response {
     match server.agent.scrape().await {
         Some((snapshot, _)) => Json(sockets::sockets(&snapshot)).into_response(),
+        None => unavailable(),
+    }
+}
+
+/// Files in which probes tell what a TLS library says.
+async fn tls_targets<S: Source>(State(server): State<Server<S>>) -> Response {
+    match server.agent.scrape().await {
+        Some((_, own)) => Json(own.tls_targets).into_response(),
         None => unavailable(),
     }
 }

@@ -17,7 +17,7 @@ pub use self::{
 use crate::{
     connection::{ConnectionRecord, Outcome, Phase, Role, record::ProcessRecord},
     pipeline::Output,
-    selfmetrics::FeatureState,
+    selfmetrics::{FeatureState, TlsTarget, TlsTargets},
 };
 
 /// Widest name in a line; longer ones lose their middle.
@@ -190,6 +190,26 @@ pub fn features(features: &[FeatureState]) -> String {
         );
         text.push_str(line.trim_end());
         text.push('\n');
+    }
+    text
+}
+
+/// Files with TLS code that can be probed, and what was not.
+pub fn tls_targets(targets: &TlsTargets) -> String {
+    let mut text = format!("\nTLS libraries   {} in use now\n", targets.targets.len());
+    for target in &targets.targets {
+        let TlsTarget {
+            library,
+            version,
+            path,
+            places,
+            ..
+        } = target;
+        let path = printable(path);
+        writeln!(text, "    {library:<10} {version:<8} {places:>2} places  {path}").expect("memory");
+    }
+    for (reason, count) in &targets.refused {
+        writeln!(text, "    not looked at: {reason} ({count})").expect("memory");
     }
     text
 }

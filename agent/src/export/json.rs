@@ -47,7 +47,8 @@ pub fn paths(snapshot: &Snapshot) -> Value {
     })
 }
 
-/// Round trips of the connections to a path's destination in the last window; null when there were none.
+/// Round trips of the connections to a path's destination in the last window, and routers on the way back by the TTL of what
+/// they got; null when there were none.
 fn connections(snapshot: &Snapshot, path: &PathSnapshot) -> Value {
     let is_meant = |one: &&DestinationSnapshot| {
         let labels = &one.labels;
@@ -59,13 +60,17 @@ fn connections(snapshot: &Snapshot, path: &PathSnapshot) -> Value {
         Some((samples, rtt, one.window.rtt_min_ns))
     });
     // Several workloads of this node may talk to it.
-    let Some((samples, rtt, min_ns)) = measured.max_by_key(|(samples, ..)| *samples) else {
-        return Value::Null;
-    };
     let us = |seconds: f64| (seconds * 1e6).round();
+    let measured = measured.max_by_key(|(samples, ..)| *samples);
+    if measured.is_none() && path.arriving_hops.is_none() {
+        return Value::Null;
+    }
     json!({
-        "samples": samples,
-        "rtt_us": {"min": min_ns.map(|ns| ns / 1_000), "p50": us(rtt.p50), "p95": us(rtt.p95)},
+        "samples": measured.as_ref().map_or(0, |(samples, ..)| *samples),
+        "rtt_us": measured.map(|(_, rtt, min_ns)| json!({
+            "min": min_ns.map(|ns| ns / 1_000), "p50": us(rtt.p50), "p95": us(rtt.p95),
+        })),
+        "hops": path.arriving_hops,
     })
 }
 

@@ -58,6 +58,9 @@ pub struct PathSnapshot {
     pub netns: u32,
     /// Changes of the route since the first trace.
     pub changes: u64,
+    /// Routers on the way back, by the TTL of what its connections got: shown with what else those measured.
+    #[serde(skip)]
+    pub arriving_hops: Option<u8>,
     /// When it was traced, nanoseconds of the monotonic clock.
     pub traced_ns: u64,
     /// The trace.

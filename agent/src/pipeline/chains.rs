@@ -4,12 +4,15 @@ use std::{
     sync::Arc,
 };
 
-use agent_ebpf::{connection::ConnectionState, timeline::PROTOCOL_TLS};
+use agent_ebpf::{
+    connection::{ConnectionState, FLAG_LATE},
+    timeline::{PROTOCOL_HTTP1, PROTOCOL_TLS, RECENT_TURNS, turn_begun_ns},
+};
 
 use super::{Attached, Output, Pipeline, choices::Heard};
 use crate::{
     aggregate::{Leg, LegLabels, Legs, LegsSnapshot},
-    chains::{Chains, Exchange, Id, Link, Side},
+    chains::{Chains, Exchange, Id, Link, Side, Turns},
     connection::{
         ConnectionRecord, Endpoints, Role,
         record::{ChainRecord, UpstreamRecord},
@@ -20,8 +23,10 @@ use crate::{
 
 /// A record of a connection that may be linked waits for so long: a link is judged two seconds after the answers.
 const HELD_NS: u64 = 3_000_000_000;
-/// Records that wait, and connections whose round trips are known; more do not wait, and have no round trips.
-const MOST: usize = 8_192;
+/// Connections are known for so long after their end: exchanges on kept ones are judged after eight seconds.
+const KNOWN_NS: u64 = 12_000_000_000;
+/// Records that wait, and connections whose round trips are known; more do not wait, and have no legs.
+const MOST: usize = 16_384;
 
 /// What is known of chains.
 #[derive(Debug, Default)]
@@ -65,7 +70,7 @@ impl Linking {
             Role::Client => Side::Outbound,
             Role::Server => Side::Inbound,
         };
-        self.chains.report(pid, side, exchange, now_ns);
+        self.chains.report(pid, side, exchange, &turns(heard), now_ns);
         let id = (state.cookie, state.attempt);
         if !self.chains.may_link(pid, now_ns) || self.known.len() >= MOST && !self.known.contains_key(&id) {
             return;
@@ -78,6 +83,13 @@ impl Linking {
         }
         if known.leg.is_some() && (heard.ended_ns.is_some() || known.counted_ns + WINDOW_NS <= now_ns) {
             count_rtt(&mut self.legs, known, now_ns);
+        }
+    }
+
+    /// Its CLOSE was lost: it is kept no longer than one that has ended.
+    pub(super) fn gone(&mut self, id: Id, now_ns: u64) {
+        if let Some(known) = self.known.get_mut(&id) {
+            known.closed_ns = Some(now_ns);
         }
     }
 
@@ -132,11 +144,11 @@ impl Linking {
                 proxy_upstream_us: us(link.proxy_upstream_ns),
             };
             if let Some((_, record)) = self.held.get_mut(&id) {
-                record.chain = Some(chain.clone());
+                record.chain.get_or_insert_with(|| chain.clone());
             }
             if let Some(known) = self.known.get_mut(&id) {
                 known.leg = Some((upstream.clone(), leg));
-                known.chain = Some(chain);
+                known.chain.get_or_insert(chain);
                 count_rtt(&mut self.legs, known, now_ns);
             }
         }
@@ -206,9 +218,35 @@ impl Pipeline {
                 self.tell(Output::Finished(Box::new(record)));
             }
         }
-        let is_kept = |known: &Known| known.closed_ns.is_none_or(|closed_ns| closed_ns + 2 * HELD_NS > now_ns);
+        let is_kept = |known: &Known| known.closed_ns.is_none_or(|closed_ns| closed_ns + KNOWN_NS > now_ns);
         self.linking.known.retain(|_, known| is_kept(known));
     }
+}
+
+/// Exchanges after the first that a report tells of.
+fn turns(heard: &Heard<'_>) -> Turns {
+    let timeline = &heard.state.timeline;
+    let (timed, overlapping) = heard.turns_before;
+    let fresh = timeline.turns.wrapping_sub(timed).min(timeline.turns);
+    let is_new = heard.first_seen_ns == heard.now_ns;
+    let ended = (timeline.turns - fresh.min(RECENT_TURNS as u32)..timeline.turns).map(|turn| {
+        let at = turn as usize % RECENT_TURNS;
+        let begun_ns = turn_begun_ns(timeline.recent_turns_begun[at], heard.now_ns);
+        (begun_ns, begun_ns + u64::from(timeline.recent_turns_us[at]) * 1_000)
+    });
+    Turns {
+        ended: ended.collect(),
+        open_ns: (timeline.turn_ns != 0 && is_past_handshake(heard.state)).then_some(timeline.turn_ns),
+        // Of one that overlaps another nobody knows when it was answered, nor what a late connection was at.
+        missed: fresh > RECENT_TURNS as u32
+            || timeline.turns_overlapping != overlapping
+            || is_new && heard.state.flags & FLAG_LATE != 0,
+    }
+}
+
+/// In a handshake the marks of request and turn are the kernel machine's own.
+fn is_past_handshake(state: &ConnectionState) -> bool {
+    state.timeline.protocol != PROTOCOL_TLS || state.timeline.tls_done_ns != 0
 }
 
 /// The mean of the samples since the last window.
@@ -241,15 +279,13 @@ fn exchange(attached: &Attached, role: Role, heard: &Heard<'_>) -> Exchange {
     let mark = |ns: u64| (ns != 0).then_some(ns);
     let opened_ns = [state.intent_ns, state.syn_ns, state.established_ns];
     let opened_ns = opened_ns.into_iter().find_map(mark).unwrap_or(heard.first_seen_ns);
-    // In a handshake the mark is the kernel machine's own.
-    let is_past = timeline.protocol != PROTOCOL_TLS || timeline.tls_done_ns != 0;
     let http = heard.facts.and_then(|facts| facts.http.as_ref());
     Exchange {
         id: (state.cookie, state.attempt),
         opened_ns,
         begun_ns: match role {
             Role::Client => mark(state.intent_ns).or(mark(state.syn_ns)),
-            Role::Server => mark(timeline.request_ns).filter(|_| is_past),
+            Role::Server => mark(timeline.request_ns).filter(|_| is_past_handshake(state)),
         },
         answered_ns: heard
             .answer
@@ -259,5 +295,8 @@ fn exchange(attached: &Attached, role: Role, heard: &Heard<'_>) -> Exchange {
         request: mark(attached.request).or_else(|| http.and_then(|http| http.request)),
         host: attached.claim.as_ref().map(|claim| Arc::clone(&claim.host)),
         went_on: timeline.turns > 0 || timeline.turns_overlapping > 0 || timeline.turn_ns != 0,
+        // Kept by `chains`, from what it hears of turns.
+        went_on_ns: None,
+        is_serial: timeline.protocol == PROTOCOL_HTTP1,
     }
 }

@@ -88,6 +88,8 @@ pub(super) struct Heard<'a> {
     pub(super) answer: Option<FirstByte>,
     pub(super) failure: Option<TlsFailure>,
     pub(super) first_seen_ns: u64,
+    /// Exchanges after the first that were known before: timed ones, overlapping ones.
+    pub(super) turns_before: (u32, u32),
     /// When it ended, if it has.
     pub(super) ended_ns: Option<u64>,
     pub(super) now_ns: u64,

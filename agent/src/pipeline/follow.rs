@@ -103,6 +103,7 @@ impl Pipeline {
         let attached = &mut entry.attached;
         attached.activity.seen(state, now_ns);
         keep_facts(&mut self.hellos, &mut self.facts, attached, state);
+        attached.library = self.libraries.take(state.cookie, attached.library.take());
         let kept = attached.facts.take();
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
         if !attached.named && is_named(role, state, facts, now_ns) {
@@ -118,6 +119,7 @@ impl Pipeline {
             );
         }
         let answer = talk::first_byte(state, role, facts, &self.tickets);
+        let turns_before = attached.counted.all_turns();
         if attached.named {
             if let Some(event) = self.unplaced_rtt.take(state.cookie) {
                 progress::count_rtt(&mut self.series, attached, state, &event);
@@ -137,6 +139,7 @@ impl Pipeline {
                 answer,
                 failure: None,
                 first_seen_ns: entry.first_seen_ns,
+                turns_before,
                 ended_ns: None,
                 now_ns,
             };
@@ -166,6 +169,7 @@ impl Pipeline {
             turns: event.turns,
             turns_overlapping: event.turns_overlapping,
             recent_turns_us: event.recent_turns_us,
+            recent_turns_begun: event.recent_turns_begun,
             // It was told of when the last of them ended.
             turn_ns: 0,
             ..state.timeline
@@ -179,7 +183,9 @@ impl Pipeline {
         let before_ns = self.told_ns.saturating_sub(3 * HEARTBEAT_NS);
         for entry in self.connections.take_silent(before_ns) {
             self.counts.evicted += 1;
-            self.waiting.remove(entry.state.cookie());
+            let state = entry.state.state();
+            self.waiting.remove(state.cookie);
+            self.linking.gone((state.cookie, state.attempt), self.now_ns);
             let_go(&mut self.series, &entry.attached);
         }
     }
@@ -228,6 +234,7 @@ impl Pipeline {
             group,
             judged: false,
             facts: None,
+            library: None,
             request: 0,
         }
     }
@@ -296,6 +303,7 @@ impl Pipeline {
         if let Some(event) = self.unplaced_rtt.take(state.cookie) {
             progress::count_rtt(&mut self.series, attached, state, &event);
         }
+        let turns_before = attached.counted.all_turns();
         progress::count(&mut self.series, attached, state, facts, now_ns);
         if let Some(answer) = answer {
             progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
@@ -306,8 +314,11 @@ impl Pipeline {
             self.series.connected(destination, outcome(state), now_ns);
         }
         let tls = facts.and_then(|facts| facts.tls.as_ref());
-        let failure = talk::tls_failure(state, tls, now_ns.saturating_add_signed(self.clock_offset_ns));
-        if let Some(failure) = failure {
+        attached.library = self.libraries.take(state.cookie, attached.library.take());
+        let library = attached.library.as_deref();
+        let wall_ns = now_ns.saturating_add_signed(self.clock_offset_ns);
+        let failure = talk::tls_failure(state, role, tls, library, wall_ns);
+        if let Some((failure, _)) = failure {
             self.series.tls_failed(destination, failure, now_ns);
         }
         let waited = last_phase(state, answer.is_some(), first_seen_ns).map(|(phase, _)| phase);
@@ -318,8 +329,9 @@ impl Pipeline {
             state,
             facts,
             answer,
-            failure,
+            failure: failure.map(|(failure, _)| failure),
             first_seen_ns,
+            turns_before,
             ended_ns: Some(end_ns),
             now_ns,
         };
@@ -344,6 +356,7 @@ impl Pipeline {
                 facts,
                 answer,
                 failure,
+                library: attached.library.as_deref(),
                 turns: attached.turns.as_deref(),
                 rtt: &attached.rtt,
                 idle_before_ns,
@@ -376,6 +389,7 @@ impl Pipeline {
                 facts,
                 answer: talk::first_byte(state, role, facts, &self.tickets),
                 failure: None,
+                library: attached.library.as_deref(),
                 turns: attached.turns.as_deref(),
                 rtt: &attached.rtt,
                 idle_before_ns: None,

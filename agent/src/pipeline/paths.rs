@@ -8,7 +8,7 @@ use agent_ebpf::connection::ConnectionState;
 use super::{Output, Pipeline, spikes::spike_destination};
 use crate::{
     aggregate::{DestinationId, PathsSnapshot},
-    connection::{Endpoints, Role, record::SCHEMA, rfc3339},
+    connection::{Endpoints, Role, record::SCHEMA, rfc3339, routers_by_ttl},
     events::{PathEvent, Place, SpikeDestination, SpikePath},
     path::{Candidate, Change, PathRecord, PathSnapshot, StepRecord, Target, Watch},
 };
@@ -64,6 +64,8 @@ struct Known {
     watch: Watch,
     record: PathRecord,
     traced_ns: u64,
+    /// By the TTL of what its connections got.
+    arriving_hops: Option<u8>,
 }
 
 impl Paths {
@@ -88,6 +90,7 @@ impl Paths {
             netns: target.netns,
             changes: known.watch.changes(),
             traced_ns: known.traced_ns,
+            arriving_hops: known.arriving_hops,
             path: known.record.clone(),
         };
         known.into_iter().map(snapshot).collect()
@@ -97,10 +100,17 @@ impl Paths {
 impl Pipeline {
     /// A client's connection, at its end or as it moves on.
     pub(super) fn note_path(&mut self, role: Role, destination: DestinationId, state: &ConnectionState) {
-        if self.settings.paths.busiest == 0 || role != Role::Client {
+        let is_counted = self.settings.paths.busiest > 0;
+        if role != Role::Client || !is_counted && self.paths.known.is_empty() {
             return;
         }
         let (target, place) = (target_of(state), destination.place());
+        if let Some(known) = self.paths.known.get_mut(&target) {
+            known.arriving_hops = routers_by_ttl(state.timeline.arrived_ttl).or(known.arriving_hops);
+        }
+        if !is_counted {
+            return;
+        }
         if let Some((known, count)) = self.paths.seen.get_mut(&target) {
             *known = place.or(*known);
             *count += 2;
@@ -177,6 +187,7 @@ impl Pipeline {
             watch: Watch::default(),
             record: record.clone(),
             traced_ns: at_ns,
+            arriving_hops: None,
         });
         let usual = known.watch.added(&record);
         let change = known.watch.trace(&record, self.settings.paths.delta_above_us, at_ns);

@@ -41,6 +41,11 @@ impl Counted {
         self.turns
     }
 
+    /// The same, and those that overlapped.
+    pub(super) fn all_turns(&self) -> (u32, u32) {
+        (self.turns, self.overlapping)
+    }
+
     /// What a connection did before hopline is not counted.
     pub(super) fn before(state: &ConnectionState) -> Self {
         Self {

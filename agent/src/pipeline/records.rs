@@ -8,6 +8,7 @@ use agent_ebpf::{
 
 use super::{
     follow::server_name,
+    library::{FailedBy, Library},
     resolution::Waited,
     talk::{self, Claim},
 };
@@ -20,7 +21,7 @@ use crate::{
             AddressRecord, BackendRecord, DestinationRecord, DnsRecord, HttpRecord, MarksRecord, PhasesRecord,
             ProcessRecord, RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TlsRecord, TurnsRecord,
         },
-        rfc3339, sent_bytes,
+        rfc3339, routers_by_ttl, sent_bytes,
     },
     dns::LookupFacts,
     protocol::{
@@ -40,7 +41,8 @@ pub(super) struct Said<'a> {
     pub(super) group: &'a str,
     pub(super) facts: Option<&'a Facts>,
     pub(super) answer: Option<FirstByte>,
-    pub(super) failure: Option<TlsFailure>,
+    pub(super) failure: Option<(TlsFailure, Option<FailedBy>)>,
+    pub(super) library: Option<&'a Library>,
     pub(super) turns: Option<&'a Sketch>,
     pub(super) rtt: &'a Rtt,
     /// It was written to after the peer's end: for how long nothing had passed before.
@@ -278,10 +280,11 @@ fn tls(state: &ConnectionState, said: &Said<'_>, ended: bool) -> Option<TlsRecor
         alpn: facts.and_then(alpn),
         resumed: done.then(|| talk::is_resumed(state, facts)),
         outcome: match said.failure {
-            Some(failure) => Some(failure.name().to_owned()),
+            Some((failure, _)) => Some(failure.name().to_owned()),
             None => (done && (ended || timeline.request_ns != 0)).then(|| "ok".to_owned()),
         },
-        library: None,
+        failed_by: said.failure.and_then(|(_, by)| by).map(FailedBy::name),
+        library: said.library.and_then(Library::name),
     })
 }
 
@@ -337,6 +340,7 @@ fn tcp(state: &ConnectionState, said: &Said<'_>) -> TcpRecord {
         bytes_sent: sent_bytes(state),
         bytes_received: received_bytes(state),
         closed_by: ClosedBy::of(state),
+        hops: routers_by_ttl(state.timeline.arrived_ttl),
         idle_before_us: idle_before_ns.map(|idle_ns| idle_ns / 1_000),
     }
 }

@@ -18,7 +18,7 @@
 
 use std::collections::HashSet;
 
-use x509_parser::certificate::X509Certificate;
+use x509_parser::certificate::{TbsCertificate, X509Certificate};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer as _;
 
@@ -163,6 +163,25 @@ impl Chain {
         })
     }
 
+    /// Reads the server's own certificate alone, without its signature, as a library keeps it: what else was sent is not
+    /// known, so nothing is said of authorities.
+    pub fn of_own(tbs: &[u8]) -> Option<Self> {
+        let own = TbsCertificate::from_der(tbs).ok()?.1;
+        let (names, has_more_names) = names(&own);
+        Some(Self {
+            sent: 1,
+            not_before_unix_s: own.validity().not_before.timestamp(),
+            not_after_unix_s: own.validity().not_after.timestamp(),
+            names,
+            has_more_names,
+            addresses: addresses(&own),
+            end: End::IssuerNotSent,
+            last_name: Box::default(),
+            linked: 1,
+            names_issuer_location: false,
+        })
+    }
+
     /// The first thing that a client would complain about: times, then the name, then the authority.
     pub fn state(&self, circumstances: Circumstances<'_>) -> ChainState {
         if circumstances.now_unix_s > self.not_after_unix_s {
@@ -274,7 +293,7 @@ fn subject_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
 /// `id-ad-caIssuers` of RFC 5280 section 4.2.2.1.
 const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
 
-fn names_issuer_location(certificate: &X509Certificate<'_>) -> bool {
+fn names_issuer_location(certificate: &TbsCertificate<'_>) -> bool {
     certificate
         .extensions()
         .iter()
@@ -287,7 +306,7 @@ fn names_issuer_location(certificate: &X509Certificate<'_>) -> bool {
         })
 }
 
-fn alternative_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<Item = &'a GeneralName<'a>> {
+fn alternative_names<'a>(certificate: &'a TbsCertificate<'_>) -> impl Iterator<Item = &'a GeneralName<'a>> {
     certificate
         .extensions()
         .iter()
@@ -299,7 +318,7 @@ fn alternative_names<'a>(certificate: &'a X509Certificate<'_>) -> impl Iterator<
 }
 
 /// The names of a certificate, and whether it has more than are kept.
-fn names(certificate: &X509Certificate<'_>) -> (Box<[Box<str>]>, bool) {
+fn names(certificate: &TbsCertificate<'_>) -> (Box<[Box<str>]>, bool) {
     let mut alternative = alternative_names(certificate)
         .filter_map(|name| match name {
             GeneralName::DNSName(name) => Some(*name),
@@ -334,7 +353,7 @@ fn names(certificate: &X509Certificate<'_>) -> (Box<[Box<str>]>, bool) {
     (names.into_boxed_slice(), !all_fit)
 }
 
-fn addresses(certificate: &X509Certificate<'_>) -> Box<[Box<[u8]>]> {
+fn addresses(certificate: &TbsCertificate<'_>) -> Box<[Box<[u8]>]> {
     alternative_names(certificate)
         .filter_map(|name| match name {
             GeneralName::IPAddress(octets) if matches!(octets.len(), 4 | 16) => Some((*octets).into()),

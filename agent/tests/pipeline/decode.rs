@@ -27,6 +27,8 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
     match event {
         Event::Hello(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::Dns(header, said) => [bytes(header), said.to_vec()].concat(),
+        Event::TlsFact(event) => bytes(event),
+        Event::TlsCertificate(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::Connection(event) => bytes(event),
         Event::Rtt(event) => bytes(event),
         Event::Turns(event) => bytes(event),

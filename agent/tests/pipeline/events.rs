@@ -209,7 +209,7 @@ pub(crate) fn moved() -> ConnectionState {
             sum_us: 900,
             count: 3,
             min_us: 200,
-            last_us: 400,
+            var_us: 70,
             gate: 0,
         },
         retransmits: Retransmits {
@@ -221,7 +221,6 @@ pub(crate) fn moved() -> ConnectionState {
             other: 5,
         },
         flags: FLAG_FIN_RECEIVED,
-        rttvar_us: 70,
         ..closed_locally(1)
     }
 }

@@ -70,7 +70,7 @@ fn the_record_has_every_key() {
         "tcp": {
             "rtt_us": {"min": 200, "mean": 300, "p50": 350, "p99": 350, "var": 70},
             "retransmits": {"syn": 1, "rto": 2, "fast": 3, "tlp": 4, "other": 5},
-            "bytes_sent": 1_000, "bytes_received": 5_000, "closed_by": "local", "idle_before_us": none,
+            "bytes_sent": 1_000, "bytes_received": 5_000, "closed_by": "local", "hops": none, "idle_before_us": none,
         },
         "chain": none, "waiting": none, "waiting_us": none, "outcome": "ok",
     });
@@ -90,7 +90,7 @@ fn lost_events_lose_no_numbers() {
             sum_us: 200,
             count: 1,
             min_us: 200,
-            last_us: 200,
+            var_us: 0,
             gate: 0,
         },
         ..established(1)

@@ -32,7 +32,7 @@ fn history() -> Pipeline {
             sum_us: 700,
             count: 2,
             min_us: 300,
-            last_us: 400,
+            var_us: 0,
             gate: 0,
         },
         retransmits: Retransmits {
@@ -274,7 +274,7 @@ fn a_full_scrape() {
                 sum_us: 700,
                 count: 2,
                 min_us: 300,
-                last_us: 400,
+                var_us: 0,
                 gate: 0,
             },
             counters: TcpCounters {

@@ -75,7 +75,7 @@ impl Story {
                     } else {
                         state.rtt.min_us.min(min_us)
                     },
-                    last_us: 0,
+                    var_us: 0,
                     gate: 0,
                 };
                 state.retransmits.rto += again;

@@ -2,7 +2,7 @@
 use agent_ebpf::{
     connection::ConnectionState,
     event::{CONNECTION_OPEN, EventHeader, TURNS, TurnsEvent},
-    timeline::{PROTOCOL_OTHER, RECENT_TURNS, Timeline},
+    timeline::{PROTOCOL_OTHER, RECENT_TURNS, Timeline, turn_begun, turn_begun_ns},
 };
 
 use crate::{
@@ -27,6 +27,7 @@ fn turns(time_ns: u64, attempt: u32, turns: u32, each_us: u32) -> Vec<u8> {
         turns_overlapping: 0,
         reserved: 0,
         recent_turns_us: [each_us; RECENT_TURNS],
+        recent_turns_begun: [0; RECENT_TURNS],
     })
 }
 
@@ -61,4 +62,18 @@ fn each_turn_counts_once() {
     assert_eq!(turn.count, u64::from(2 * KEPT + 2));
     assert_eq!(pipeline.snapshot().counts.stale, 3);
     assert_eq!(records(&mut pipeline)[0].turns.count, Some(u64::from(2 * KEPT + 2)));
+}
+
+#[test]
+fn the_beginning_of_a_turn_is_found_again() {
+    let hour = 3_600 * SECOND;
+    for begun_ns in [5, 1_023, 1_024, SECOND, 73 * 60 * SECOND, 500 * hour + 123_456] {
+        for took_ns in [0, 1_000, SECOND, hour] {
+            let found_ns = turn_begun_ns(turn_begun(begun_ns), begun_ns + took_ns);
+            assert!(
+                found_ns <= begun_ns && begun_ns - found_ns < 1_024,
+                "{begun_ns} {took_ns}"
+            );
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The truth about first exchanges in clear: when each connection was opened, asked and answered, and for what.
+//! The truth about exchanges in clear: when each connection was opened, asked and answered, and for what.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,21 +9,25 @@ use anyhow::Result;
 use super::pcap;
 use crate::packet::tcp_segment_and_payload;
 
-/// One connection. Wall clock, nanoseconds.
+/// One exchange. Wall clock, nanoseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct Exchange {
     pub(crate) client: SocketAddr,
     pub(crate) server: SocketAddr,
+    /// The connection was opened; of a later exchange than its first, the same as `request_ns`.
     pub(crate) opened_ns: u64,
     pub(crate) request_ns: u64,
     pub(crate) answer_ns: u64,
-    /// Target in the first request line.
+    /// Target in the request line.
     pub(crate) target: String,
+    /// The first one of its connection.
+    pub(crate) is_first: bool,
 }
 
-/// Those that were answered, in the order of their requests.
+/// All that were answered, in the order of their requests. Requests are asked one after the other.
 pub(crate) fn read(file: &Path) -> Result<Vec<Exchange>> {
-    let mut open: HashMap<(SocketAddr, SocketAddr), Exchange> = HashMap::new();
+    let mut latest: HashMap<(SocketAddr, SocketAddr), Exchange> = HashMap::new();
+    let mut all = Vec::new();
     for packet in pcap::read(file)? {
         let Some((segment, payload)) = tcp_segment_and_payload(&packet.ip) else {
             continue;
@@ -37,10 +41,20 @@ pub(crate) fn read(file: &Path) -> Result<Vec<Exchange>> {
                 request_ns: 0,
                 answer_ns: 0,
                 target: String::new(),
+                is_first: true,
             };
             // The same ports again are another connection; a SYN that was sent again is not.
-            open.entry(forward).or_insert(exchange);
-        } else if let Some(exchange) = open.get_mut(&forward) {
+            latest.entry(forward).or_insert(exchange);
+        } else if let Some(exchange) = latest.get_mut(&forward) {
+            if exchange.answer_ns != 0 && !payload.is_empty() {
+                *exchange = Exchange {
+                    opened_ns: packet.time_ns,
+                    request_ns: 0,
+                    answer_ns: 0,
+                    is_first: false,
+                    ..exchange.clone()
+                };
+            }
             if exchange.request_ns == 0 && !payload.is_empty() {
                 exchange.request_ns = packet.time_ns;
                 let line = String::from_utf8_lossy(payload);
@@ -49,17 +63,15 @@ pub(crate) fn read(file: &Path) -> Result<Vec<Exchange>> {
                     .unwrap_or_default()
                     .clone_into(&mut exchange.target);
             }
-        } else if let Some(exchange) = open.get_mut(&(segment.destination, segment.source))
+        } else if let Some(exchange) = latest.get_mut(&(segment.destination, segment.source))
             && exchange.answer_ns == 0
+            && exchange.request_ns != 0
             && !payload.is_empty()
         {
             exchange.answer_ns = packet.time_ns;
+            all.push(exchange.clone());
         }
     }
-    let mut all: Vec<Exchange> = open
-        .into_values()
-        .filter(|one| one.request_ns != 0 && one.answer_ns != 0)
-        .collect();
     all.sort_by_key(|exchange| exchange.request_ns);
     Ok(all)
 }

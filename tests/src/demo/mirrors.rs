@@ -8,7 +8,7 @@ use crate::certificates::Certificates;
 use crate::lab::Lab;
 use crate::nginx;
 use crate::process::Process;
-use crate::router::{DEVICE, Direction, Fault, PayloadEvent, PortFault, RouterSettings};
+use crate::router::{DEVICE, Direction, Fault, Hop, PayloadEvent, PortFault, RouterSettings};
 use crate::topology::Pair;
 
 /// One package mirror.
@@ -49,8 +49,9 @@ pub(crate) const ALL: [&Mirror; 4] = [&FAST, &UNNAMED, &HEAVY, &SILENT];
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 99, 1, 53);
 pub(super) const SLOW_RESOLVER: Ipv4Addr = Ipv4Addr::new(10, 99, 2, 54);
 
+/// What the link before each router adds to a round trip to any of them: the third is slow.
+const ROUTERS_US: [u64; 4] = [1_000, 1_000, 7_000, 1_000];
 /// Each way.
-const DELAY_US: u64 = 5_000;
 const SLOW_RESOLVER_US: u64 = 60_000;
 const HELLO_US: u64 = 90_000;
 /// Each way: what the key adds before [`FAST`].
@@ -74,7 +75,7 @@ impl Mirror {
 /// The path that makes them so.
 pub(super) fn path() -> RouterSettings {
     RouterSettings {
-        delay_us: DELAY_US,
+        routes: vec![routers()],
         further: vec![(SLOW_RESOLVER.into(), SLOW_RESOLVER_US)],
         faults: vec![PortFault {
             port: HEAVY.port,
@@ -86,6 +87,24 @@ pub(super) fn path() -> RouterSettings {
         }],
         ..RouterSettings::default()
     }
+}
+
+fn routers() -> Vec<Hop> {
+    let hop = |(number, delay_us)| Hop {
+        number,
+        delay_us,
+        ..Hop::default()
+    };
+    (1..).zip(ROUTERS_US).map(hop).collect()
+}
+
+/// The routers' addresses, and the round trip to each, microseconds.
+pub(super) fn distances() -> impl Iterator<Item = (Ipv4Addr, u64)> {
+    let mut sum_us = 0;
+    routers().into_iter().map(move |hop| {
+        sum_us += hop.delay_us;
+        (Ipv4Addr::new(10, 99, 0, hop.number), sum_us)
+    })
 }
 
 /// Gives the server's side all addresses, and starts who answers there.

@@ -1,7 +1,8 @@
 //! `lab demo`: a build that hangs. Four package mirrors on a small network, each with a trouble of its own, and a job that
 //! fetches from them. For `cargo xtask run --demo`.
 //!
-//! It prints what each mirror is, then `config FILE` and `cgroup PATH` for whoever watches. It reads words from stdin, one a
+//! It prints what each mirror is, then `router ADDRESS MICROSECONDS` of each router on the way to them, `config FILE` and
+//! `cgroup PATH` for whoever watches. It reads words from stdin, one a
 //! line: `go` starts the job, `slow` moves a mirror 200 ms away. The end of stdin or of the time ends the job; then the
 //! truth of its captures is printed. It starts no hopline and judges nothing.
 
@@ -38,6 +39,17 @@ pub(crate) struct DemoArguments {
 const TOOLS: &[&str] = &[
     "ip", "nginx", "curl", "openssl", "dnsmasq", "unshare", "tcpdump", "tshark",
 ];
+/// Every mirror's path is traced every few seconds.
+const CONFIG: &str = "\
+groups:
+  mirrors: [\"*.mirror.lab.test\"]
+paths:
+  trace: all
+  every: 3s
+  probes_per_minute: 6000
+  destination_probes_per_minute: 6000
+  router_probes_per_minute: 6000
+";
 /// What is under way when the job ends comes to its end meanwhile.
 const LAST_FETCHES: Duration = Duration::from_millis(700);
 const LOOK: Duration = Duration::from_millis(200);
@@ -49,11 +61,15 @@ pub(crate) fn run(arguments: &DemoArguments) -> Result<()> {
     let lab = Lab::set_up(None, Tolerance::Host, Some(arguments.seconds), false)?;
     let mut network = Network::start(&lab, Certificates::make(&lab)?)?;
     let config = lab.file("hopline.yaml");
-    fs::write(&config, "groups:\n  mirrors: [\"*.mirror.lab.test\"]\n")?;
+    fs::write(&config, CONFIG)?;
 
     println!("A build job fetches packages from four mirrors:");
     for mirror in ALL {
         println!("{}", mirror.legend());
+    }
+    println!("The way to them leads through four routers, of which the third is slow.");
+    for (address, us) in mirrors::distances() {
+        println!("router {address} {us}");
     }
     println!("config {}", config.display());
     println!("cgroup {}", lab.traffic.path().display());

@@ -27,6 +27,8 @@ pub(crate) struct AgentOptions<'a> {
     pub(crate) without: Option<&'a str>,
     /// Configuration file.
     pub(crate) config: Option<&'a Path>,
+    /// With probes in TLS libraries and nothing else, where there is no such file.
+    pub(crate) tls_probes: bool,
 }
 
 #[derive(Debug)]
@@ -55,6 +57,11 @@ impl Agent {
         }
         if let Some(bytes) = options.ring_bytes {
             command.arg("--ring-bytes").arg(bytes.to_string());
+        }
+        if options.tls_probes && options.config.is_none() {
+            let file = lab.file("tls-probes.yaml");
+            fs::write(&file, "tls:\n  probes: true\n")?;
+            command.arg("--config").arg(file);
         }
         if let Some(share) = options.share {
             let file = lab.file(format!("agent-{}.yaml", address.port()));

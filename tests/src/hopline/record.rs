@@ -122,6 +122,10 @@ pub(crate) struct Tls {
     pub(crate) resumed: Option<bool>,
     /// `ok`, or why not.
     pub(crate) outcome: Option<String>,
+    /// `local` or `remote`.
+    pub(crate) failed_by: Option<String>,
+    /// Name and version.
+    pub(crate) library: Option<String>,
 }
 
 /// The first exchange, when it was cleartext.
@@ -138,6 +142,8 @@ pub(crate) struct Tcp {
     pub(crate) bytes_sent: Option<u64>,
     pub(crate) bytes_received: Option<u64>,
     pub(crate) closed_by: Option<String>,
+    /// Routers on the way here.
+    pub(crate) hops: Option<u8>,
     /// Nothing had passed for this long when this side wrote to what the peer had closed.
     pub(crate) idle_before_us: Option<u64>,
 }

@@ -32,6 +32,17 @@ pub(super) struct Forwarder {
     changes: Receiver<Change>,
 }
 
+/// A packet's way to the other side.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    /// When it came in.
+    from: Instant,
+    /// What the routers on it take.
+    takes: Duration,
+    /// All packets go this way, and keep their order.
+    is_single: bool,
+}
+
 impl Forwarder {
     pub(super) fn new(settings: RouterSettings, changes: Receiver<Change>) -> Self {
         let faults = Faults::new(&settings.faults, settings.seed);
@@ -66,74 +77,78 @@ impl Forwarder {
             return;
         }
         let mut packet = packet.to_vec();
-        if !self.routes.is_empty() {
+        let mut way = Way {
+            from: now,
+            takes: Duration::from_micros(self.settings.delay_us),
+            is_single: self.routes.is_empty(),
+        };
+        if !way.is_single {
             match self.routes.pass(&mut packet, device == 0, now) {
-                Passage::Lost => {}
-                Passage::Through(after) => {
-                    let further = self.distance(&packet).map_or(0, |(_, us)| us);
-                    let due = now + after + Duration::from_micros(further);
-                    self.queue_at(1 - device, due, packet, &mut queue);
+                Passage::Lost => return,
+                Passage::Through(takes) => way.takes = takes,
+                Passage::Answer(answer, after) => {
+                    self.queue_at(device, now + after, answer, &mut queue);
+                    return;
                 }
-                Passage::Answer(answer, after) => self.queue_at(device, now + after, answer, &mut queue),
             }
-            return;
-        }
-        if let Some(hop) = self.expiry_hop(&mut packet) {
+        } else if let Some(hop) = self.expiry_hop(&mut packet) {
             let from = reply::hop_address(hop, source);
             let answer = reply::icmp_error(IcmpError::TimeExceeded, from, source, &packet);
-            self.queue_some(device, now, answer, &mut queue);
+            self.queue_some(device, way, answer, &mut queue);
             return;
         }
         let Some(segment) = packet::tcp_segment(&packet) else {
-            self.queue_some(1 - device, now, Some(packet), &mut queue);
+            self.queue_some(1 - device, way, Some(packet), &mut queue);
             return;
         };
         let direction = (segment.source, segment.destination);
         match self.faults.fate(&segment) {
-            Fate::Forward => self.queue_some(1 - device, now, Some(packet), &mut queue),
+            Fate::Forward => self.queue_some(1 - device, way, Some(packet), &mut queue),
             Fate::Drop => {}
             Fate::Hold => {
                 self.held.insert(direction, packet);
             }
             Fate::Release => {
-                self.queue_some(1 - device, now, Some(packet), &mut queue);
+                self.queue_some(1 - device, way, Some(packet), &mut queue);
                 let held = self.held.remove(&direction);
-                self.queue_some(1 - device, now, held, &mut queue);
+                self.queue_some(1 - device, way, held, &mut queue);
             }
             Fate::Duplicate => {
-                self.queue_some(1 - device, now, Some(packet.clone()), &mut queue);
-                self.queue_some(1 - device, now, Some(packet), &mut queue);
+                self.queue_some(1 - device, way, Some(packet.clone()), &mut queue);
+                self.queue_some(1 - device, way, Some(packet), &mut queue);
             }
             Fate::Delay(us) => {
-                let due = now + Duration::from_micros(self.settings.delay_us + us);
+                let due = way.from + way.takes + Duration::from_micros(us);
                 self.queue_at(1 - device, due, packet, &mut queue);
             }
             Fate::Forge { offset, direction } => {
                 let forged = reply::forged(&segment, offset, direction);
-                self.queue_some(1 - device, now, forged, &mut queue);
-                self.queue_some(1 - device, now, Some(packet), &mut queue);
+                self.queue_some(1 - device, way, forged, &mut queue);
+                self.queue_some(1 - device, way, Some(packet), &mut queue);
             }
             Fate::Unreachable => {
                 let from = reply::hop_address(1, source);
                 let answer = reply::icmp_error(IcmpError::Unreachable, from, source, &packet);
-                self.queue_some(device, now, answer, &mut queue);
+                self.queue_some(device, way, answer, &mut queue);
             }
             Fate::Reset => {
-                self.queue_some(device, now, reply::reset_to_sender(&segment), &mut queue);
-                self.queue_some(1 - device, now, reply::reset_to_receiver(&segment), &mut queue);
+                self.queue_some(device, way, reply::reset_to_sender(&segment), &mut queue);
+                self.queue_some(1 - device, way, reply::reset_to_receiver(&segment), &mut queue);
             }
         }
     }
 
-    fn queue_some(&mut self, device: usize, now: Instant, packet: Option<Vec<u8>>, queue: &mut impl FnMut(Waiting)) {
+    fn queue_some(&mut self, device: usize, way: Way, packet: Option<Vec<u8>>, queue: &mut impl FnMut(Waiting)) {
         let Some(packet) = packet else { return };
         let jitter = if self.settings.jitter_us == 0 {
             0
         } else {
             self.random.u64(0..=self.settings.jitter_us)
         };
-        let due = now + Duration::from_micros(self.settings.delay_us + jitter);
+        let due = way.from + way.takes + Duration::from_micros(jitter);
         let due = match self.distance(&packet) {
+            // Packets on different routes do not wait for each other.
+            further if !way.is_single => due + Duration::from_micros(further.map_or(0, |(_, us)| us)),
             None => {
                 self.last_due[device] = self.last_due[device].max(due);
                 self.last_due[device]
@@ -195,6 +210,7 @@ mod tests {
 
     use etherparse::{Ipv4Header, PacketBuilder};
 
+    use super::super::{Fault, Hop, PortFault};
     use super::*;
 
     fn syn(ttl: u8) -> Vec<u8> {
@@ -241,6 +257,34 @@ mod tests {
         forwarder.packet(0, &syn(64), |waiting| out.push(waiting));
         assert!(out[1].due >= out[0].due, "its own packets keep their order");
         assert!(forwarder.last_due[1] < out[0].due, "others do not wait");
+    }
+
+    #[test]
+    fn faults_are_those_of_the_server_behind_the_routers() {
+        let hop = |number, delay_us| Hop {
+            number,
+            delay_us,
+            ..Hop::default()
+        };
+        let routes = vec![vec![hop(1, 2_000), hop(2, 6_000)]];
+        let settings = |fault| RouterSettings {
+            faults: vec![PortFault { port: 90, fault }],
+            routes: routes.clone(),
+            ..Default::default()
+        };
+        let swallow = Fault::SwallowSyn { first: 1 };
+        assert!(route(settings(swallow), &syn(64)).is_empty());
+        let before = Instant::now();
+        let out = route(settings(Fault::Unreachable), &syn(64));
+        assert_eq!(out[0].device, 0);
+        assert!(
+            out[0].due >= before + Duration::from_millis(4),
+            "as far as the routers take it"
+        );
+        // A router's answer comes before any of them.
+        let out = route(settings(swallow), &syn(2));
+        let (source, _) = packet::addresses(&out[0].packet).expect("addresses");
+        assert_eq!(source.to_string(), "10.99.0.2");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) struct RouterSettings {
     pub(crate) faults: Vec<PortFault>,
     /// Addresses that are further away than the others: microseconds more, each way.
     pub(crate) further: Vec<(IpAddr, u64)>,
-    /// Ways through routers that differ, instead of all of the above; each connection keeps to one.
+    /// Ways through routers that differ, instead of `delay_us` and `hops`; each connection keeps to one.
     pub(crate) routes: Vec<Vec<Hop>>,
 }
 

@@ -11,7 +11,7 @@ use crate::topology::busy_loopback;
 use crate::traffic::connect::attempts;
 use crate::verdict::Verdict;
 
-const FEATURES: [&str; 14] = [
+const FEATURES: [&str; 15] = [
     "connect",
     "syn",
     "state",
@@ -20,6 +20,7 @@ const FEATURES: [&str; 14] = [
     "synack_retransmits",
     "rtt",
     "payload",
+    "tls_library",
     "dns",
     "dns_owner",
     "existing",
@@ -29,7 +30,7 @@ const FEATURES: [&str; 14] = [
 ];
 
 /// A program and the features that nothing else serves.
-const PROGRAMS: [(&str, &[&str]); 20] = [
+const PROGRAMS: [(&str, &[&str]); 22] = [
     ("connect4", &["dns_owner"]),
     ("connect6", &["dns_owner"]),
     ("sendmsg4", &["dns_owner"]),
@@ -44,6 +45,8 @@ const PROGRAMS: [(&str, &[&str]); 20] = [
     ("tcp_retransmit_synack", &["synack_retransmits"]),
     ("ingress", &["payload", "dns"]),
     ("egress", &["payload", "dns"]),
+    ("tcp_rcv_space_adjust", &["tls_library"]),
+    ("tls_probe", &["tls_library"]),
     ("iter_tcp", &["existing"]),
     ("iter_open", &["open"]),
     ("sched_process_fork", &[]),
@@ -173,6 +176,7 @@ impl Stage<'_> {
         let name = without.map_or_else(|| "with all".to_owned(), |program| format!("without {program}"));
         let options = AgentOptions {
             without,
+            tls_probes: true,
             ..AgentOptions::default()
         };
         let agent = Agent::start(self.lab, self.lab.traffic.path(), &options)?;

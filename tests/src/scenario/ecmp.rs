@@ -47,7 +47,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         let truth = Probes::read(&capture.end()?, 4)?;
         let mut seen = HashSet::new();
         for (number, path) in paths.iter().enumerate() {
-            verdict.fold(|verdict| seen.insert(compare(verdict, family, &format!("{name} trace {number}"), path)));
+            verdict.fold(|verdict| seen.insert(compare(lab, verdict, family, &format!("{name} trace {number}"), path)));
             // A path by the flow's ports: what the capture saw of this one's.
             let of_trace = truth.sent.iter().filter(|probe| probe.source_port == path.source_port);
             let by_second: HashSet<_> = of_trace
@@ -71,7 +71,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
 }
 
 /// Which path the trace was on: all of it must be.
-fn compare(verdict: &mut Verdict, family: Family, name: &str, path: &PathRecord) -> Option<u8> {
+fn compare(lab: &Lab, verdict: &mut Verdict, family: Family, name: &str, path: &PathRecord) -> Option<u8> {
     verdict.count(format!("{name}: reached"), u64::from(path.reached), 1);
     verdict.count(format!("{name}: hops"), path.hops.len() as u64, 4);
     let several = path.hops.iter().filter(|hop| hop.addresses.len() > 1).count();
@@ -100,7 +100,7 @@ fn compare(verdict: &mut Verdict, family: Family, name: &str, path: &PathRecord)
                 format!("{name}: hop {at}"),
                 measured,
                 truth_us as f64,
-                (truth_us as f64 * 0.05).max(1_500.0),
+                lab.tolerance.of_phase_us(truth_us as f64).max(1_500.0),
             );
         }
     }

@@ -34,6 +34,8 @@ mod spike;
 mod states;
 mod stuck;
 mod timeline;
+mod tlsfail;
+mod tlssafety;
 mod trace;
 
 use anyhow::{Context as _, Result};
@@ -99,6 +101,18 @@ const SCENARIOS: &[Scenario] = &[
         about: "every alert in the clear and every certificate that TLS 1.2 shows: the exact reason",
         tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "nginx"],
         run: alerts::run,
+    },
+    Scenario {
+        name: "tlsfail",
+        about: "clients of ten kinds against eight ways to fail, TLS 1.2 and 1.3: the exact reason, who gave up, whose TLS",
+        tools: &["ip", "openssl", "curl", "gnutls-cli", "node", "java", "javac", "go"],
+        run: tlsfail::run,
+    },
+    Scenario {
+        name: "tls-safety",
+        about: "the agent killed 50 times, programs replaced, calls filtered, 10 000 goroutines: no program notices",
+        tools: &["ip", "openssl", "go"],
+        run: tlssafety::run,
     },
     Scenario {
         name: "rtt",
@@ -258,7 +272,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "proxy-chain",
-        about: "50 requests at a time through haproxy and Envoy: each leg and the proxy's time against the capture",
+        about: "50 requests at a time through haproxy and Envoy, on kept connections too: each leg and the proxy's time against the capture",
         tools: proxy_chain::TOOLS,
         run: proxy_chain::run,
     },
@@ -277,6 +291,7 @@ pub(crate) fn list() {
 
 /// Builds what scenarios start and what is not Rust.
 pub(crate) fn build_programs() -> Result<()> {
+    tlsfail::prebuild(&std::env::current_exe()?)?;
     timeline::build_programs()
 }
 

@@ -63,16 +63,28 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let labels = [("destination", "10.99.2.2"), ("hop", "4")];
     let shown_us = agent.scrape()?.value("hopline_path_hop_rtt_seconds", &labels) * 1e6;
     // Each of four links jitters by a millisecond each way at most.
-    verdict.time_us("hop 4 in the metrics", shown_us, configured_us(4) + 4_000.0, 4_500.0);
+    verdict.time_us(
+        "hop 4 in the metrics",
+        shown_us,
+        configured_us(4) + 4_000.0,
+        lab.tolerance.beside_us(4_500.0),
+    );
 
     let paths = agent.api("/api/v1/paths")?;
-    let connections = &paths["paths"][0]["connections"]["rtt_us"]["p50"];
+    let measured = &paths["paths"][0]["connections"];
+    let connections = &measured["rtt_us"]["p50"];
     // What the kernel measured on the connection, without a probe.
     verdict.time_us(
         "the destination by its connection",
         connections.as_f64().unwrap_or(f64::NAN),
         configured_us(5) + 5_000.0,
-        5_500.0,
+        lab.tolerance.beside_us(5_500.0),
+    );
+
+    verdict.text(
+        "routers by what it got",
+        measured["hops"].to_string(),
+        jittery.len().to_string(),
     );
 
     let mut slower = jittery.clone();
@@ -81,7 +93,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let (after, event) = wait_for(lab, &agent, "path_slower")?;
     verdict.at_most("latency told after", after.as_secs_f64(), limit(lab).as_secs_f64(), "s");
     if let Some(event) = event {
-        compare_slower(verdict, &event);
+        compare_slower(lab, verdict, &event);
     }
 
     let mut moved = slower;
@@ -134,7 +146,7 @@ fn limit(lab: &Lab) -> Duration {
     CYCLE * 3 * lab.patience()
 }
 
-fn compare_slower(verdict: &mut Verdict, event: &PathEvent) {
+fn compare_slower(lab: &Lab, verdict: &mut Verdict, event: &PathEvent) {
     verdict.text(
         "destination",
         format!("{}:{}", event.destination.host, event.destination.port),
@@ -157,7 +169,12 @@ fn compare_slower(verdict: &mut Verdict, event: &PathEvent) {
         format!("3 {} and 4 {}", router(3, true), router(4, true)),
     );
     // Each way of eight links jitters, and three probes have a median.
-    verdict.time_us("latency added", step.added_us as f64, GAIN_MS as f64 * 1e3, 5_000.0);
+    verdict.time_us(
+        "latency added",
+        step.added_us as f64,
+        GAIN_MS as f64 * 1e3,
+        lab.tolerance.beside_us(5_000.0),
+    );
     let says = event
         .text
         .contains("between hop 3 10.99.0.3 and hop 4 10.99.0.4, since ");

@@ -13,6 +13,7 @@ pub(crate) mod names;
 pub(crate) mod once;
 pub(crate) mod pulse;
 pub(crate) mod raw;
+pub(crate) mod refuse;
 pub(crate) mod relay;
 pub(crate) mod server;
 pub(crate) mod stay;

@@ -44,6 +44,8 @@ enum Behaviour {
     Sink,
     /// Answers `GET /think/MS` after that many milliseconds, by HTTP/1.0.
     Think,
+    /// The same by HTTP/1.1, again and again.
+    ThinkOn,
     /// Reads what comes first and closes.
     HangUp,
     /// Never reads: the connection stays as the kernel accepted it.
@@ -66,6 +68,7 @@ impl FromStr for Listen {
             Some("drain") => Behaviour::Drain,
             Some("sink") => Behaviour::Sink,
             Some("think") => Behaviour::Think,
+            Some("think-on") => Behaviour::ThinkOn,
             Some("hang-up") => Behaviour::HangUp,
             Some("hold") => Behaviour::Hold,
             Some("http") => Behaviour::Http,
@@ -118,8 +121,8 @@ fn accept(listener: &Socket, behaviour: Behaviour) {
             Behaviour::Echo | Behaviour::CloseFirst | Behaviour::HangUp => {
                 thread::spawn(move || serve(socket, behaviour));
             }
-            Behaviour::Think => {
-                thread::spawn(move || think(socket));
+            Behaviour::Think | Behaviour::ThinkOn => {
+                thread::spawn(move || think(&socket, matches!(behaviour, Behaviour::ThinkOn)));
             }
             Behaviour::Pulse => {
                 thread::spawn(move || pulse(socket));
@@ -133,7 +136,12 @@ fn serve(mut socket: Socket, behaviour: Behaviour) {
     let mut buffer = vec![0; 65_536];
     while let Ok(length @ 1..) = socket.read(&mut buffer) {
         let answered = match behaviour {
-            Behaviour::Drain | Behaviour::Sink | Behaviour::Hold | Behaviour::Think | Behaviour::Pulse => continue,
+            Behaviour::Drain
+            | Behaviour::Sink
+            | Behaviour::Hold
+            | Behaviour::Think
+            | Behaviour::ThinkOn
+            | Behaviour::Pulse => continue,
             Behaviour::Echo | Behaviour::CloseFirst => socket.write_all(&buffer[..length]),
             Behaviour::HangUp => return,
             Behaviour::Http if buffer[0] == TLS_HANDSHAKE => socket.write_all(&FATAL_ALERT),
@@ -161,19 +169,25 @@ fn pulse(mut socket: Socket) {
 }
 
 /// One request and its answer; what is no such request gets none.
-fn think(mut socket: Socket) {
-    let mut lines = BufReader::new(&socket).lines().map_while(Result::ok);
-    let request = lines.next().unwrap_or_default();
-    let milliseconds = request
-        .split(' ')
-        .nth(1)
-        .and_then(|path| path.strip_prefix("/think/")?.parse().ok());
-    // To the end of the head: bytes that are not read make a RST of the close.
-    let has_end = lines.any(|line| line.is_empty());
-    let Some(milliseconds) = milliseconds.filter(|_| has_end) else {
-        return;
-    };
-    thread::sleep(Duration::from_millis(milliseconds));
-    // The proxy tells what it saw.
-    drop(socket.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nanswered\n"));
+fn think(mut socket: &Socket, goes_on: bool) {
+    let mut lines = BufReader::new(socket).lines().map_while(Result::ok);
+    // It ends with the client.
+    while let Some(request) = lines.next() {
+        let milliseconds = request
+            .split(' ')
+            .nth(1)
+            .and_then(|path| path.strip_prefix("/think/")?.parse().ok());
+        // To the end of the head: bytes that are not read make a RST of the close.
+        let has_end = lines.any(|line| line.is_empty());
+        let Some(milliseconds) = milliseconds.filter(|_| has_end) else {
+            return;
+        };
+        thread::sleep(Duration::from_millis(milliseconds));
+        let version = if goes_on { "1.1" } else { "1.0" };
+        let answer = format!("HTTP/{version} 200 OK\r\nContent-Length: 9\r\n\r\nanswered\n");
+        // The proxy tells what it saw.
+        if socket.write_all(answer.as_bytes()).is_err() || !goes_on {
+            return;
+        }
+    }
 }

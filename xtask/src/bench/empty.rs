@@ -20,12 +20,12 @@ pub(super) struct Empties {
 }
 
 impl Empties {
-    /// Attaches one on each hook that the kernel takes; those on cgroups on `cgroup`.
-    pub(super) fn attach(lab: &Path, cgroup: &Path) -> Result<Self> {
+    /// Attaches one on each hook that the kernel takes; those on cgroups on `cgroup`. What it does not take goes to `said`.
+    pub(super) fn attach(lab: &Path, cgroup: &Path, said: Stdio) -> Result<Self> {
         let mut command = Command::new(lab);
         command.args(["internal", "empty", "--cgroup"]).arg(cgroup);
         // They stay until its stdin closes, however this process ends.
-        let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+        let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said))?;
         let stdout = running.child.stdout.take().context("stdout is piped")?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;

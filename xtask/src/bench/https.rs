@@ -1,7 +1,7 @@
 //! The bench's HTTPS load: `openssl s_server` and curl, a full handshake, one request and one answer on each connection.
 
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -35,17 +35,23 @@ pub(super) fn run(count: u32) -> Result<Duration> {
     Ok(begin.elapsed())
 }
 
-fn serve(directory: &Path) -> Result<Running> {
-    let [key, certificate] = ["key.pem", "certificate.pem"].map(|name| directory.join(name));
+/// A key and a certificate of its own, as files.
+pub(super) fn certificate(directory: &Path) -> Result<[PathBuf; 2]> {
+    let files = ["key.pem", "certificate.pem"].map(|name| directory.join(name));
     process::run(
         Command::new("openssl")
             .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
             .args(["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout"])
-            .arg(&key)
+            .arg(&files[0])
             .arg("-out")
-            .arg(&certificate)
+            .arg(&files[1])
             .stderr(Stdio::null()),
     )?;
+    Ok(files)
+}
+
+fn serve(directory: &Path) -> Result<Running> {
+    let [key, certificate] = certificate(directory)?;
     let server = Running::start(
         Command::new("openssl")
             .args(["s_server", "-quiet", "-www", "-accept", ADDRESS, "-key"])

@@ -10,10 +10,12 @@ mod https;
 mod programs;
 mod replay;
 mod sandbox;
+mod tls;
 mod traffic;
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Stdio;
 
 use anyhow::{Result, bail, ensure};
 use clap::Subcommand;
@@ -24,6 +26,11 @@ use crate::{build, run};
 use empty::Empties;
 use sandbox::Sandbox;
 use traffic::Load;
+
+/// Sides of a round in [`ratios`]; the first is without anything.
+const WITH: usize = 1;
+/// Empty programs alone.
+const EMPTY: usize = 2;
 
 /// Measure what hopline costs.
 #[derive(Debug, clap::Args)]
@@ -105,6 +112,9 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
             count: arguments.datagrams,
         },
         Load::Https { count: arguments.https },
+        Load::TlsRoundTrips {
+            count: arguments.round_trips,
+        },
     ];
     if !arguments.load.is_empty() {
         let name = |load: &Load| load.words()[0].clone();
@@ -115,7 +125,9 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
         loads.retain(|load| arguments.load.contains(&name(load)));
     }
     cost(&hopline, &lab, &sandbox, &loads)?;
-    ratios(&hopline, &sandbox, &loads, arguments.rounds)
+    ratios([&hopline, &lab], &sandbox, &loads, arguments.rounds)?;
+    loads.retain(|load| tls::CONCERNED.contains(&load.words()[0].as_str()));
+    tls::ratios(&hopline, &sandbox, &loads, arguments.rounds)
 }
 
 /// Runs each load once under the agent with the kernel's statistics on, and with an empty program beside each of its own.
@@ -124,7 +136,7 @@ fn cost(hopline: &Path, lab: &Path, sandbox: &Sandbox, loads: &[Load]) -> Result
     let others = programs::list()?;
     let quiet = quiet();
     let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet)?;
-    let empties = Empties::attach(lab, sandbox.cgroup())?;
+    let empties = Empties::attach(lab, sandbox.cgroup(), Stdio::inherit())?;
     for load in loads {
         let before = programs::list()?;
         sandbox.run(*load)?;
@@ -141,41 +153,44 @@ fn cost(hopline: &Path, lab: &Path, sandbox: &Sandbox, loads: &[Load]) -> Result
     Ok(())
 }
 
-/// Runs each load with and without the agent in turn, statistics off. The two runs of a pair follow each other at once, the
-/// first of them without and with the agent by turns: what else the machine does changes slowly, and cancels.
-fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: usize) -> Result<()> {
-    println!("\nrate with and without hopline, in {rounds} pairs");
+/// Runs each load without anything, with an empty program on each hook, and with the agent, statistics off. The runs of a
+/// round follow each other at once, their order turned round by round: what else the machine does changes slowly, and
+/// cancels. What the empty programs cost is the price of the hooks; no agent that uses them can be below it.
+fn ratios([hopline, lab]: [&Path; 2], sandbox: &Sandbox, loads: &[Load], rounds: usize) -> Result<()> {
+    println!("\nrate with and without hopline, in {rounds} rounds; with an empty program on each hook in its place");
     println!(
-        "{:<36} {:>14} {:>14} {:>13} {:>16}",
-        "load", "without /s", "with /s", "median ratio", "middle half"
+        "{:<36} {:>12} {:>12} {:>9} {:>16} {:>9} {:>16}",
+        "load", "without /s", "with /s", "ratio", "middle half", "empty", "middle half"
     );
     for load in loads {
         // The first run warms caches and clocks.
         sandbox.run(*load)?;
-        let (mut without, mut with) = (Vec::new(), Vec::new());
+        let mut rates = [Vec::new(), Vec::new(), Vec::new()];
         for round in 0..rounds {
-            if round % 2 == 0 {
-                without.push(sandbox.run(*load)?.per_second());
-            }
-            let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet())?;
-            with.push(sandbox.run(*load)?.per_second());
-            drop(agent);
-            if round % 2 == 1 {
-                without.push(sandbox.run(*load)?.per_second());
+            for turn in 0..rates.len() {
+                let side = (round + turn) % rates.len();
+                let _agent = (side == WITH)
+                    .then(|| run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet()))
+                    .transpose()?;
+                let _empties = (side == EMPTY)
+                    // `cost` has said already what this kernel refuses.
+                    .then(|| Empties::attach(lab, sandbox.cgroup(), Stdio::null()))
+                    .transpose()?;
+                rates[side].push(sandbox.run(*load)?.per_second());
             }
         }
-        let ratios: Vec<f64> = with
-            .iter()
-            .zip(&without)
-            .map(|(with, without)| with / without)
-            .collect();
+        let [without, with, empty] = &rates;
+        let ratio = |side: &[f64]| side.iter().zip(without).map(|(side, without)| side / without).collect();
+        let (hopline, hooks): (Vec<f64>, Vec<f64>) = (ratio(with), ratio(empty));
         println!(
-            "{:<36} {:>14.0} {:>14.0} {:>13.3} {:>16}",
+            "{:<36} {:>12.0} {:>12.0} {:>9.3} {:>16} {:>9.3} {:>16}",
             load.to_string(),
-            quantile(&without, 0.5),
-            quantile(&with, 0.5),
-            quantile(&ratios, 0.5),
-            format!("{:.3}..{:.3}", quantile(&ratios, 0.25), quantile(&ratios, 0.75)),
+            quantile(without, 0.5),
+            quantile(with, 0.5),
+            quantile(&hopline, 0.5),
+            middle_half(&hopline),
+            quantile(&hooks, 0.5),
+            middle_half(&hooks),
         );
     }
     Ok(())
@@ -184,6 +199,11 @@ fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: usize) -> R
 /// The agent's words between the figures would only hide them.
 fn quiet() -> [String; 2] {
     ["--log-level", "warn"].map(String::from)
+}
+
+/// The quartiles, as the tables show them.
+fn middle_half(ratios: &[f64]) -> String {
+    format!("{:.3}..{:.3}", quantile(ratios, 0.25), quantile(ratios, 0.75))
 }
 
 /// The value below which so much of them is.

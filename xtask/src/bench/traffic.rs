@@ -15,7 +15,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use super::{datagrams, https};
+use super::{datagrams, https, tls};
 
 /// Bytes of a request and of a response.
 const MESSAGE: usize = 64;
@@ -74,6 +74,10 @@ pub(crate) enum Load {
     Https {
         count: u32,
     },
+    /// So many requests and responses on one TLS connection between two programs with OpenSSL.
+    TlsRoundTrips {
+        count: u32,
+    },
 }
 
 impl Load {
@@ -88,7 +92,8 @@ impl Load {
             | Self::FarStreams { count }
             | Self::Dns { count }
             | Self::Datagrams { count }
-            | Self::Https { count } => count,
+            | Self::Https { count }
+            | Self::TlsRoundTrips { count } => count,
         }
     }
 
@@ -105,6 +110,7 @@ impl Load {
             Self::Dns { .. } => "dns",
             Self::Datagrams { .. } => "datagrams",
             Self::Https { .. } => "https",
+            Self::TlsRoundTrips { .. } => "tls-round-trips",
         };
         [name.to_owned(), self.operations().to_string()]
     }
@@ -131,6 +137,7 @@ impl Display for Load {
             Self::Dns { count } => write!(f, "{count} DNS queries"),
             Self::Datagrams { count } => write!(f, "{count} datagrams and answers"),
             Self::Https { count } => write!(f, "{count} HTTPS connections"),
+            Self::TlsRoundTrips { count } => write!(f, "{count} TLS round trips"),
         }
     }
 }
@@ -153,6 +160,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let load = arguments.load;
     let seconds = match load {
         Load::Https { count } => https::run(count)?.as_secs_f64(),
+        Load::TlsRoundTrips { count } => tls::round_trips(count)?.as_secs_f64(),
         Load::Dns { count } => datagrams::run(53, count, true)?.as_secs_f64(),
         Load::Datagrams { count } => datagrams::run(5_300, count, false)?.as_secs_f64(),
         _ => run_bare(load)?,
@@ -218,7 +226,8 @@ fn serve(listener: &TcpListener, load: Load) -> Result<()> {
         | Load::Datagrams { .. }
         | Load::RoundTrips { .. }
         | Load::FarRoundTrips { .. }
-        | Load::Https { .. } => {
+        | Load::Https { .. }
+        | Load::TlsRoundTrips { .. } => {
             let mut stream = listener.accept()?.0;
             stream.set_nodelay(true)?;
             let mut message = [0; MESSAGE];
@@ -283,7 +292,8 @@ fn call(address: SocketAddr, load: Load) -> Result<()> {
         | Load::Datagrams { count }
         | Load::RoundTrips { count }
         | Load::FarRoundTrips { count }
-        | Load::Https { count } => {
+        | Load::Https { count }
+        | Load::TlsRoundTrips { count } => {
             let mut stream = TcpStream::connect(address)?;
             stream.set_nodelay(true)?;
             let mut message = [7; MESSAGE];

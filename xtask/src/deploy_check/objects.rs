@@ -5,7 +5,14 @@ use serde_json::{Value, json};
 /// The port of the agent's HTTP server.
 const PORT: u64 = 9737;
 /// All that least privilege adds; docs/install-kubernetes.md has the reasons.
-const CAPABILITIES: [&str; 5] = ["BPF", "PERFMON", "NET_ADMIN", "SYS_PTRACE", "DAC_READ_SEARCH"];
+const CAPABILITIES: [&str; 6] = [
+    "BPF",
+    "PERFMON",
+    "NET_ADMIN",
+    "SYS_PTRACE",
+    "DAC_READ_SEARCH",
+    "CHECKPOINT_RESTORE",
+];
 
 /// Complaints about one kustomization.
 pub(super) fn check(name: &str, objects: &[Value]) -> Vec<String> {

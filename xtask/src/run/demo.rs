@@ -3,7 +3,7 @@
 
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Lines, Write as _};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
 use super::history::History;
+use super::hops::{Router, Traces};
 use super::summary::{self, Truth};
 use super::{Agent, table};
 use crate::process::Running;
@@ -26,6 +27,8 @@ const REDRAW: Duration = Duration::from_secs(1);
 const REPRINT: Duration = Duration::from_secs(5);
 /// The demo's end is a capture to read, a few processes to kill and two namespaces to remove.
 const END_LIMIT: Duration = Duration::from_mins(1);
+/// By then every mirror's path has been traced.
+const TRACED_BY: Duration = Duration::from_secs(10);
 /// Pressed when nobody is there to press it.
 const KEY: &str = "d";
 const COLUMNS: &str =
@@ -39,6 +42,8 @@ pub(super) struct Demo {
     pub(super) config: PathBuf,
     /// What each mirror is, a line each.
     pub(super) legend: String,
+    /// The routers on the way to all of them, the first one first.
+    routers: Vec<Router>,
     /// A line on its stdin starts the job; closing that ends everything.
     running: Running,
     stdout: Lines<BufReader<ChildStdout>>,
@@ -56,16 +61,19 @@ impl Demo {
         let mut running = Running::start(&mut command)?;
         let stdout = running.child.stdout.take().context("stdout is piped")?;
         let mut stdout = BufReader::new(stdout).lines();
-        let (mut legend, mut config) = (String::new(), None);
+        let (mut legend, mut config, mut routers) = (String::new(), None, Vec::new());
         for line in stdout.by_ref() {
             let line = line?;
             if let Some(path) = line.strip_prefix("config ") {
                 config = Some(PathBuf::from(path));
+            } else if let Some(router) = line.strip_prefix("router ") {
+                routers.push(Router::read(router).with_context(|| format!("`{line}` is no router"))?);
             } else if let Some(path) = line.strip_prefix("cgroup ") {
                 return Ok(Self {
                     cgroup: path.into(),
                     config: config.context("the lab names no configuration")?,
                     legend,
+                    routers,
                     running,
                     stdout,
                 });
@@ -109,6 +117,7 @@ impl Demo {
 /// Shows the job until time is up or a signal comes; the last exposition.
 pub(super) fn show(
     mut demo: Demo,
+    hopline: &Path,
     agent: &mut Agent,
     duration: Duration,
     nobody_there: bool,
@@ -121,7 +130,9 @@ pub(super) fn show(
     demo.say("go")?;
     let keys = (!nobody_there).then(lines_of_stdin);
     let begin = Instant::now();
+    let routers = std::mem::take(&mut demo.routers);
     let (mut history, mut moved, mut told) = (History::default(), None, 0);
+    let mut traces = Traces::default();
     let refresh = if is_terminal { REDRAW } else { REPRINT };
     let mut next = begin + refresh;
     while !stop.load(Ordering::Relaxed) && begin.elapsed() < duration {
@@ -144,6 +155,10 @@ pub(super) fn show(
             continue;
         }
         next = now + refresh;
+        traces.add(
+            &serde_json::from_str(&http::get(agent.address, "/api/v1/paths")?)?,
+            &mirrors[0],
+        );
         let rows = history.rows(&mirrors, &table::of_agent(&agent.destinations()?), now);
         let table = table::render("MIRROR", &rows, is_terminal);
         let title = format!(
@@ -163,7 +178,8 @@ pub(super) fn show(
         );
         if is_terminal {
             let lines = history.lines.join("\n");
-            print!("\x1b[H\x1b[2J{title}\n\n{table}\n{lines}\n\n{COLUMNS}\n{legend}");
+            let path = path(hopline, agent, &mirrors[0])?;
+            print!("\x1b[H\x1b[2J{title}\n\n{table}\n{lines}\n\n{COLUMNS}\n{legend}\n{path}");
         } else {
             print!("\n{title}\n{table}");
         }
@@ -171,14 +187,35 @@ pub(super) fn show(
     }
     let exposition = http::get(agent.address, "/metrics")?;
     let rows = history.rows(&mirrors, &table::of_agent(&agent.destinations()?), Instant::now());
+    let path = path(hopline, agent, &mirrors[0])?;
+    let elapsed = begin.elapsed();
     let truth = demo.finish()?;
     hear(&events, &mut history, Instant::now());
     println!(
         "\nAt the end:\n{}\n{COLUMNS}\n{legend}",
         table::render("MIRROR", &rows, is_terminal)
     );
+    println!("hopline path {} --agent http://{}\n{path}", mirrors[0], agent.address);
     println!("{}", summary::compare(&history, &truth));
+    if traces.count() > 0 {
+        println!("{}", traces.compare(&routers)?);
+    } else {
+        ensure!(elapsed < TRACED_BY, "the path to {} was not traced", mirrors[0]);
+    }
     Ok(exposition)
+}
+
+/// What `hopline path` says of the way to `destination` by now; before the first trace, that there is none.
+fn path(hopline: &Path, agent: &Agent, destination: &str) -> Result<String> {
+    let mut command = Command::new(hopline);
+    let url = format!("http://{}", agent.address);
+    let output = command.args(["path", destination, "--agent", &url]).output()?;
+    let said = if output.status.success() {
+        output.stdout
+    } else {
+        output.stderr
+    };
+    Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
 fn hear(events: &Receiver<Value>, history: &mut History, now: Instant) {

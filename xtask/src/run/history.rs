@@ -80,6 +80,10 @@ impl History {
                 );
                 self.tell(&event["time"], &line);
             }
+            Some("path_slower" | "path_changed") => {
+                let line = format!("PATH {} {}", name(event), event["text"].as_str().unwrap_or("?"));
+                self.tell(&event["time"], &line);
+            }
             _ => {}
         }
     }

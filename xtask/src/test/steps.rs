@@ -30,7 +30,8 @@ const HERE_ONLY: &[(&str, &[&str])] = &[
     ("kube-api", &["--short"]),
     ("pods", &["--short"]),
     ("probe-budget", &["--seconds", "20"]),
-    ("proxy-chain", &[]),
+    ("proxy-chain", &["--short"]),
+    ("tls-safety", &["--short"]),
 ];
 
 /// Falsified output that a scenario must catch: one of each kind here, all of them in the long form of the lab.
@@ -60,6 +61,8 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("ecmp", "drop"),
     ("route-change", "drop"),
     ("proxy-chain", "swap"),
+    ("tlsfail", "swap"),
+    ("tls-safety", "drop"),
 ];
 
 /// What people deploy: each skips, with the reason, what a missing tool would check.

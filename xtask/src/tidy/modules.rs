@@ -47,6 +47,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "workloads",
         ],
     ),
+    ("elf", &[]),
+    ("tls_targets", &["bpf", "elf", "groups", "privileges", "selfmetrics"]),
     ("namespaces", &[]),
     ("sockets", &["connection"]),
     ("kubernetes", &["config", "owner", "workloads"]),
@@ -107,6 +109,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("axum", &["export"]),
     ("clap", &["cli", "main"]),
     ("hyper", &["fetch"]),
+    ("iced_x86", &["elf"]),
     ("k8s_openapi", &["kubernetes"]),
     ("kube", &["kubernetes"]),
     ("prometheus_client", &["export"]),
@@ -119,6 +122,7 @@ const CRATES: &[(&str, &[&str])] = &[
 /// Modules whose results depend on their arguments alone.
 const PURE: &[&str] = &[
     "decode",
+    "elf",
     "protocol",
     "connection",
     "dns",

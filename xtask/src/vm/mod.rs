@@ -66,6 +66,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("path", &["--short"]),
     ("ecmp", &[]),
     ("route-change", &["--short"]),
+    ("tlsfail", &["--short"]),
 ];
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

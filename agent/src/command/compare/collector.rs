@@ -78,6 +78,7 @@ mod tests {
             alpn: None,
             resumed: None,
             outcome: Some("ok".to_owned()),
+            failed_by: None,
             library: None,
         });
         let (_, measured) = Measured::of(&record).expect("a cookie");

@@ -3,6 +3,7 @@ use std::fmt::Write as _;
 
 use super::{columns, endpoint, printable, time, time_of_day};
 use crate::{
+    connection::routers_by_ttl,
     events::PathEvent,
     path::{HopRecord, PathRecord},
 };
@@ -36,6 +37,12 @@ pub fn path(record: &PathRecord) -> String {
         (Some(end), _) => append(&mut text, format_args!("the destination answered: {end}\n")),
         (None, _) => text.push_str("the destination has not answered\n"),
     }
+    if let Some((there, back)) = routers(record) {
+        append(
+            &mut text,
+            format_args!("routers: {there} on the way there, {back} on the way back by the TTL of its answer\n"),
+        );
+    }
     if let Some(step) = &record.step
         && record.hops.len() > 1
     {
@@ -51,18 +58,34 @@ pub fn path(record: &PathRecord) -> String {
 /// What real connections to the destination took, as `/api/v1/paths` has it; nothing when there were none.
 pub fn path_connections(connections: &serde_json::Value) -> String {
     let rtt = &connections["rtt_us"];
-    match (
+    let mut text = String::new();
+    if let (Some(p50), Some(p95), Some(samples)) = (
         rtt["p50"].as_f64(),
         rtt["p95"].as_f64(),
         connections["samples"].as_u64(),
     ) {
-        (Some(p50), Some(p95), Some(samples)) => format!(
-            "connections of late: P50 {}, P95 {} by {samples} round trips\n",
-            time(p50),
-            time(p95)
-        ),
-        _ => String::new(),
+        append(
+            &mut text,
+            format_args!(
+                "connections of late: P50 {}, P95 {} by {samples} round trips\n",
+                time(p50),
+                time(p95)
+            ),
+        );
     }
+    if let Some(hops) = connections["hops"].as_u64() {
+        append(
+            &mut text,
+            format_args!("routers on the way back by the TTL of what they got: {hops}\n"),
+        );
+    }
+    text
+}
+
+/// Routers before the destination: by the probes, and by the TTL that its answer came with.
+fn routers(record: &PathRecord) -> Option<(u8, u8)> {
+    let last = record.hops.last().filter(|_| record.reached)?;
+    Some((last.hop.saturating_sub(1), routers_by_ttl(last.answer_ttl?)?))
 }
 
 /// One line of an event, without its line break.

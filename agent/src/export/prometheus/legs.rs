@@ -27,7 +27,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -
     counters(
         encoder,
         "hopline_chain_links",
-        "Connections of a proxy while a client waited: linked with its request, or not, in doubt.",
+        "Exchanges of a proxy with an upstream while a client waited: linked with the client's, or not, in doubt.",
         links.map(|(result, count)| ([("result", *result)], *count)),
     )
 }

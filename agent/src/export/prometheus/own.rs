@@ -1,7 +1,10 @@
 //! The agent's own metrics: events, losses, series, features, cost of the kernel programs, its process.
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
-use agent_ebpf::event::kind_name;
+use agent_ebpf::{
+    event::kind_name,
+    loss::{TLS_UNJOINED, failure_name},
+};
 use prometheus_client::{
     encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, EncodeLabelSet, NoLabelSet},
     metrics::MetricType,
@@ -42,6 +45,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
         "Whether a feature works, and the hook that serves it.",
         features,
     )?;
+    tls_targets(encoder, own)?;
     kubernetes(encoder, &snapshot.counts)?;
     programs(encoder, own)?;
     process(encoder, own)
@@ -106,7 +110,21 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         .events
         .iter()
         .map(|counts| (counts.kind, counts.ring_full + counts.throttled));
-    let failures = own.failures.iter().map(|(name, count)| (name.as_str(), *count));
+    // What a library says of no connection that is known is no loss: who is told of it would look for one.
+    let is_unjoined = |name: &str| failure_name(TLS_UNJOINED) == Some(name);
+    let failures = own
+        .failures
+        .iter()
+        .filter(|(name, _)| !is_unjoined(name))
+        .map(|(name, count)| (name.as_str(), *count));
+    let none: [(&str, &str); 0] = [];
+    let unjoined = own.failures.iter().filter(|(name, _)| is_unjoined(name));
+    counters(
+        encoder,
+        "hopline_tls_facts_unjoined",
+        "Times that a TLS library said something while its thread had read of no handshake.",
+        unjoined.map(|(_, count)| (none, *count)),
+    )?;
     let skipped_runs = own.programs.iter().map(|program| program.recursion_misses).sum();
     let here = [
         ("malformed", counts.malformed),
@@ -127,6 +145,7 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         ("lingering_untracked", snapshot.staying.lingering_untracked),
         ("unreused_untracked", snapshot.staying.unreused_untracked),
         ("swept_refused", snapshot.staying.sweeps.refused),
+        ("tls_fact_evicted", counts.tls_facts_evicted),
         ("record_dropped", counts.outputs_dropped),
         ("stream_dropped", own.stream_dropped),
         ("recording_dropped", own.recording_dropped),
@@ -208,6 +227,31 @@ fn series(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Resu
         "hopline_series_folded",
         "Observations counted under destination=\"other\".",
         folded,
+    )
+}
+
+/// Libraries are few; the files themselves are in `/api/v1/tls-targets` alone.
+fn tls_targets(encoder: &mut DescriptorEncoder<'_>, own: &SelfMetrics) -> fmt::Result {
+    let mut by_library: BTreeMap<&str, i64> = BTreeMap::new();
+    for target in &own.tls_targets.targets {
+        *by_library.entry(target.library).or_default() += 1;
+    }
+    let now = by_library
+        .into_iter()
+        .map(|(library, files)| ([("library", library)], files));
+    gauges(
+        encoder,
+        "hopline_tls_targets",
+        "Files with probes in a TLS library.",
+        now,
+    )?;
+    let refused = &own.tls_targets.refused;
+    let refused = refused.iter().map(|(reason, count)| ([("reason", *reason)], *count));
+    counters(
+        encoder,
+        "hopline_tls_targets_refused",
+        "Files and places in them that were not probed.",
+        refused,
     )
 }
 

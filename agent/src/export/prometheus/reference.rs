@@ -2,12 +2,15 @@
 //! what a scrape says. Called by `agent --print-metrics`.
 use std::collections::{BTreeMap, BTreeSet};
 
-use agent_ebpf::event::{KINDS, kind_name};
+use agent_ebpf::{
+    event::{KINDS, kind_name},
+    loss::{TLS_UNJOINED, failure_name},
+};
 
 use super::{classic, encode};
 use crate::{
     aggregate::Snapshot,
-    selfmetrics::{FeatureState, KindCounts, ProcessStats, ProgramStats, SelfMetrics},
+    selfmetrics::{FeatureState, KindCounts, ProcessStats, ProgramStats, SelfMetrics, TlsTarget, TlsTargets},
 };
 
 const HEAD: &str = "\
@@ -179,6 +182,10 @@ fn own() -> SelfMetrics {
                 ..KindCounts::default()
             })
             .collect(),
+        failures: failure_name(TLS_UNJOINED)
+            .map(|name| (name.to_owned(), 1))
+            .into_iter()
+            .collect(),
         programs: vec![ProgramStats {
             runs: 1,
             ..ProgramStats::default()
@@ -186,6 +193,14 @@ fn own() -> SelfMetrics {
         process: ProcessStats {
             start_seconds: 1.0,
             ..ProcessStats::default()
+        },
+        tls_targets: TlsTargets {
+            targets: vec![TlsTarget {
+                library: "go",
+                ..TlsTarget::default()
+            }],
+            refused: vec![("changed", 1)],
+            ..TlsTargets::default()
         },
         ..SelfMetrics::default()
     }

@@ -107,7 +107,11 @@ pub(super) const CASES: &[Case] = &[
             "missing intermediate, openssl",
             Sent::ByClient(48),
             "unable to get local issuer",
-            &["alert_unknown_ca", "cert_unknown_authority"],
+            &[
+                "alert_unknown_ca",
+                "cert_unknown_authority",
+                "cert_missing_intermediate",
+            ],
         )
     },
     Case {
@@ -117,7 +121,11 @@ pub(super) const CASES: &[Case] = &[
             "missing intermediate, curl",
             Sent::ByClient(48),
             "unable to get local issuer",
-            &["alert_unknown_ca", "cert_unknown_authority"],
+            &[
+                "alert_unknown_ca",
+                "cert_unknown_authority",
+                "cert_missing_intermediate",
+            ],
         )
     },
     Case {

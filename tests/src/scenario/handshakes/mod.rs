@@ -366,6 +366,8 @@ fn measured(record: &Record) -> String {
         resumed,
         outcome,
         alpn: _,
+        failed_by: _,
+        library: _,
     } = tls;
     let word = |value: &Option<String>| value.clone().unwrap_or_else(|| "null".to_owned());
     let resumed = resumed.map_or_else(|| "null".to_owned(), |resumed| resumed.to_string());

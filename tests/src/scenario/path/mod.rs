@@ -8,7 +8,7 @@ use anyhow::Result;
 
 use crate::capture::Capture;
 use crate::capture::path::{Probes, router};
-use crate::hopline::{PathHop, PathRecord, PathRun};
+use crate::hopline::{PathHop, PathRecord, PathRun, Trace};
 use crate::lab::Lab;
 use crate::router::{DEVICE, Hop, RouterSettings};
 use crate::tools;
@@ -27,6 +27,8 @@ const SILENT: u8 = 2;
 const LAZY: u8 = 4;
 /// The limits.
 const LOSS_WITHIN: f64 = 0.03;
+/// How long a client talks.
+const TALK: std::time::Duration = std::time::Duration::from_millis(300);
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
 /// Five routers with these delays.
@@ -53,6 +55,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     server.wait_for("ready")?;
     // First without loss: what other programs see can be compared only there.
     others::compare(lab, verdict, &pair)?;
+    connections(lab, verdict, &pair)?;
     lossy(lab, verdict, &mut pair)?;
     silent_and_lazy(lab, verdict, &mut pair)?;
     echo(lab, verdict, &mut pair)?;
@@ -76,6 +79,27 @@ pub(super) fn start_to(lab: &Lab, pair: &Pair, to: SocketAddr, words: &[&str]) -
     let to = to.to_string();
     let words: Vec<&str> = [to.as_str()].into_iter().chain(words.iter().copied()).collect();
     PathRun::start(lab, &pair.client, &words)
+}
+
+/// What connections get has passed as many routers as there are, and the record says so.
+fn connections(lab: &Lab, verdict: &mut Verdict, pair: &Pair) -> Result<()> {
+    let trace = Trace::start(lab, "connections", lab.traffic.path())?;
+    for family in FAMILIES {
+        let to = family.server(PORT).to_string();
+        let mut talk = lab.helper(&["talk", "--to", &to, "--comm", "lab-talk"], &pair.client, &lab.traffic)?;
+        talk.line()?;
+        std::thread::sleep(TALK * lab.patience());
+        talk.finish()?;
+    }
+    trace.wait_for(FAMILIES.len())?;
+    let records = trace.finish()?;
+    verdict.count("connections", records.len() as u64, FAMILIES.len() as u64);
+    for record in records {
+        let name = format!("{}: routers by the TTL of what a connection got", record.family);
+        let hops = record.tcp.hops.map_or_else(|| "-".to_owned(), |hops| hops.to_string());
+        verdict.text(name, hops, DELAYS_MS.len().to_string());
+    }
+    Ok(())
 }
 
 /// One of ten packets vanishes before the third router.
@@ -109,7 +133,7 @@ fn lossy(lab: &Lab, verdict: &mut Verdict, pair: &mut Pair) -> Result<()> {
                 format!("{name}: so much"),
                 step.added_us as f64,
                 truth_us,
-                tolerance_us(truth_us) * 2.0,
+                lab.tolerance.of_phase_us(truth_us) * 2.0,
             );
         }
         let ports = truth
@@ -145,10 +169,6 @@ fn compare_ends(verdict: &mut Verdict, name: &str, path: &PathRecord, end: &str)
         end,
     );
     verdict.count(format!("{name}: hops"), path.hops.len() as u64, 6);
-}
-
-fn tolerance_us(truth_us: f64) -> f64 {
-    (truth_us * 0.05).max(1_000.0)
 }
 
 /// Address of the hop of this number, which may be the server.
@@ -211,7 +231,7 @@ fn compare_hop(
         format!("{name}: p50 as configured"),
         measured(|rtt| rtt.p50),
         configured,
-        tolerance_us(configured),
+        lab.tolerance.of_phase_us(configured),
     );
     let answered = probes.iter().filter(|probe| probe.answer.is_some()).count();
     let lost = 1.0 - answered as f64 / probes.len() as f64;
@@ -306,7 +326,7 @@ fn echo(lab: &Lab, verdict: &mut Verdict, pair: &mut Pair) -> Result<()> {
                 format!("{name}: p50 of hop {number}"),
                 p50,
                 configured,
-                tolerance_us(configured),
+                lab.tolerance.of_phase_us(configured),
             );
         }
     }

@@ -6,6 +6,7 @@
 pub(crate) mod compare;
 mod ss;
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,6 +29,8 @@ const LENGTHS: u8 = 100;
 const FIRST_HOST: u8 = 20;
 /// What a scrape must show of a change of the path within this time.
 const SEEN_WITHIN: Duration = Duration::from_secs(5);
+/// An open connection is told of every 5 s.
+const REPORTED_WITHIN: Duration = Duration::from_secs(6);
 const RTT_COUNT: &str = "hopline_tcp_rtt_seconds_count";
 const RTT_BUCKET: &str = "hopline_tcp_rtt_seconds_bucket";
 
@@ -74,8 +77,8 @@ fn lengths(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let words: Vec<&str> = words.into_iter().chain(to.iter().map(String::as_str)).collect();
     let client = lab.helper(&words, &pair.client, &lab.traffic)?;
     // Every connection has been told of by then, and still talks.
-    thread::sleep(Duration::from_secs(seconds - 2));
-    let sockets = ss::sockets(&pair.client)?;
+    thread::sleep(Duration::from_secs(seconds - 2).saturating_sub(REPORTED_WITHIN));
+    let sockets = ss::sockets_during(&pair.client, REPORTED_WITHIN)?;
     let destinations = agent.api("/api/v1/destinations")?;
     let made = pulses(&client.finish()?)?;
     trace.wait_for(2 * made.len())?;
@@ -123,21 +126,20 @@ fn compare_lengths(lab: &Lab, verdict: &mut Verdict, role: &str, records: &[Reco
     );
 }
 
-/// Smallest and smoothed RTT of the clients' connections, as `ss` saw them while they were open.
+/// Smallest and smoothed RTT of the clients' connections, as `ss` saw them while they were open. The smoothed one is of
+/// the connection's last report: whatever `ss` has shown since that may have been made is the truth.
 fn compare_with_ss(
     lab: &Lab,
     verdict: &mut Verdict,
     records: &[Record],
-    sockets: &[ss::Socket],
+    sockets: &HashMap<(SocketAddr, SocketAddr), ss::Socket>,
     destinations: &serde_json::Value,
 ) -> Result<()> {
     let mut worst = [0.0_f64; 2];
     let mut compared = 0;
     for record in records.iter().filter(|record| record.is_client()) {
         let ends: (SocketAddr, SocketAddr) = (record.local.into(), record.remote.into());
-        let Some(socket) = sockets.iter().find(|socket| (socket.local, socket.remote) == ends) else {
-            continue;
-        };
+        let Some(socket) = sockets.get(&ends) else { continue };
         compared += 1;
         let address = record.remote.address.to_string();
         let smoothed = destinations
@@ -149,7 +151,7 @@ fn compare_with_ss(
             .and_then(|destination| destination["srtt_us"].as_f64());
         let measured = [
             ("min", record.tcp.rtt_us.min.map(|us| us as f64), socket.min_us),
-            ("srtt", smoothed, socket.srtt_us),
+            ("srtt", smoothed, socket.srtt_us_beside(smoothed)),
         ];
         for ((what, measured, truth), worst) in measured.into_iter().zip(&mut worst) {
             let measured = measured.unwrap_or(f64::NAN);

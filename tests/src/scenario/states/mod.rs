@@ -23,6 +23,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
     let trace = Trace::start(lab, "states", lab.traffic.path())?;
     let mut cells = Cells::start(lab, &places)?;
+    who_does_not_reuse(lab, &agent, verdict)?;
 
     let all_there = |metrics: &Metrics| {
         idle(metrics, "silent") >= SILENT
@@ -179,11 +180,24 @@ fn processes(sockets: &Value, verdict: &mut Verdict) {
         named("ports", Names::PORTS, |entry| &entry["processes"][0]),
         1,
     );
-    verdict.count(
-        "who does not reuse named",
-        named("unreused", Names::CHURN, |entry| &entry["process"]),
-        1,
-    );
+}
+
+/// The API names it, for a minute after the last of its connections: looked at before anything else.
+fn who_does_not_reuse(lab: &Lab, agent: &Agent, verdict: &mut Verdict) -> Result<()> {
+    let mut named = 0;
+    crate::process::poll(SHOWN_WITHIN * lab.patience(), || {
+        let sockets = agent.sockets()?;
+        let of_it = |entry: &&Value| entry["process"]["comm"] == Names::CHURN && entry["connections"] == UNREUSED;
+        named = sockets["unreused"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(of_it)
+            .count() as u64;
+        Ok(named > 0)
+    })?;
+    verdict.count("who does not reuse named", named, 1);
+    Ok(())
 }
 
 /// The queue that nobody empties, once nobody knocks any more.

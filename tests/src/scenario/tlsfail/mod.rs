@@ -1,0 +1,294 @@
+//! Every client of the matrix against every way to fail, in both versions: the exact reason, who gave up, whose TLS it was.
+//!
+//! Truth: what the client itself printed, which is checked against the failure first, and the reason that is written in
+//! `cells.rs` for each cell, with why. Then the same by programs that live for some milliseconds and were never seen.
+
+mod cells;
+mod clients;
+mod switches;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::Result;
+
+use self::cells::{Client, Failure, expected};
+pub(in crate::scenario) use self::clients::prebuild;
+use self::clients::{Programs, Wanted, can_run};
+use crate::certificates::Certificates;
+use crate::hopline::{Agent, AgentOptions, Record, Trace};
+use crate::lab::Lab;
+use crate::openssl;
+use crate::process::{self, Process};
+use crate::router::RouterSettings;
+use crate::topology::{Family, Pair};
+use crate::verdict::Verdict;
+
+const FIRST_PORT: u16 = 9_000;
+const NAME: &str = "refuse.lab.test";
+/// Connections by programs that nobody has seen before.
+const STRANGERS: usize = 50;
+/// One way. The kernel takes some 15 ms (a grace period of RCU) to set the first probe after a while without one: who shakes
+/// hands sooner after the first start ever of its program is left to the wire. With this, a stranger lives for 40 ms.
+const DELAY_US: u64 = 6_000;
+/// So that it can be waited for.
+const RELEASE: &str = "tls:\n  probes: true\n  release_after: 2s\n";
+
+/// Where a failure is served in a version.
+fn address(failure: Failure, tls13: bool) -> SocketAddr {
+    let at = Failure::ALL.iter().position(|one| *one == failure).unwrap_or_default();
+    Family::Ipv4.server(FIRST_PORT + 2 * at as u16 + u16::from(tls13))
+}
+
+pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    let certificates = Certificates::make(lab)?;
+    let programs = Programs::copied(lab)?;
+    let settings = RouterSettings {
+        delay_us: DELAY_US,
+        ..RouterSettings::default()
+    };
+    let pair = Pair::new(lab, &settings)?;
+    let servers = serve(lab, &pair, &certificates)?;
+    let config = lab.file("tlsfail.yaml");
+    fs::write(&config, RELEASE)?;
+    let options = AgentOptions {
+        config: Some(&config),
+        ..AgentOptions::default()
+    };
+    let agent = Agent::start(lab, lab.traffic.path(), &options)?;
+    let trace = Trace::start_configured(lab, "tlsfail", lab.traffic.path(), Some(&config))?;
+
+    let (mut cells, mut libraries) = (Vec::new(), BTreeSet::new());
+    for client in Client::ALL {
+        if !can_run(client) {
+            verdict.skip(client.name(), "not installed");
+            continue;
+        }
+        if lab.short && !client.is_short() {
+            continue;
+        }
+        for failure in Failure::ALL {
+            for tls13 in [false, true] {
+                if lab.short && failure == Failure::Silent && client != Client::Curl {
+                    continue;
+                }
+                let name = format!("c{}.lab.test", cells.len());
+                let said = fetch(lab, &pair, &certificates, &programs, (client, failure, tls13), &name)?;
+                cells.push((client, failure, tls13, said));
+            }
+        }
+        // Before they are let go.
+        let targets = agent.api("/api/v1/tls-targets")?;
+        let listed = targets["targets"].as_array().into_iter().flatten();
+        libraries.extend(listed.filter_map(|target| target["library"].as_str().map(str::to_owned)));
+    }
+    let strangers = if lab.short { 0 } else { STRANGERS };
+    be_strangers(lab, &pair, &certificates, &programs, strangers)?;
+    trace.wait_for(cells.len() + strangers)?;
+    let metrics = agent.scrape_drained()?;
+    let left = released(lab, &agent)?;
+    let records = trace.finish()?;
+    agent.stop()?;
+    switches::compare(lab, verdict, &pair, &certificates, &programs)?;
+    drop(servers);
+
+    let mut by_port: HashMap<u16, Vec<&Record>> = HashMap::new();
+    for record in records
+        .iter()
+        .filter(|record| record.event == "finished" && record.is_client())
+    {
+        by_port.entry(record.server_port()).or_default().push(record);
+    }
+    let mut next = |port| {
+        let list = by_port.entry(port).or_default();
+        (!list.is_empty()).then(|| list.remove(0))
+    };
+    for (number, (client, failure, tls13, said)) in cells.iter().enumerate() {
+        let port = address(*failure, *tls13).port();
+        compare(verdict, number, (*client, *failure, *tls13), next(port), said);
+    }
+    if strangers == 0 {
+        // The kernel takes its time for the first probe after a pause: on a busy machine some are gone by then.
+        verdict.skip("never seen before", "in the long form");
+    } else {
+        let strange = by_port.remove(&address(Failure::Expired, true).port());
+        compare_strangers(verdict, &strange.unwrap_or_default(), strangers);
+    }
+    for library in ["openssl", "gnutls", "go"] {
+        let known = libraries.contains(library);
+        verdict.text(
+            format!("target {library}"),
+            if known { "listed" } else { "missing" },
+            "listed",
+        );
+    }
+    verdict.count("Go files still probed after their last process", left, 0);
+    let unjoined = metrics.sum("hopline_tls_facts_unjoined_total", &[]);
+    verdict.note("facts of no known connection", unjoined as f64, "");
+    let failed = metrics.sum("hopline_tls_handshake_failures_total", &[("role", "client")]);
+    let fails = cells
+        .iter()
+        .filter(|(client, failure, tls13, _)| expected(*client, *failure, *tls13).outcome != "ok");
+    verdict.count("failures counted", failed, (fails.count() + strangers) as u64);
+    super::compare_losses(verdict, &metrics);
+    Ok(())
+}
+
+fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Vec<Process>> {
+    let mut servers = Vec::new();
+    for failure in Failure::ALL {
+        for tls13 in [false, true] {
+            let address = address(failure, tls13);
+            let (certificate, chain) = match failure {
+                Failure::Expired => ("expired.pem", true),
+                Failure::WrongName => ("misnamed.pem", true),
+                Failure::MissingIntermediate => ("good.pem", false),
+                Failure::Closes | Failure::Silent => {
+                    let behaviour = if failure == Failure::Closes { "hang-up" } else { "hold" };
+                    let words = ["serve", &format!("{address}/{behaviour}")];
+                    let mut server = lab.helper(&words, &pair.server, &lab.tools)?;
+                    server.wait_for("ready")?;
+                    servers.push(server);
+                    continue;
+                }
+                _ => ("good.pem", true),
+            };
+            let mut options = vec!["-www", "-key", "leaf.key", "-cert", certificate];
+            options.push(if tls13 { "-tls1_3" } else { "-tls1_2" });
+            if chain {
+                options.extend(["-cert_chain", "intermediate.pem"]);
+            }
+            if failure == Failure::ClientCertificate {
+                options.extend(["-Verify", "1", "-verify_return_error", "-CAfile", "root.pem"]);
+            }
+            let options: Vec<String> = options.into_iter().map(str::to_owned).collect();
+            servers.push(openssl::serve(
+                lab,
+                &pair.server,
+                &lab.tools,
+                certificates,
+                address,
+                &options,
+            )?);
+        }
+    }
+    Ok(servers)
+}
+
+fn fetch(
+    lab: &Lab,
+    pair: &Pair,
+    certificates: &Certificates,
+    programs: &Programs,
+    (client, failure, tls13): (Client, Failure, bool),
+    name: &str,
+) -> Result<String> {
+    // Where there is no common version, the client has the one that the server lacks.
+    let version = if tls13 == (failure == Failure::Version) {
+        "1.2"
+    } else {
+        "1.3"
+    };
+    let wanted = Wanted {
+        to: address(failure, tls13),
+        name,
+        version,
+        authority: if failure == Failure::UnknownAuthority {
+            "stranger.pem"
+        } else {
+            "root.pem"
+        },
+    };
+    Ok(programs.fetch(lab, &pair.client, certificates, client, &wanted)?.text)
+}
+
+/// Go programs, each of a file of its own: exec, connect, refuse and end within some milliseconds.
+fn be_strangers(lab: &Lab, pair: &Pair, certificates: &Certificates, programs: &Programs, count: usize) -> Result<()> {
+    let to = address(Failure::Expired, true);
+    for number in 0..count {
+        let program = programs.copy(Client::GoStripped, number)?;
+        let mut command = Command::new(program);
+        command
+            .args([&to.ip().to_string(), &to.port().to_string(), NAME, "1.3", "root.pem"])
+            .current_dir(certificates.directory())
+            .stdin(Stdio::null());
+        openssl::finish(lab, &pair.client, command, &lab.file("strangers.log"))?;
+    }
+    Ok(())
+}
+
+/// Each of them is explained.
+fn compare_strangers(verdict: &mut Verdict, records: &[&Record], count: usize) {
+    let explained = records
+        .iter()
+        .filter(|record| outcome_of(record) == "cert_expired")
+        .count();
+    let mut lives: Vec<u64> = records.iter().map(|record| record.duration_us).collect();
+    lives.sort_unstable();
+    let median = lives.get(lives.len() / 2).copied().unwrap_or_default();
+    verdict.note("never seen before, connection of", median as f64 / 1e3, "ms");
+    verdict.count("never seen before, explained", explained as u64, count as u64);
+}
+
+/// Waits until no file of Go's is probed any more; gives how many are.
+fn released(lab: &Lab, agent: &Agent) -> Result<u64> {
+    let mut left = 0;
+    process::poll(Duration::from_secs(15) * lab.patience(), || {
+        let targets = agent.api("/api/v1/tls-targets")?;
+        let of_go = |target: &&serde_json::Value| target["library"] == "go";
+        left = targets["targets"]
+            .as_array()
+            .map_or(0, |targets| targets.iter().filter(of_go).count() as u64);
+        Ok(left == 0)
+    })?;
+    Ok(left)
+}
+
+fn outcome_of(record: &Record) -> &str {
+    let tls = record.tls.as_ref();
+    tls.and_then(|tls| tls.outcome.as_deref()).unwrap_or("null")
+}
+
+/// One cell: outcome, who gave up, whose TLS.
+fn compare(
+    verdict: &mut Verdict,
+    number: usize,
+    (client, failure, tls13): (Client, Failure, bool),
+    record: Option<&Record>,
+    said: &str,
+) {
+    let version = if tls13 { "1.3" } else { "1.2" };
+    let name = format!("{}, {}, {version}", client.name(), failure.name());
+    let expected = expected(client, failure, tls13);
+    let Some(record) = record else {
+        verdict.text(name, "no record", expected.outcome);
+        return;
+    };
+    let tls = record.tls.as_ref();
+    let failed_by = tls.and_then(|tls| tls.failed_by.as_deref()).unwrap_or("null");
+    let library = tls.and_then(|tls| tls.library.as_deref()).unwrap_or("null");
+    let library = library.split(' ').next().unwrap_or_default();
+    let wanted_library = if expected.library {
+        client.library().name()
+    } else {
+        "null"
+    };
+    // A library may have spoken before a failure that it has no part in.
+    let library = if expected.library { library } else { "null" };
+    let sni = tls.and_then(|tls| tls.sni.as_deref());
+    let failed_by = if expected.failed_by == "any" { "any" } else { failed_by };
+    if said.trim().is_empty() && failure != Failure::Silent {
+        verdict.trouble(format!("{name}: the client said nothing"));
+    }
+    verdict.text(
+        name,
+        format!("{} {failed_by} {library} {}", outcome_of(record), sni.unwrap_or("null")),
+        format!(
+            "{} {} {wanted_library} c{number}.lab.test",
+            expected.outcome, expected.failed_by
+        ),
+    );
+}
