@@ -48,13 +48,23 @@ impl Default for PathSettings {
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     /// Connections of late to each target.
-    seen: HashMap<Target, (Option<Place>, u64)>,
+    seen: HashMap<Target, Seen>,
     halved_ns: u64,
     ordered_ns: u64,
     refused: u64,
     known: HashMap<Target, Known>,
     probes: u64,
     failed: u64,
+}
+
+/// What connections to one target told, traced or not.
+#[derive(Debug)]
+struct Seen {
+    place: Option<Place>,
+    /// Twice the connections, halved as time passes.
+    weight: u64,
+    /// As in [`Known`]: a trace takes seconds, and nothing else may be told by then.
+    arriving_hops: Option<u8>,
 }
 
 /// One path.
@@ -73,9 +83,9 @@ impl Paths {
     fn halve(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.halved_ns) >= HALF_NS {
             self.halved_ns = now_ns;
-            self.seen.retain(|_, (_, count)| {
-                *count /= 2;
-                *count > 0
+            self.seen.retain(|_, seen| {
+                seen.weight /= 2;
+                seen.weight > 0
             });
         }
     }
@@ -105,17 +115,24 @@ impl Pipeline {
             return;
         }
         let (target, place) = (target_of(state), destination.place());
+        let arriving_hops = routers_by_ttl(state.timeline.arrived_ttl);
         if let Some(known) = self.paths.known.get_mut(&target) {
-            known.arriving_hops = routers_by_ttl(state.timeline.arrived_ttl).or(known.arriving_hops);
+            known.arriving_hops = arriving_hops.or(known.arriving_hops);
         }
         if !is_counted {
             return;
         }
-        if let Some((known, count)) = self.paths.seen.get_mut(&target) {
-            *known = place.or(*known);
-            *count += 2;
+        if let Some(seen) = self.paths.seen.get_mut(&target) {
+            seen.place = place.or(seen.place);
+            seen.weight += 2;
+            seen.arriving_hops = arriving_hops.or(seen.arriving_hops);
         } else if self.paths.seen.len() < MOST_SEEN {
-            self.paths.seen.insert(target, (place, 2));
+            let seen = Seen {
+                place,
+                weight: 2,
+                arriving_hops,
+            };
+            self.paths.seen.insert(target, seen);
         } else {
             self.paths.refused += 1;
         }
@@ -139,9 +156,9 @@ impl Pipeline {
             .paths
             .seen
             .iter()
-            .map(|(target, (place, count))| (*target, *place, *count))
+            .map(|(target, seen)| (*target, seen.place, seen.weight))
             .collect();
-        busiest.sort_by_key(|(target, _, count)| (Reverse(*count), *target));
+        busiest.sort_by_key(|(target, _, weight)| (Reverse(*weight), *target));
         for (target, place, _) in busiest.into_iter().take(settings.busiest) {
             if wanted.iter().all(|(known, ..)| *known != target) {
                 wanted.push((target, place, false));
@@ -153,8 +170,12 @@ impl Pipeline {
             let key = place.and_then(|place| self.series.key_of(place));
             let host = key.map_or_else(|| target.address.to_string(), |key| spike_destination(key).host);
             // The trace comes back without its place.
-            let seen = self.paths.seen.entry(target).or_insert((place, 1));
-            seen.0 = place.or(seen.0);
+            let seen = self.paths.seen.entry(target).or_insert(Seen {
+                place,
+                weight: 1,
+                arriving_hops: None,
+            });
+            seen.place = place.or(seen.place);
             candidates.push(Candidate {
                 target,
                 host,
@@ -171,7 +192,8 @@ impl Pipeline {
             self.paths.failed += 1;
             return;
         };
-        let place = self.paths.seen.get(&target).and_then(|(place, _)| *place);
+        let seen = self.paths.seen.get(&target);
+        let (place, arriving_hops) = seen.map_or((None, None), |seen| (seen.place, seen.arriving_hops));
         let key = place.and_then(|place| self.series.key_of(place));
         let destination = key.map_or_else(
             || SpikeDestination {
@@ -187,7 +209,7 @@ impl Pipeline {
             watch: Watch::default(),
             record: record.clone(),
             traced_ns: at_ns,
-            arriving_hops: None,
+            arriving_hops,
         });
         let usual = known.watch.added(&record);
         let change = known.watch.trace(&record, self.settings.paths.delta_above_us, at_ns);
