@@ -29,7 +29,7 @@ const HERE_ONLY: &[(&str, &[&str])] = &[
     ("busy", &["--short"]),
     ("kube-api", &["--short"]),
     ("pods", &["--short"]),
-    ("probe-budget", &["--seconds", "20"]),
+    ("probe-budget", &["--seconds", "30"]),
     ("proxy-chain", &["--short"]),
     ("tls-safety", &["--short"]),
 ];
