@@ -15,6 +15,7 @@ mod open;
 mod perf;
 mod plan;
 mod stats;
+mod syscall;
 mod uprobe;
 
 use std::path::PathBuf;

@@ -14,11 +14,12 @@ use std::{
 use aya::maps::Map;
 use aya_obj::generated::bpf_insn;
 
-use super::{BpfError, open::bpf};
+use super::{
+    BpfError,
+    syscall::{LINK_CREATE, PROG_LOAD, bpf},
+};
 
-/// `enum bpf_cmd`, `enum bpf_prog_type` and `enum bpf_attach_type` (include/uapi/linux/bpf.h).
-const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_LINK_CREATE: libc::c_long = 28;
+/// `enum bpf_prog_type` and `enum bpf_attach_type` (include/uapi/linux/bpf.h).
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
 const BPF_TRACE_UPROBE_MULTI: u32 = 48;
 
@@ -101,7 +102,7 @@ fn load_instructions(instructions: &[bpf_insn], license: &CString, name: &str) -
     for (to, from) in request.name[..last].iter_mut().zip(name.bytes()) {
         *to = from;
     }
-    bpf(BPF_PROG_LOAD, &request)
+    bpf(PROG_LOAD, &request)
 }
 
 /// One link for all places, each with its cookie, in the file at this path.
@@ -121,7 +122,7 @@ pub(super) fn link(program: BorrowedFd<'_>, path: &CString, places: &[(u64, u64)
         pid: 0,
         padding: 0,
     };
-    bpf(BPF_LINK_CREATE, &request)
+    bpf(LINK_CREATE, &request)
 }
 
 /// Of the kinds of maps that the object has.

@@ -332,6 +332,7 @@ const OPEN_WALK: Choice = Choice {
 };
 
 /// Attaches, feature by feature.
+///
 /// With a reason in `tls_off` the one for TLS libraries is left out: its hook runs at each read of every socket.
 pub(super) fn serve_features(
     object: &mut Object,

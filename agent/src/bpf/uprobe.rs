@@ -9,15 +9,30 @@ use std::{
 
 use aya::programs::Program;
 
-use super::{BpfError, multi, object::Object, open::create_link, perf};
+use super::{
+    BpfError, multi,
+    object::Object,
+    perf,
+    syscall::{LINK_CREATE, bpf},
+};
 
-/// `BPF_PERF_EVENT` of `enum bpf_attach_type`.
-const PERF_EVENT: u32 = 41;
+/// `enum bpf_attach_type` (include/uapi/linux/bpf.h).
+const BPF_PERF_EVENT: u32 = 41;
 /// A file is named by the descriptor that was looked at: nobody can put another one in its place.
 const OWN_FILES: &str = "/proc/self/fd";
 const PROGRAM: &str = "tls_probe";
 /// Probes that each have a link of their own: two descriptors each, and the end of each waits for the whole machine.
 const MOST_SINGLE: usize = 256;
+
+/// `union bpf_attr` of `BPF_LINK_CREATE` with a cookie for the program.
+#[repr(C)]
+struct CreateEventLink {
+    program_fd: u32,
+    target_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    cookie: u64,
+}
 
 /// What attaches probes to files.
 #[derive(Debug)]
@@ -127,11 +142,23 @@ impl Prober {
             ..perf::Attributes::default()
         };
         let event = perf::open(&attributes, 0)?;
-        let link = create_link(self.single.as_fd(), event.as_fd(), PERF_EVENT, cookie)?;
+        let link = link(self.single.as_fd(), event.as_fd(), cookie)?;
         Ok(Probe {
             _link: link,
             _event: Some(event),
             places: 1,
         })
     }
+}
+
+/// Runs a program at each event, which is told `cookie`.
+fn link(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u64) -> io::Result<OwnedFd> {
+    let request = CreateEventLink {
+        program_fd: program.as_raw_fd() as u32,
+        target_fd: event.as_raw_fd() as u32,
+        attach_type: BPF_PERF_EVENT,
+        flags: 0,
+        cookie,
+    };
+    bpf(LINK_CREATE, &request)
 }

@@ -120,22 +120,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let (after, event) = wait_for(&agent, "path_changed")?;
     verdict.at_most("route told after", after as f64, TOLD_WITHIN as f64, "traces");
     if let Some(event) = event {
-        let listed = |hops: &[Hop]| {
-            let routers = hops.iter().map(|hop| router(hop.number, true).to_string());
-            routers.chain(["10.99.2.2".to_owned()]).collect::<Vec<_>>().join(" ")
-        };
-        let or_none =
-            |address: &Option<std::net::IpAddr>| address.map_or_else(|| "?".to_owned(), |address| address.to_string());
-        let before = event.before.iter().flatten().map(or_none).collect::<Vec<_>>().join(" ");
-        verdict.text("the route before", before, listed(&jittery));
-        let now = event
-            .path
-            .hops
-            .iter()
-            .map(|hop| or_none(&hop.address))
-            .collect::<Vec<_>>()
-            .join(" ");
-        verdict.text("and now", now, listed(&moved));
+        compare_moved(verdict, &event, &jittery, &moved);
     }
     std::thread::sleep(CYCLE * 2);
     let metrics = agent.scrape()?;
@@ -149,6 +134,25 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     agent.stop()?;
     talk.finish()?;
     Ok(())
+}
+
+fn compare_moved(verdict: &mut Verdict, event: &PathEvent, before: &[Hop], after: &[Hop]) {
+    let listed = |hops: &[Hop]| {
+        let routers = hops.iter().map(|hop| router(hop.number, true).to_string());
+        routers.chain(["10.99.2.2".to_owned()]).collect::<Vec<_>>().join(" ")
+    };
+    let or_none =
+        |address: &Option<std::net::IpAddr>| address.map_or_else(|| "?".to_owned(), |address| address.to_string());
+    let was = event.before.iter().flatten().map(or_none).collect::<Vec<_>>().join(" ");
+    verdict.text("the route before", was, listed(before));
+    let now = event
+        .path
+        .hops
+        .iter()
+        .map(|hop| or_none(&hop.address))
+        .collect::<Vec<_>>()
+        .join(" ");
+    verdict.text("and now", now, listed(after));
 }
 
 fn compare_slower(lab: &Lab, verdict: &mut Verdict, event: &PathEvent) {

@@ -56,10 +56,10 @@ struct KernelArguments {
     #[arg(long, default_value_t = 30_000)]
     connections: u32,
     /// Requests and responses on one connection.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 300_000)]
     round_trips: u32,
     /// MiB of one download, and of 16 at once.
-    #[arg(long, default_value_t = 4_000)]
+    #[arg(long, default_value_t = 16_000)]
     bulk: u32,
     /// DNS queries, and as many datagrams of another kind.
     #[arg(long, default_value_t = 50_000)]
@@ -112,8 +112,9 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
             count: arguments.datagrams,
         },
         Load::Https { count: arguments.https },
+        // An interpreter makes these: a few thousand a second.
         Load::TlsRoundTrips {
-            count: arguments.round_trips,
+            count: arguments.round_trips / 10,
         },
     ];
     if !arguments.load.is_empty() {

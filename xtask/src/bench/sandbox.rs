@@ -17,6 +17,10 @@ pub(super) struct Sandbox {
     cgroup: PathBuf,
 }
 
+/// Before each run: the kernel frees the programs and rings of an agent that ended after its end, and a new one has just
+/// read the kernel's types.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Joins the cgroup, makes the namespace with many ports, and becomes the load. Nothing is left when it ends.
 const ENTER: &str = r#"if [ -n "$1" ]; then echo 0 >"$1/cgroup.procs"; fi; shift
 exec unshare --net sh -c 'ip link set lo up; echo 1024 65000 >/proc/sys/net/ipv4/ip_local_port_range; exec "$@"' sh "$@""#;
@@ -33,8 +37,9 @@ impl Sandbox {
         &self.cgroup
     }
 
-    /// Runs the load to its end.
+    /// Runs the load to its end, once this machine has come to rest.
     pub(super) fn run(&self, load: Load) -> Result<Rate> {
+        thread::sleep(SETTLED);
         let mut command = Command::new("sh");
         command.args(["-ec", ENTER, "sh"]);
         if load.is_far() {
