@@ -187,7 +187,10 @@ fn clippy_of_kernel_object() -> Outcome {
     let has_clippy = |words: &[&str]| process::output(Command::new("rustup").args(words)).is_ok();
     let debian = ["run", "debian", "cargo", "clippy", "--version"];
     if !has_clippy(&debian) {
-        return Outcome::Skipped("the BPF compiler has no clippy (Debian: rust-web-clippy)".to_owned());
+        return Outcome::Skipped(
+            "lints are those of Debian's compiler for BPF, which is not here or has no clippy (rust-web-clippy)"
+                .to_owned(),
+        );
     }
     let mut command = Command::new("rustup");
     command
