@@ -31,7 +31,7 @@ const TOLD_WITHIN: u64 = 3;
 /// Traces after which hopline knows what is usual, and one more.
 const USUAL: u64 = 4;
 /// However starved this machine is.
-const GIVE_UP: Duration = Duration::from_mins(1);
+const GIVE_UP: Duration = Duration::from_secs(30);
 /// Traces of a path that only jitters.
 const QUIET: Duration = Duration::from_secs(20);
 /// Router that takes the place of the second, with another behind it.

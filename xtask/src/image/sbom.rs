@@ -10,9 +10,9 @@ use crate::{process, workspace};
 
 const TOOL: &str = "cargo-cyclonedx";
 const TOOL_VERSION: &str = "0.5.9";
-/// The tool writes one into the folder of every package of the workspace.
+/// The tool writes one into the folder of every package of the workspace: of a copy, as a folder that changed is built anew.
 const FILE: &str = "sbom.cdx";
-const PACKAGES: [&str; 4] = ["agent", "agent-ebpf", "tests", "xtask"];
+const WORKSPACE: [&str; 6] = ["Cargo.toml", "Cargo.lock", "agent", "agent-ebpf", "tests", "xtask"];
 
 /// The list as JSON.
 pub(super) fn make(fetch: bool) -> Result<Option<String>> {
@@ -38,10 +38,13 @@ pub(super) fn make(fetch: bool) -> Result<Option<String>> {
         println!("skipped: no list of components without {TOOL} (`--fetch` installs it)");
         return Ok(None);
     };
-    let root = workspace::root();
+    let copy = tempfile::tempdir()?;
+    let mut copying = Command::new("cp");
+    copying.current_dir(workspace::root()).arg("-r").args(WORKSPACE);
+    process::run(copying.arg(copy.path()))?;
     let mut command = Command::new(tool);
     command
-        .current_dir(&root)
+        .current_dir(copy.path())
         .args(["cyclonedx", "--quiet", "--no-build-deps", "--format", "json"]);
     command.args([
         "--spec-version",
@@ -51,16 +54,10 @@ pub(super) fn make(fetch: bool) -> Result<Option<String>> {
         "--manifest-path",
         "agent/Cargo.toml",
     ]);
-    let made = process::run(&mut command);
-    let file = |package: &str| root.join(package).join(format!("{FILE}.json"));
-    let text = fs::read_to_string(file("agent"));
-    for package in PACKAGES {
-        // Some may not have been written.
-        let _ = fs::remove_file(file(package));
-    }
-    made?;
-    let text = text.context("cargo-cyclonedx wrote nothing")?;
-    Ok(Some(without_machine(&text, &root)))
+    process::run(&mut command)?;
+    let file = copy.path().join("agent").join(format!("{FILE}.json"));
+    let text = fs::read_to_string(file).context("cargo-cyclonedx wrote nothing")?;
+    Ok(Some(without_machine(&text, copy.path())))
 }
 
 /// Where the sources lie is nobody's business.
