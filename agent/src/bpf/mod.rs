@@ -32,6 +32,9 @@ pub use self::{
 use self::{object::Object, open::OpenWalk, plan::Plan};
 use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
 
+/// Why libraries are not probed where nobody asked for it; everything else is a fault of the kernel.
+pub const TLS_SWITCHED_OFF: &str = "tls.probes is off";
+
 /// What to load and for whom.
 #[derive(Clone, Debug)]
 pub struct ProbeOptions {
@@ -82,7 +85,7 @@ impl Probes {
         let tls_off = if options.tls_probes {
             uprobe::refused()
         } else {
-            Some("switched off: tls.probes".to_owned())
+            Some(TLS_SWITCHED_OFF.to_owned())
         };
         let mut features = plan::serve_features(&mut object, &kernel, &plan, &scopes, tls_off.as_deref());
         let open = OpenWalk::over(&mut object).unwrap_or_else(|error| {

@@ -6,7 +6,7 @@ use tokio::{net::TcpListener, sync::broadcast};
 
 use super::{CommandError, Logging, Signals, block_on, print, tell_losses};
 use crate::{
-    agent,
+    agent, bpf,
     cli::AgentArgs,
     config::Config,
     export::{http, prometheus},
@@ -51,11 +51,12 @@ async fn serve(config: Config) -> Result<ExitCode, CommandError> {
     let address = listener.local_addr()?;
     let records: broadcast::Sender<Arc<Output>> = broadcast::Sender::new(STREAM_RECORDS);
     let mut running = agent::start(&config, Listener::Stream(records), Keep::default())?;
+    let by_choice = [tracer::SWITCHED_OFF, bpf::TLS_SWITCHED_OFF];
     for state in running
         .handle()
         .features()
         .iter()
-        .filter(|state| !state.enabled && state.reason != tracer::SWITCHED_OFF)
+        .filter(|state| !state.enabled && !by_choice.contains(&state.reason.as_str()))
     {
         tracing::warn!(
             feature = state.feature,
