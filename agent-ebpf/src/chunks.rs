@@ -69,11 +69,7 @@ fn send_one<const N: u32, B>(skb: *const __sk_buff, at: u32, length: u32, place:
         // verifier checks.
         unsafe {
             (*chunk).header = HelloHeader {
-                header: EventHeader {
-                    kind: HELLO_BYTES,
-                    size: size_of::<Chunk<B>>() as u32,
-                    time_ns: place.time_ns,
-                },
+                header: EventHeader::of::<Chunk<B>>(HELLO_BYTES, place.time_ns),
                 stream: place.stream,
                 cgroup_id: place.cgroup_id,
                 offset: place.offset,

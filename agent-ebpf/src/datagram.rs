@@ -133,11 +133,7 @@ fn send<const N: u32, B>(skb: *mut __sk_buff, at: u32, length: u32, sent: u32, r
         // `sent` of its bytes, which the verifier checks.
         unsafe {
             let header = &raw mut (*message).header;
-            (*header).header = EventHeader {
-                kind: DNS_MESSAGE,
-                size: size_of::<Message<B>>() as u32,
-                time_ns: socket::now(),
-            };
+            (*header).header = EventHeader::of::<Message<B>>(DNS_MESSAGE, socket::now());
             (*header).cookie = bpf_get_socket_cookie(skb.cast());
             (*header).cgroup_id = cgroup_id;
             let is_query = (role == ROLE_CLIENT) == egress;

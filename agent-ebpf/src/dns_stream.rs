@@ -69,11 +69,7 @@ fn send<const N: u32, B>(
         // checks.
         unsafe {
             (*piece).header = DnsHeader {
-                header: EventHeader {
-                    kind: DNS_MESSAGE,
-                    size: size_of::<Piece<B>>() as u32,
-                    time_ns: payload.now,
-                },
+                header: EventHeader::of::<Piece<B>>(DNS_MESSAGE, payload.now),
                 cookie: state.cookie,
                 cgroup_id: state.cgroup_id,
                 local_address: state.local_address,

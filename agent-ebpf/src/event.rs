@@ -82,6 +82,19 @@ pub struct EventHeader {
     pub time_ns: u64,
 }
 
+impl EventHeader {
+    /// Of an event that is a `T`, all of it.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+    pub const fn of<T>(kind: u32, time_ns: u64) -> Self {
+        Self {
+            kind,
+            size: size_of::<T>() as u32,
+            time_ns,
+        }
+    }
+}
+
 /// All `CONNECTION_*`, `SYNACK_RETRANSMIT` and `LISTENER_OPEN` events: a copy of the socket's storage.
 ///
 /// Each event stands alone: a lost one costs the progress it told, never the facts of the next.

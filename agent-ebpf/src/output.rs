@@ -130,11 +130,7 @@ pub fn send_open(kind: u32, time_ns: u64, event: *const ConnectionEvent, counter
             add(&raw mut (*counts).attempts, u64::MAX);
             return false;
         }
-        (*room).header = EventHeader {
-            kind,
-            size: SIZE as u32,
-            time_ns,
-        };
+        (*room).header = EventHeader::of::<ConnectionEvent>(kind, time_ns);
         // What an earlier report left there is not of this time.
         (*room).state.counters = counters.copied().unwrap_or_default();
         (*room).state.reported_ns = time_ns;

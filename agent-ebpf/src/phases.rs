@@ -166,11 +166,7 @@ fn tell_turns(event: &mut ConnectionEvent, now: u64) {
     output::fill_turns(state.cgroup_id, |room| {
         let timeline = &state.timeline;
         let told = TurnsEvent {
-            header: EventHeader {
-                kind: TURNS,
-                size: size_of::<TurnsEvent>() as u32,
-                time_ns: now,
-            },
+            header: EventHeader::of::<TurnsEvent>(TURNS, now),
             cookie: state.cookie,
             attempt: state.attempt,
             turns: timeline.turns,

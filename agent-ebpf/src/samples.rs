@@ -169,11 +169,7 @@ unsafe fn fill(
     const _: () = assert!(WORDS * size_of::<u64>() == size_of::<RttCounts>());
     // SAFETY: as the caller says.
     unsafe {
-        (*room).header = EventHeader {
-            kind: RTT_WINDOW,
-            size: size_of::<RttEvent>() as u32,
-            time_ns,
-        };
+        (*room).header = EventHeader::of::<RttEvent>(RTT_WINDOW, time_ns);
         (*room).cookie = (*state).cookie;
         (*room).rtt = (*state).rtt;
         (*room).srtt_us = TcpSock::srtt_us(tcp);

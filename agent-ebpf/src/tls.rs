@@ -108,11 +108,7 @@ pub fn pid_tgid() -> u64 {
 #[inline(always)]
 pub fn tell(probe: ProbeCookie, cookie: u64, said: Said) {
     let event = TlsFact {
-        header: EventHeader {
-            kind: TLS_FACT,
-            size: size_of::<TlsFact>() as u32,
-            time_ns: socket::now(),
-        },
+        header: EventHeader::of::<TlsFact>(TLS_FACT, socket::now()),
         cookie,
         pid: (pid_tgid() >> 32) as u32,
         code: said.code,
@@ -143,11 +139,7 @@ pub fn tell_certificate(cookie: u64, at: u64, length: u64) {
         // SAFETY: the reserved room is a certificate's, and the helper fills no more than all of its bytes.
         unsafe {
             (*room).header = TlsCertificate {
-                header: EventHeader {
-                    kind: TLS_CERTIFICATE,
-                    size: size_of::<Certificate>() as u32,
-                    time_ns: socket::now(),
-                },
+                header: EventHeader::of::<Certificate>(TLS_CERTIFICATE, socket::now()),
                 cookie,
                 pid: (pid_tgid() >> 32) as u32,
                 length: length as u16,

@@ -26,15 +26,6 @@ static SCRATCH_EXEC: PerCpuArray<ExecEvent, 1> = PerCpuArray::new();
 #[btf_map]
 static SCRATCH_CGROUP: PerCpuArray<CgroupEvent, 1> = PerCpuArray::new();
 
-#[inline(always)]
-fn header<T>(kind: u32) -> EventHeader {
-    EventHeader {
-        kind,
-        size: size_of::<T>() as u32,
-        time_ns: socket::now(),
-    }
-}
-
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
     let (parent, child): (*const Task, *const Task) = (ctx.arg(0), ctx.arg(1));
@@ -43,7 +34,7 @@ pub fn sched_process_fork(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let event = ForkEvent {
-        header: header::<ForkEvent>(PROCESS_FORK),
+        header: EventHeader::of::<ForkEvent>(PROCESS_FORK, socket::now()),
         cgroup_id: Task::cgroup_id(child),
         parent_pid: Task::tgid(parent),
         pid,
@@ -66,7 +57,7 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: this CPU's own entry.
     let event = unsafe { &mut *event };
     let task: *const Task = ctx.arg(0);
-    event.header = header::<ExecEvent>(PROCESS_EXEC);
+    event.header = EventHeader::of::<ExecEvent>(PROCESS_EXEC, socket::now());
     event.cgroup_id = Task::cgroup_id(task);
     event.pid = Task::tgid(task);
     event.parent_pid = Task::parent_tgid(task);
@@ -83,7 +74,7 @@ pub fn sched_process_exit(ctx: BtfTracePointContext) -> i32 {
         return 0;
     }
     let event = ExitEvent {
-        header: header::<ExitEvent>(PROCESS_EXIT),
+        header: EventHeader::of::<ExitEvent>(PROCESS_EXIT, socket::now()),
         pid: Task::tgid(task),
         reserved: 0,
     };
@@ -102,7 +93,7 @@ pub fn cgroup_mkdir(ctx: BtfTracePointContext) -> i32 {
     };
     // SAFETY: this CPU's own entry.
     let event = unsafe { &mut *event };
-    event.header = header::<CgroupEvent>(CGROUP_MKDIR);
+    event.header = EventHeader::of::<CgroupEvent>(CGROUP_MKDIR, socket::now());
     event.cgroup_id = Cgroup::id(cgroup);
     read_path(ctx.arg(1), &mut event.path);
     output::send_process(CGROUP_MKDIR, event.cgroup_id, event);
