@@ -1,4 +1,6 @@
 //! `cargo xtask fuzz`: each fuzz target of the agent for a while; a crash ends it. The corpora stay in the cache.
+//!
+//! `test` does without the sanitizer, whose build takes minutes: `agent/tests/fuzz_targets.rs` calls the same targets.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -54,9 +56,6 @@ pub(crate) fn targets() -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Shorter runs only show that a target builds and takes its corpus: what an optimizer takes is longer than they are.
-const QUICK: Duration = Duration::from_secs(10);
-
 /// Lets a stable compiler take the sanitizer's flags. A wrapper, not a variable for all: with `RUSTC_BOOTSTRAP=1` in its
 /// environment aya-build would take Debian's compiler for a nightly and build `core` itself.
 const WRAPPER: &str = "#!/bin/sh\nRUSTC_BOOTSTRAP=1 exec \"$@\"\n";
@@ -74,9 +73,6 @@ fn fuzz(target: &str, duration: Duration) -> Result<()> {
     command
         .args(["fuzz", "run", "--target-dir"])
         .arg(workspace::target().join("fuzz"));
-    if duration < QUICK {
-        command.arg("--dev");
-    }
     command.arg(target).arg(&corpus);
     command
         .arg("--")

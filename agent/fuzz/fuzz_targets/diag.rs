@@ -8,7 +8,11 @@ use hopline::sockets::{
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
-    let mut adding = Adding::new(1, PortRange::read("1024 65535", "2000-3000"), &String::from_utf8_lossy(bytes));
+    let mut adding = Adding::new(
+        1,
+        PortRange::read("1024 65535", "2000-3000"),
+        &String::from_utf8_lossy(bytes),
+    );
     let mut sockets = 0;
     for message in messages(bytes) {
         if let Message::Socket(socket) = message {

@@ -28,7 +28,12 @@ fn check(message: &Message) {
     assert!(answers.addresses.is_empty() || answers.is_found && message.is_response);
     let asked = message.question.iter().map(|question| &question.name);
     for name in asked.chain(&answers.aliases).filter_map(DnsName::valid) {
-        assert!(name.len() <= 253 && name.bytes().all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase()));
+        assert!(
+            name.len() <= 253
+                && name
+                    .bytes()
+                    .all(|byte| byte.is_ascii_graphic() && !byte.is_ascii_uppercase())
+        );
     }
 }
 

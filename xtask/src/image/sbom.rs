@@ -26,6 +26,8 @@ pub(super) fn make(fetch: bool) -> Result<Option<String>> {
         install.args([
             "install",
             "--quiet",
+            // It runs for a second: an optimizer would take minutes for that.
+            "--debug",
             "--locked",
             TOOL,
             "--version",

@@ -100,8 +100,6 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
         add(words.join(" "), Box::new(|| myself(words, COMPILE)));
     }
 
-    add("fuzz targets, for a moment".to_owned(), Box::new(fuzz));
-
     let command = {
         let (hopline, lab) = (hopline.to_owned(), lab.to_owned());
         move |words: &[&str]| {
@@ -162,15 +160,6 @@ fn myself(words: &[&str], limit: Duration) -> Outcome {
         Ok(executable) => check(Command::new(executable).args(words).stdin(Stdio::null()), limit),
         Err(error) => Outcome::Failed(error.to_string()),
     }
-}
-
-/// That every target still builds, and takes what is in its corpus.
-fn fuzz() -> Outcome {
-    let may_install = std::env::var("CI").is_ok_and(|value| value == "true");
-    if !may_install && process::find("cargo-fuzz").is_none() {
-        return Outcome::Skipped("cargo-fuzz is missing; `cargo xtask fuzz` installs it".to_owned());
-    }
-    myself(&["fuzz", "--for", "2s"], COMPILE)
 }
 
 /// Namespaces, cgroups and kernel programs are made by root alone.

@@ -42,6 +42,8 @@ const COUNTER: &str = "hopline_fallbacks_total";
 /// The longest case is Go's patience with a silent handshake, 10 s.
 const LIMIT: Duration = Duration::from_secs(40);
 const DELAY_US: u64 = 2_000;
+/// The same to mirror a, so that who asks both at once still waits for it when b is asked.
+const FAR_US: u64 = 20_000;
 
 /// One of the two mirrors of a case.
 struct Mirror {
@@ -67,6 +69,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         lab,
         &RouterSettings {
             delay_us: DELAY_US,
+            further: vec![(A.into(), FAR_US)],
             ..RouterSettings::default()
         },
     )?;

@@ -115,7 +115,7 @@ impl Tally {
         let is_same = self.same("lookup of a first connection", &said, &wanted);
         self.lookup += u64::from(is_same);
         let Some(phase_us) = record.phases_us.dns else { return };
-        let most_us = truth.took_us + ROUNDING_US;
+        let most_us = truth.took.read_us + ROUNDING_US;
         let is_within = (lookup.delay_us.saturating_sub(ROUNDING_US)..=most_us).contains(&phase_us);
         if !is_within {
             let wanted = format!("{}..{most_us} us", lookup.delay_us);
@@ -123,7 +123,7 @@ impl Tally {
         }
         self.within += u64::from(is_within);
         self.measured_us.push(phase_us as f64);
-        self.truth_us.push(truth.took_us as f64);
+        self.truth_us.push(truth.took.arrived_us as f64);
     }
 
     /// Compares, and keeps the first difference of each kind for the reader.
@@ -198,6 +198,7 @@ mod tests {
     use super::super::script::{Expected, Lookup};
     use super::*;
     use crate::hopline::{Dns, Sabotage, falsify_records, record};
+    use crate::traffic::names::steps::Took;
 
     /// Connections to two names in turn, each right after its lookup, and what is right to say of them.
     fn all() -> (Vec<Record>, Vec<Truth>) {
@@ -229,7 +230,10 @@ mod tests {
             let truth = Truth {
                 expected,
                 pid: u32::from(number),
-                took_us: 900,
+                took: Took {
+                    arrived_us: 800,
+                    read_us: 900,
+                },
             };
             (record, truth)
         };

@@ -9,7 +9,7 @@ use super::place::{self, NAMED_PORT, OPEN_PORT, PLAIN_PORT, Place};
 use crate::cgroup::Cgroup;
 use crate::lab::Lab;
 use crate::process::Process;
-use crate::traffic::names::steps::{How, Ran, Speak, Step, Target};
+use crate::traffic::names::steps::{How, Ran, Speak, Step, Target, Took};
 
 /// Local ports of connections, each used once in a scenario: a record is known by it.
 #[derive(Debug)]
@@ -66,13 +66,12 @@ pub(in crate::scenario) struct Script {
     pub(in crate::scenario) expected: Vec<Expected>,
 }
 
-/// A connection with who made it and how long its lookup took by the process's own clock.
+/// A connection with who made it and how long its lookup took.
 #[derive(Clone, Debug)]
 pub(in crate::scenario) struct Truth {
     pub(in crate::scenario) expected: Expected,
     pub(in crate::scenario) pid: u32,
-    /// From before the query to after the answer.
-    pub(in crate::scenario) took_us: u64,
+    pub(in crate::scenario) took: Took,
 }
 
 /// A Host header's name, without its port.
@@ -178,16 +177,16 @@ impl Script {
 
     /// What was expected and what was done, connection by connection.
     pub(in crate::scenario) fn truths(&self, ran: &Ran) -> Vec<Truth> {
-        let took_us = |expected: &Expected| {
+        let took = |expected: &Expected| {
             let step = expected.lookup.as_ref().map(|lookup| lookup.step);
-            step.and_then(|step| ran.took_us.get(step)).copied().unwrap_or_default()
+            step.and_then(|step| ran.took.get(step)).copied().unwrap_or_default()
         };
         self.expected
             .iter()
             .map(|expected| Truth {
                 expected: expected.clone(),
                 pid: ran.pid,
-                took_us: took_us(expected),
+                took: took(expected),
             })
             .collect()
     }

@@ -72,7 +72,7 @@ fn lengths(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let seconds = 14 * u64::from(lab.patience()).min(4);
     let milliseconds = (seconds * 1_000).to_string();
     // The router of an emulated machine has less to do.
-    let pause = if lab.patience() > 1 { "200" } else { "20" };
+    let pause = if lab.patience() > 1 { "200" } else { "50" };
     let words = ["pulse", "--pause-ms", pause, "--milliseconds", &milliseconds];
     let words: Vec<&str> = words.into_iter().chain(to.iter().map(String::as_str)).collect();
     let client = lab.helper(&words, &pair.client, &lab.traffic)?;

@@ -11,6 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::ReceiveTimestampns;
 use serde::{Deserialize, Serialize};
 
 use super::message::{A, AAAA, Question};
@@ -77,6 +79,8 @@ pub(crate) fn run(arguments: &ResolverArguments) -> Result<()> {
         liar: arguments.liar.map(bind).transpose()?,
         table,
     });
+    // Clients ask the kernel when answers arrived: it only begins to write that down a moment after the first who asks.
+    setsockopt(&resolver.socket, ReceiveTimestampns, &true)?;
     for _ in 0..THREADS {
         let resolver = Arc::clone(&resolver);
         thread::spawn(move || resolver.serve());

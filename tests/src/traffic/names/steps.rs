@@ -1,15 +1,20 @@
 //! A client that does what a list of steps says, one after the other: resolves as a libc does, connects and speaks.
-//! Its times are the truth of the `dns` phase; the list itself is the truth of names.
+//! Its times, and those that the kernel put on its answers, are the truth of the `dns` phase; the list itself is the truth
+//! of names.
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IoSliceMut, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd as _;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::socket::sockopt::ReceiveTimestampns;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt};
+use nix::sys::time::TimeSpec;
 use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
@@ -85,8 +90,17 @@ pub(crate) enum Speak {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Ran {
     pub(crate) pid: u32,
-    /// For each step: from before the query to after its answer, microseconds; 0 where nothing was asked.
-    pub(crate) took_us: Vec<u64>,
+    /// For each step; zeroes where nothing was asked.
+    pub(crate) took: Vec<Took>,
+}
+
+/// How long a lookup took, in microseconds from before its first query.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Took {
+    /// Until the kernel had the answer with the address: no later when others keep the process from running.
+    pub(crate) arrived_us: u64,
+    /// Until the process had all answers: no phase is longer.
+    pub(crate) read_us: u64,
 }
 
 /// Does all, and prints [`Ran`].
@@ -96,17 +110,16 @@ pub(crate) fn run(arguments: &StepsArguments) -> Result<()> {
     let mut known: HashMap<&str, IpAddr> = HashMap::new();
     let mut ran = Ran {
         pid: std::process::id(),
-        took_us: Vec::new(),
+        took: Vec::new(),
     };
     for step in &plan.steps {
-        let mut took_us = 0;
+        let mut took = Took::default();
         match step {
             Step::Resolve { name, ipv6, how } => {
-                let from = Instant::now();
-                let address = resolve(plan.resolver, name, *ipv6, *how)
+                let (address, lasted) = resolve(plan.resolver, name, *ipv6, *how)
                     .with_context(|| format!("resolving {name} by {}", plan.resolver))?;
-                took_us = from.elapsed().as_micros() as u64;
                 known.insert(name, address);
+                took = lasted;
             }
             Step::Connect {
                 to,
@@ -127,7 +140,7 @@ pub(crate) fn run(arguments: &StepsArguments) -> Result<()> {
             }
             Step::Pause { ms } => thread::sleep(Duration::from_millis(*ms)),
         }
-        ran.took_us.push(took_us);
+        ran.took.push(took);
     }
     println!("{}", serde_json::to_string(&ran)?);
     Ok(())
@@ -145,13 +158,14 @@ impl Speak {
 }
 
 /// On a socket of its own; what is no answer to it is passed over, as every resolver does.
-fn resolve(resolver: SocketAddr, name: &str, ipv6: bool, how: How) -> Result<IpAddr> {
+fn resolve(resolver: SocketAddr, name: &str, ipv6: bool, how: How) -> Result<(IpAddr, Took)> {
     let any: IpAddr = match resolver {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let socket = UdpSocket::bind((any, 0))?;
     socket.set_read_timeout(Some(PATIENCE))?;
+    setsockopt(&socket, ReceiveTimestampns, &true)?;
     let question = |ipv6: bool| Question {
         id: fastrand::u16(..),
         name: name.to_owned(),
@@ -164,24 +178,49 @@ fn resolve(resolver: SocketAddr, name: &str, ipv6: bool, how: How) -> Result<IpA
     if how != How::Unconnected {
         socket.connect(resolver)?;
     }
+    let (from, from_unix) = (Instant::now(), SystemTime::now().duration_since(UNIX_EPOCH)?);
     for question in &open {
         match how {
             How::Unconnected => socket.send_to(&question.encode(), resolver)?,
             How::Connected | How::BothFamilies => socket.send(&question.encode())?,
         };
     }
-    let mut address = None;
+    let mut told = None;
     let mut buffer = [0; 4096];
     while !open.is_empty() {
-        let (length, from) = socket.recv_from(&mut buffer)?;
+        let (length, from, arrived) = receive(&socket, &mut buffer)?;
         let answer = Answer::read(&buffer[..length]).filter(|_| from == resolver);
         let Some(answer) = answer.filter(|answer| open.contains(&answer.question)) else {
             continue;
         };
         open.retain(|question| *question != answer.question);
-        address = address.or_else(|| answer.addresses.into_iter().find(|address| address.is_ipv6() == ipv6));
+        let found = answer.addresses.into_iter().find(|address| address.is_ipv6() == ipv6);
+        told = told.or(found.map(|address| (address, arrived)));
     }
-    address.context("no address")
+    let (address, arrived) = told.context("no address")?;
+    let took = Took {
+        arrived_us: arrived.saturating_sub(from_unix).as_micros() as u64,
+        read_us: from.elapsed().as_micros() as u64,
+    };
+    Ok((address, took))
+}
+
+/// A datagram: its length, whose it is, and when the kernel had it, since 1970.
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> Result<(usize, SocketAddr, Duration)> {
+    let mut control = nix::cmsg_space!(TimeSpec);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<SockaddrStorage>(socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty())?;
+    let arrived = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
+        _ => None,
+    });
+    let from = message.address.context("a datagram of nobody")?;
+    let from: SocketAddr = match (from.as_sockaddr_in(), from.as_sockaddr_in6()) {
+        (Some(from), _) => SocketAddr::V4((*from).into()),
+        (_, Some(from)) => SocketAddr::V6((*from).into()),
+        _ => anyhow::bail!("a datagram of an unknown family"),
+    };
+    Ok((message.bytes, from, arrived.context("a datagram without its time")?))
 }
 
 /// Sends and waits for an answer, or for the server's end. Whoever drops it resets: no `TIME_WAIT` stays behind.
