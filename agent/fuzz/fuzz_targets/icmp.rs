@@ -4,7 +4,7 @@
 #![no_main]
 
 use hopline::path::{
-    Flow, Kind, Settings, Step, Trace,
+    Flow, Hop, Kind, Settings, Step, Trace,
     answer::{read_icmpv6, read_ipv4, read_tcp_ipv6},
 };
 use libfuzzer_sys::fuzz_target;
@@ -54,7 +54,7 @@ fuzz_target!(|bytes: &[u8]| {
             trace.answer(&arrival, now_ns);
         }
     }
-    let settled: u64 = trace.hops().iter().map(|hop| hop.settled()).sum();
+    let settled: u64 = trace.hops().iter().map(Hop::settled).sum();
     assert!(settled <= sent);
     assert!(trace.hops().len() <= usize::from(Settings::MOST_HOPS));
 });

@@ -48,10 +48,10 @@ fn whole_frame(kind: u32, body: &[u8]) {
         (1, Step::Frame(Frame::Header(_), used)) => assert_eq!(used, bytes.len()),
         (2, found) => assert_eq!(found, Step::Frame(Frame::Sample(body), bytes.len())),
         (3, Step::Frame(Frame::Tick(now_ns), used)) => {
-            assert_eq!((&now_ns.to_le_bytes()[..], used), (body, bytes.len()))
+            assert_eq!((&now_ns.to_le_bytes()[..], used), (body, bytes.len()));
         }
         (4, Step::Frame(Frame::ClockOffset(ns), used)) => {
-            assert_eq!((&ns.to_le_bytes()[..], used), (body, bytes.len()))
+            assert_eq!((&ns.to_le_bytes()[..], used), (body, bytes.len()));
         }
         (3 | 4, found) => assert!(body.len() != 8 && matches!(found, Step::Damage(_))),
         (_, found) => assert!(matches!(found, Step::Damage(_))),
