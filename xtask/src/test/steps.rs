@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::check;
 use super::summary::Outcome;
+use super::{check, sabotage};
 use crate::{process, vm, workspace};
 
 /// One named step.
@@ -18,7 +18,7 @@ pub(super) struct Step {
 }
 
 const COMPILE: Duration = Duration::from_mins(15);
-const SCENARIO: Duration = Duration::from_mins(5);
+pub(super) const SCENARIO: Duration = Duration::from_mins(5);
 /// How long the demo is shown.
 const DEMO: &str = "15s";
 
@@ -32,37 +32,6 @@ const HERE_ONLY: &[(&str, &[&str])] = &[
     ("probe-budget", &["--seconds", "30"]),
     ("proxy-chain", &["--short"]),
     ("tls-safety", &["--short"]),
-];
-
-/// Falsified output that a scenario must catch: one of each kind here, all of them in the long form of the lab.
-const SABOTAGE: &[(&str, &str)] = &[
-    ("connect", "shift"),
-    ("churn", "swap"),
-    ("failures", "drop"),
-    ("stuck", "drop"),
-    ("states", "drop"),
-    ("fallback", "drop"),
-    ("handshakes", "shift"),
-    ("alerts", "swap"),
-    ("compare", "swap"),
-    ("budget", "drop"),
-    ("timeline", "shift"),
-    ("names", "swap"),
-    ("hostile", "drop"),
-    ("dns", "swap"),
-    ("rtt", "shift"),
-    ("idle", "shift"),
-    ("busy", "shift"),
-    ("retransmits", "drop"),
-    ("spike", "drop"),
-    ("kube-api", "swap"),
-    ("pods", "swap"),
-    ("path", "shift"),
-    ("ecmp", "drop"),
-    ("route-change", "drop"),
-    ("proxy-chain", "swap"),
-    ("tlsfail", "swap"),
-    ("tls-safety", "drop"),
 ];
 
 /// What people deploy: each skips, with the reason, what a missing tool would check.
@@ -116,15 +85,10 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
             Box::new(move || as_root(|| at_most_twice(|| check(&mut command, SCENARIO)))),
         );
     }
-    for (name, kind) in SABOTAGE {
-        let mut command = command(&[name, "--sabotage", kind]);
-        let short = scenarios().find(|(scenario, _)| scenario == name);
-        command.args(short.map_or(&[][..], |(_, options)| options));
-        add(
-            format!("lab {name} --sabotage {kind} must fail"),
-            Box::new(move || as_root(|| must_fail(command))),
-        );
-    }
+    add(
+        "lab, falsified: each must fail".to_owned(),
+        Box::new(move || as_root(|| sabotage::all_must_fail(&command))),
+    );
     add("demo and exposition format".to_owned(), Box::new(|| as_root(demo)));
     for kernel in KERNELS {
         add(format!("vm {kernel}"), Box::new(move || kernel_in_vm(kernel, vm)));
@@ -133,7 +97,7 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
 }
 
 /// Every scenario that runs here, with its options.
-fn scenarios() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str])> {
+pub(super) fn scenarios() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str])> {
     vm::SCENARIOS.iter().chain(HERE_ONLY)
 }
 
@@ -197,28 +161,6 @@ fn clippy_of_kernel_object() -> Outcome {
         .arg(workspace::target().join("kernel-clippy"))
         .args(["--", "--deny", "warnings"]);
     check(command.stdin(Stdio::null()), COMPILE)
-}
-
-/// A falsified run ends with 1 and says FAIL; another end means that the scenario did not get to its verdict.
-fn must_fail(mut command: Command) -> Outcome {
-    match verdict_of_sabotage(&mut command) {
-        Ok(None) => Outcome::Passed,
-        Ok(Some(complaint)) => Outcome::Failed(complaint),
-        Err(error) => Outcome::Failed(format!("{error:#}")),
-    }
-}
-
-fn verdict_of_sabotage(command: &mut Command) -> Result<Option<String>> {
-    let directory = tempfile::tempdir()?;
-    let path = directory.path().join("output");
-    command.stdout(File::create(&path)?);
-    let status = process::run_for(command, SCENARIO)?;
-    let output = std::fs::read_to_string(path)?;
-    let last = output.lines().last().unwrap_or_default();
-    // Shown without its first word: a log with FAIL in it reads as a failed run.
-    println!("the lab said, as it should: {}", last.trim_start_matches("FAIL").trim());
-    let caught = status.code() == Some(1) && last.starts_with("FAIL") && !last.contains("trouble");
-    Ok((!caught).then(|| format!("{status}, last line `{last}`: the falsification was not caught")))
 }
 
 /// The demo for a while, then promtool over what /metrics gave.
