@@ -69,7 +69,7 @@ impl Names {
             .stderr(File::create(&log)?);
         let mut dnsmasq = Process::spawn(command, Some(netns), cgroup)?;
         let at = SocketAddr::from((address, 53));
-        let ready = process::poll(Duration::from_secs(10) * lab.patience(), || {
+        let ready = process::poll(Duration::from_secs(30) * lab.patience(), || {
             ensure!(
                 dnsmasq.ended()?.is_none(),
                 "dnsmasq ended: {}",

@@ -50,7 +50,7 @@ pub(crate) fn start_servers(
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     let mut nginx = Process::spawn(command, Some(netns), cgroup)?;
-    let ready = process::poll(Duration::from_secs(10) * lab.patience(), || {
+    let ready = process::poll(Duration::from_secs(30) * lab.patience(), || {
         ensure!(
             nginx.ended()?.is_none(),
             "nginx ended: {}",

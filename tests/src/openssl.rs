@@ -36,7 +36,7 @@ pub(crate) fn serve(
         .stdout(File::create(&log)?)
         .stderr(File::create(log.with_extension("err"))?);
     let mut server = Process::spawn(command, Some(netns), cgroup)?;
-    let ready = process::poll(Duration::from_secs(10) * lab.patience(), || {
+    let ready = process::poll(Duration::from_secs(30) * lab.patience(), || {
         ensure!(
             server.ended()?.is_none(),
             "openssl s_server {} ended: {}",

@@ -29,6 +29,32 @@ pub(crate) struct Conversation {
     pub(crate) ack_ns: Option<u64>,
     /// First FIN or RST.
     pub(crate) closer: Option<Closer>,
+    /// What the client sent behind its SYN.
+    pub(crate) by_client: Sent,
+    /// What the server sent behind its SYN-ACK.
+    pub(crate) by_server: Sent,
+}
+
+/// Segments with payload or FIN, of one side.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sent {
+    /// Where the farthest began.
+    farthest: Option<u32>,
+    /// Those that began no farther than one before.
+    pub(crate) again: u64,
+}
+
+impl Sent {
+    fn add(&mut self, segment: &Segment) {
+        if segment.payload == 0 && !segment.fin {
+            return;
+        }
+        match self.farthest {
+            // Sequence numbers go round.
+            Some(farthest) if (segment.sequence.wrapping_sub(farthest) as i32) <= 0 => self.again += 1,
+            _ => self.farthest = Some(segment.sequence),
+        }
+    }
 }
 
 impl Conversation {
@@ -50,6 +76,14 @@ impl Conversation {
             (true, false) => self.synack_again += 1,
             (false, true) if self.synack_ns.is_some() && self.ack_ns.is_none() => self.ack_ns = Some(time_ns),
             _ => {}
+        }
+        if !segment.syn {
+            let sent = if from_client {
+                &mut self.by_client
+            } else {
+                &mut self.by_server
+            };
+            sent.add(segment);
         }
         if self.closer.is_none() {
             self.closer = match (segment.rst, segment.fin, from_client) {
@@ -143,6 +177,7 @@ mod tests {
             (8_000, packet(SERVER, CLIENT, "SA")),
             (9_000, packet(CLIENT, SERVER, "A")),
             (9_500, packet(SERVER, CLIENT, "FA")),
+            (9_550, packet(SERVER, CLIENT, "FA")),
             (9_600, packet(CLIENT, SERVER, "R")),
         ];
         let conversations = Conversations::new(packets.iter().map(|(time, packet)| (*time, packet.as_slice())));
@@ -153,5 +188,6 @@ mod tests {
             (found.syn_again, found.synack_again, found.closer),
             (1, 1, Some(Closer::ServerFin))
         );
+        assert_eq!((found.by_client.again, found.by_server.again), (0, 1));
     }
 }

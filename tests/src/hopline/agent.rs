@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use super::metrics::Metrics;
-use super::{PathEvent, Sabotage, Spike, Totals, http, sabotage};
+use super::{END, PathEvent, START, Sabotage, Spike, Totals, http, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -89,7 +89,7 @@ impl Agent {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let ready = process::poll(Duration::from_secs(20) * self.patience, || {
+        let ready = process::poll(START * self.patience, || {
             if let Some(status) = self.process.ended()? {
                 bail!("hopline agent ended with {status}: {}", tail(&self.log));
             }
@@ -229,7 +229,7 @@ impl Agent {
     /// Ends it as an init system would; its exit must be clean.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.process.signal(Signal::SIGTERM)?;
-        let status = self.process.wait(Duration::from_secs(10) * self.patience)?;
+        let status = self.process.wait(END * self.patience)?;
         ensure!(
             status.success(),
             "hopline agent ended with {status}: {}",

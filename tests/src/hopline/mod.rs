@@ -16,6 +16,8 @@ mod spike;
 mod totals;
 mod trace;
 
+use std::time::Duration;
+
 pub(crate) use agent::{Agent, AgentOptions, tail};
 pub(crate) use compare::{Compare, Row};
 pub(crate) use fallback::Fallback;
@@ -31,3 +33,8 @@ pub(crate) use trace::{Trace, read_records};
 
 #[cfg(test)]
 pub(crate) use {record::Dns, record::tests::record, sabotage::falsify_records};
+
+/// How long a start may take, on a machine that others share.
+const START: Duration = Duration::from_mins(1);
+/// How long an end may take there.
+const END: Duration = Duration::from_secs(30);

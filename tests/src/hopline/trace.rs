@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use super::agent::tail;
 use super::record::Record;
-use super::{Fallback, Lookup, Sabotage, Spike, lookup, sabotage};
+use super::{END, Fallback, Lookup, START, Sabotage, Spike, lookup, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
@@ -65,7 +65,7 @@ impl Trace {
     }
 
     fn wait_until_ready(&mut self) -> Result<()> {
-        let ready = process::poll(Duration::from_secs(20) * self.patience, || {
+        let ready = process::poll(START * self.patience, || {
             if let Some(status) = self.process.ended()? {
                 bail!("hopline trace ended with {status}: {}", tail(&self.log));
             }
@@ -87,7 +87,7 @@ impl Trace {
 
     /// Waits until at least `count` finished records are there, or until no more come.
     pub(crate) fn wait_for(&self, count: usize) -> Result<()> {
-        process::poll(Duration::from_secs(5) * self.patience, || {
+        process::poll(Duration::from_secs(15) * self.patience, || {
             Ok(fs::read_to_string(&self.output)?.lines().count() >= count)
         })?;
         // One too many would be as wrong as one too few.
@@ -122,7 +122,7 @@ impl Trace {
 
     fn end(&mut self) -> Result<()> {
         self.process.signal(Signal::SIGINT)?;
-        let status = self.process.wait(Duration::from_secs(10) * self.patience)?;
+        let status = self.process.wait(END * self.patience)?;
         ensure!(
             status.success(),
             "hopline trace ended with {status}: {}",

@@ -12,6 +12,8 @@ use super::{NAME, PROGRAM, VERSION};
 use crate::process::{self, Running};
 
 const START: Duration = Duration::from_secs(20);
+/// Of the container, in containerd and among the cgroups.
+const NAMESPACE: &str = "hopline-check";
 
 pub(super) fn check(archive: &Path) -> Result<()> {
     let tools = [process::find("containerd"), process::find("ctr"), process::find("runc")];
@@ -41,10 +43,7 @@ pub(super) fn check(archive: &Path) -> Result<()> {
     let mut running = Running::start(daemon.stdout(log.try_clone()?).stderr(log))?;
     let call = |words: &[&str]| {
         let mut command = Command::new(&ctr);
-        command
-            .arg("--address")
-            .arg(&socket)
-            .args(["--namespace", "hopline-check"]);
+        command.arg("--address").arg(&socket).args(["--namespace", NAMESPACE]);
         process::output(command.args(words))
     };
     let begin = Instant::now();
@@ -64,7 +63,7 @@ pub(super) fn check(archive: &Path) -> Result<()> {
         "--snapshotter",
         "native",
         &image,
-        "hopline-check",
+        NAMESPACE,
         PROGRAM,
         "--version",
     ];
@@ -75,5 +74,16 @@ pub(super) fn check(archive: &Path) -> Result<()> {
     );
     println!("image: imported and run by containerd");
     running.stop()?;
+    remove_cgroups();
     Ok(())
+}
+
+/// Containers leave the cgroup of their namespace behind, an empty folder in each hierarchy.
+fn remove_cgroups() {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
+    for hierarchy in hierarchies.map(|entry| entry.path()).chain([root.to_owned()]) {
+        // Most have none.
+        drop(fs::remove_dir(hierarchy.join(NAMESPACE)));
+    }
 }

@@ -2,6 +2,7 @@
 //!
 //! A failed step does not stop the others. The last line, `N passed, M failed, K skipped`, counts steps.
 
+mod processors;
 mod sabotage;
 mod steps;
 mod summary;

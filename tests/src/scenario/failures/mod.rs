@@ -200,40 +200,76 @@ fn closed_by(closer: Closer, side: Side) -> &'static str {
     }
 }
 
-/// What is compared of a record, on one line.
-fn measured(record: &Record, case: &Case) -> String {
-    let tcp = &record.tcp;
-    let Retransmits {
-        syn,
-        rto,
-        tlp,
-        fast,
-        other,
-    } = tcp.retransmits;
-    let again = case
-        .probes_and_timeouts
-        .map(|_| format!(" {tlp} TLP {rto} RTO {} else", fast + other));
-    format!(
-        "{} {}, {}, {}/{} B, again: {syn} SYN{}",
-        record.family,
-        record.outcome.as_deref().unwrap_or("null"),
-        tcp.closed_by.as_deref().unwrap_or("nobody"),
-        tcp.bytes_sent.unwrap_or_default(),
-        tcp.bytes_received.unwrap_or_default(),
-        again.unwrap_or_default(),
-    )
+/// What the client or server must say of segments that it sent again behind the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Again {
+    /// It went as the case is named: tail loss probes and retransmissions after a time-out.
+    Known(u64, u64),
+    /// The machine stood still for a while, and the kernel sent more, or less was enough: as many as the capture has.
+    Captured(u64),
+    /// Left to chance.
+    Any,
 }
 
-/// The same line as the case and the capture have it.
-fn truth(family: Family, case: &Case, side: Side, closed_by: Option<&str>, syn: u32) -> String {
-    let again = case.probes_and_timeouts.map(|(probes, timeouts)| {
+impl Again {
+    fn new(case: &Case, side: Side, captured: u64) -> Self {
+        let Some((probes, timeouts)) = case.probes_and_timeouts else {
+            return Self::Any;
+        };
         let (probes, timeouts) = if side == Side::Client {
             (probes, timeouts)
         } else {
             (0, 0)
         };
-        format!(" {probes} TLP {timeouts} RTO 0 else")
-    });
+        if probes + timeouts == captured {
+            Self::Known(probes, timeouts)
+        } else {
+            Self::Captured(captured)
+        }
+    }
+
+    fn truth(self) -> String {
+        match self {
+            Self::Known(probes, timeouts) => format!(" {probes} TLP {timeouts} RTO 0 else"),
+            Self::Captured(all) => format!(" {all} of any kind"),
+            Self::Any => String::new(),
+        }
+    }
+
+    /// The same words about a record.
+    fn measured(self, said: &Retransmits) -> String {
+        let Retransmits {
+            syn: _,
+            rto,
+            tlp,
+            fast,
+            other,
+        } = said;
+        match self {
+            Self::Known(..) => format!(" {tlp} TLP {rto} RTO {} else", fast + other),
+            Self::Captured(_) => format!(" {} of any kind", rto + tlp + fast + other),
+            Self::Any => String::new(),
+        }
+    }
+}
+
+/// What is compared of a record, on one line.
+fn measured(record: &Record, again: Again) -> String {
+    let tcp = &record.tcp;
+    format!(
+        "{} {}, {}, {}/{} B, again: {} SYN{}",
+        record.family,
+        record.outcome.as_deref().unwrap_or("null"),
+        tcp.closed_by.as_deref().unwrap_or("nobody"),
+        tcp.bytes_sent.unwrap_or_default(),
+        tcp.bytes_received.unwrap_or_default(),
+        tcp.retransmits.syn,
+        again.measured(&tcp.retransmits),
+    )
+}
+
+/// The same line as the case and the capture have it.
+fn truth(family: Family, case: &Case, closed_by: Option<&str>, syn: u32, again: Again) -> String {
     format!(
         "{} {}, {}, {}/{} B, again: {syn} SYN{}",
         family.recorded(),
@@ -241,7 +277,7 @@ fn truth(family: Family, case: &Case, side: Side, closed_by: Option<&str>, syn: 
         closed_by.unwrap_or("nobody"),
         case.bytes,
         case.bytes,
-        again.unwrap_or_default(),
+        again.truth(),
     )
 }
 
@@ -284,14 +320,17 @@ fn compare(
             );
         }
         let closed_by = seen.map_or(case.closed_by, |closer| Some(closed_by(closer, side)));
-        let syn = if side == Side::Client {
-            conversation.syn_again
-        } else {
-            0
+        let (syn, sent) = match side {
+            Side::Client => (conversation.syn_again, conversation.by_client),
+            Side::Server => (0, conversation.by_server),
         };
         let record = mine[0];
-        let truth = truth(family, case, side, closed_by, syn);
-        verdict.text(&name, measured(record, case), truth);
+        let again = Again::new(case, side, sent.again);
+        verdict.text(
+            &name,
+            measured(record, again),
+            truth(family, case, closed_by, syn, again),
+        );
         if side == Side::Client {
             let pid = record.process.pid.map_or_else(String::new, |pid| pid.to_string());
             verdict.text(format!("{name} pid"), pid, attempt.pid.to_string());

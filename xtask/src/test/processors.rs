@@ -1,0 +1,52 @@
+//! How much of the processors' time the host of a virtual machine gave to others: `steal` of proc(5).
+
+use std::fs;
+
+/// Time of all processors since the machine started, in ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Processors {
+    all: u64,
+    stolen: u64,
+}
+
+impl Processors {
+    /// Now; nothing where the kernel does not say.
+    pub(super) fn read() -> Self {
+        let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+        Self::parse(&text).unwrap_or_default()
+    }
+
+    /// `cpu  user nice system idle iowait irq softirq steal guest guest_nice`; guests are in user already.
+    fn parse(text: &str) -> Option<Self> {
+        const STEAL: usize = 7;
+        let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
+        let ticks: Vec<u64> = line
+            .split_whitespace()
+            .take(STEAL + 1)
+            .map_while(|word| word.parse().ok())
+            .collect();
+        Some(Self {
+            all: ticks.iter().sum(),
+            stolen: *ticks.get(STEAL)?,
+        })
+    }
+
+    /// Percent of the time since then.
+    pub(super) fn stolen_since(self, before: Self) -> f64 {
+        let all = self.all.saturating_sub(before.all).max(1);
+        self.stolen.saturating_sub(before.stolen) as f64 * 100.0 / all as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_was_stolen() {
+        let before = Processors::parse("cpu  10 0 10 70 0 0 0 10 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n");
+        let after = Processors::parse("cpu  20 0 20 125 0 0 0 35 5 0\n");
+        assert_eq!(after.expect("a line").stolen_since(before.expect("a line")), 25.0);
+        assert_eq!(Processors::parse("intr 1"), None);
+    }
+}
