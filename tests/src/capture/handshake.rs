@@ -51,7 +51,7 @@ impl Sent {
         }
         match self.farthest {
             // Sequence numbers go round.
-            Some(farthest) if (segment.sequence.wrapping_sub(farthest) as i32) <= 0 => self.again += 1,
+            Some(farthest) if segment.sequence.wrapping_sub(farthest).cast_signed() <= 0 => self.again += 1,
             _ => self.farthest = Some(segment.sequence),
         }
     }
