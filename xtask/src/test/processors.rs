@@ -1,11 +1,14 @@
 //! How much of the processors' time the host of a virtual machine gave to others: `steal` of proc(5).
+//!
+//! Of the time in which somebody here wanted to run: an idle machine has nothing to be taken away, and a lab is idle mostly.
 
 use std::fs;
 
 /// Time of all processors since the machine started, in ticks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Processors {
-    all: u64,
+    /// All but idle time, what was stolen too.
+    wanted: u64,
     stolen: u64,
 }
 
@@ -18,23 +21,21 @@ impl Processors {
 
     /// `cpu  user nice system idle iowait irq softirq steal guest guest_nice`; guests are in user already.
     fn parse(text: &str) -> Option<Self> {
-        const STEAL: usize = 7;
         let line = text.lines().find_map(|line| line.strip_prefix("cpu "))?;
-        let ticks: Vec<u64> = line
-            .split_whitespace()
-            .take(STEAL + 1)
-            .map_while(|word| word.parse().ok())
-            .collect();
+        let ticks: Vec<u64> = line.split_whitespace().map_while(|word| word.parse().ok()).collect();
+        let [user, nice, system, _idle, _iowait, irq, softirq, stolen, ..] = ticks[..] else {
+            return None;
+        };
         Some(Self {
-            all: ticks.iter().sum(),
-            stolen: *ticks.get(STEAL)?,
+            wanted: user + nice + system + irq + softirq + stolen,
+            stolen,
         })
     }
 
-    /// Percent of the time since then.
+    /// Percent of the time that was wanted since then.
     pub(super) fn stolen_since(self, before: Self) -> f64 {
-        let all = self.all.saturating_sub(before.all).max(1);
-        self.stolen.saturating_sub(before.stolen) as f64 * 100.0 / all as f64
+        let wanted = self.wanted.saturating_sub(before.wanted).max(1);
+        self.stolen.saturating_sub(before.stolen) as f64 * 100.0 / wanted as f64
     }
 }
 
@@ -44,8 +45,8 @@ mod tests {
 
     #[test]
     fn a_quarter_was_stolen() {
-        let before = Processors::parse("cpu  10 0 10 70 0 0 0 10 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n");
-        let after = Processors::parse("cpu  20 0 20 125 0 0 0 35 5 0\n");
+        let before = Processors::parse("cpu  10 0 10 70 9 0 0 10 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n");
+        let after = Processors::parse("cpu  30 5 40 999 99 5 15 35 5 0\n");
         let percent = after.expect("a line").stolen_since(before.expect("a line"));
         assert!((percent - 25.0).abs() < f64::EPSILON, "{percent}");
         assert_eq!(Processors::parse("intr 1"), None);
