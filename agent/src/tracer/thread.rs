@@ -254,7 +254,8 @@ impl Tracer {
                         let sent_ns = sockets.send(&packet);
                         trace.sent(sent_ns);
                         *probes += 1;
-                        self.budget.sent(target.address, router, sent_ns);
+                        // Not `sent_ns`, which is before: a bound that holds where this thread is kept from running, too.
+                        self.budget.sent(target.address, router, host::monotonic_ns());
                     } else {
                         again_ns = again_ns.min(free_ns);
                     }
