@@ -114,7 +114,7 @@ fn leg_us(exchange: &Exchange, is_upstream: bool) -> f64 {
 /// Each chain in a record is one of two exchanges for the same target.
 fn chains(lab: &Lab, verdict: &mut Verdict, name: &str, records: &[Record], truth: &[Exchange]) {
     let by_id: HashMap<&str, &Record> = records.iter().map(|record| (record.id.as_str(), record)).collect();
-    let of_client = |client: SocketAddr| truth.iter().filter(move |one| one.client == client);
+    let between = |ends: (SocketAddr, SocketAddr)| truth.iter().filter(move |one| (one.client, one.server) == ends);
     let (mut right, mut later, mut wrong) = (0, 0, 0);
     for record in records.iter().filter(|record| record.role == "server") {
         let Some(chain) = &record.chain else { continue };
@@ -124,8 +124,8 @@ fn chains(lab: &Lab, verdict: &mut Verdict, name: &str, records: &[Record], trut
         };
         let is_near =
             |measured: u64, truth_us: f64| (measured as f64 - truth_us).abs() <= lab.tolerance.of_phase_us(truth_us);
-        let pair = of_client(record.addresses().0).find_map(|inbound| {
-            let mut outbound = of_client(other.addresses().0).filter(|one| one.target == inbound.target);
+        let pair = between(record.addresses()).find_map(|inbound| {
+            let mut outbound = between(other.addresses()).filter(|one| one.target == inbound.target);
             let outbound = outbound.next()?;
             let (whole_us, leg_us) = (leg_us(inbound, false), leg_us(outbound, true));
             let is_it = is_near(chain.client_proxy_us, whole_us)

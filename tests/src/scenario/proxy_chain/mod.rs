@@ -295,7 +295,7 @@ fn fetch(lab: &Lab, netns: &NetNs, targets: &[String], at_once: bool) -> Result<
 
 /// Compares every chain in the records; how many there are.
 fn compare(lab: &Lab, verdict: &mut Verdict, name: &str, records: &[Record], truth: &[Exchange]) -> u64 {
-    let by_client: HashMap<SocketAddr, &Exchange> = truth.iter().map(|one| (one.client, one)).collect();
+    let by_ends: HashMap<_, _> = truth.iter().map(|one| ((one.client, one.server), one)).collect();
     let by_id: HashMap<&str, &Record> = records.iter().map(|record| (record.id.as_str(), record)).collect();
     let to = |server: SocketAddr| truth.iter().filter(move |one| one.server == server);
     verdict.count(
@@ -307,9 +307,9 @@ fn compare(lab: &Lab, verdict: &mut Verdict, name: &str, records: &[Record], tru
     for record in records.iter().filter(|record| record.role == "server") {
         let Some(chain) = &record.chain else { continue };
         linked += 1;
-        let inbound = by_client.get(&record.addresses().0);
+        let inbound = by_ends.get(&record.addresses());
         let other = by_id.get(chain.other.as_str());
-        let outbound = other.and_then(|other| by_client.get(&other.addresses().0));
+        let outbound = other.and_then(|other| by_ends.get(&other.addresses()));
         let (Some(inbound), Some(outbound)) = (inbound, outbound) else {
             wrong += 1;
             continue;
@@ -356,7 +356,7 @@ fn compare(lab: &Lab, verdict: &mut Verdict, name: &str, records: &[Record], tru
     verdict.count(format!("{name}: links that only one end has"), one_sided, 0);
     let alike = target(FASTEST_MS - 2);
     let doubtful = records.iter().filter(|record| {
-        let client = by_client.get(&record.addresses().0);
+        let client = by_ends.get(&record.addresses());
         record.chain.is_some() && client.is_some_and(|client| client.target == alike)
     });
     verdict.count(format!("{name}: links where several fit"), doubtful.count() as u64, 0);
