@@ -406,3 +406,29 @@ impl Family {
         std::net::SocketAddr::new(text.parse().expect("an address"), port)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_went_otherwise_is_held_to_the_capture() {
+        let case = CASES
+            .iter()
+            .find(|case| case.name == "request lost once")
+            .expect("the case");
+        let said = Retransmits {
+            syn: 0,
+            rto: 0,
+            fast: 0,
+            tlp: 1,
+            other: 0,
+        };
+        let is_right = |side, captured| {
+            let again = Again::new(case, side, captured);
+            again.measured(&said) == again.truth()
+        };
+        assert!(is_right(Side::Client, 1) && is_right(Side::Server, 1));
+        assert!(!is_right(Side::Client, 2) && !is_right(Side::Server, 0));
+    }
+}
