@@ -25,6 +25,12 @@ pub(super) fn check(archive: &Path) -> Result<()> {
         println!("skipped: containerd runs containers for root alone");
         return Ok(());
     }
+    let outcome = import_and_run(archive, &containerd, &ctr);
+    remove_cgroups();
+    outcome
+}
+
+fn import_and_run(archive: &Path, containerd: &Path, ctr: &Path) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let folder = directory.path().display();
     let socket = directory.path().join("sock");
@@ -42,7 +48,7 @@ pub(super) fn check(archive: &Path) -> Result<()> {
     daemon.arg("--config").arg(configuration).stdin(Stdio::null());
     let mut running = Running::start(daemon.stdout(log.try_clone()?).stderr(log))?;
     let call = |words: &[&str]| {
-        let mut command = Command::new(&ctr);
+        let mut command = Command::new(ctr);
         command.arg("--address").arg(&socket).args(["--namespace", NAMESPACE]);
         process::output(command.args(words))
     };
@@ -74,7 +80,6 @@ pub(super) fn check(archive: &Path) -> Result<()> {
     );
     println!("image: imported and run by containerd");
     running.stop()?;
-    remove_cgroups();
     Ok(())
 }
 
