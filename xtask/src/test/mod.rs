@@ -2,8 +2,10 @@
 //!
 //! A failed step does not stop the others. The last line, `N passed, M failed, K skipped`, counts steps.
 
+mod judged;
 mod processors;
 mod sabotage;
+mod scenario;
 mod steps;
 mod summary;
 
@@ -55,7 +57,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             Outcome::Passed => println!("=== {}: passed ({seconds:.1} s)", step.name),
             Outcome::PassedAgain(reason) => {
                 println!(
-                    "=== {}: passed on its second run ({seconds:.1} s), the first: {reason}",
+                    "=== {}: passed on a later run ({seconds:.1} s), the first: {reason}",
                     step.name
                 );
             }

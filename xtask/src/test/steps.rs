@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::processors::Processors;
+use super::judged::judged;
 use super::summary::Outcome;
-use super::{check, sabotage};
+use super::{check, sabotage, scenario};
 use crate::{process, vm, workspace};
 
 /// One named step.
@@ -19,11 +19,9 @@ pub(super) struct Step {
 }
 
 const COMPILE: Duration = Duration::from_mins(20);
-pub(super) const SCENARIO: Duration = Duration::from_mins(5);
-/// Percent of the processor time wanted here that the host of a virtual machine may give to others while times are judged.
-const MOST_STOLEN: f64 = 20.0;
-/// How long the demo is shown.
+/// How long the demo is shown, and may take.
 const DEMO: &str = "15s";
+const DEMO_LIMIT: Duration = Duration::from_mins(5);
 
 /// Scenarios that are too loud for an emulated machine, or need what it has not, with the options that make them short.
 const HERE_ONLY: &[(&str, &[&str])] = &[
@@ -85,14 +83,17 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
         command.args(*options);
         add(
             format!("lab {name}"),
-            Box::new(move || as_root(|| at_most_twice(|| check(&mut command, SCENARIO)))),
+            Box::new(move || as_root(|| judged(|| scenario::must_pass(&mut command)))),
         );
     }
     add(
         "lab, falsified: each must fail".to_owned(),
         Box::new(move || as_root(|| sabotage::all_must_fail(&command))),
     );
-    add("demo and exposition format".to_owned(), Box::new(|| as_root(demo)));
+    add(
+        "demo and exposition format".to_owned(),
+        Box::new(|| as_root(|| judged(demo))),
+    );
     for kernel in KERNELS {
         add(format!("vm {kernel}"), Box::new(move || kernel_in_vm(kernel, vm)));
     }
@@ -102,33 +103,6 @@ pub(super) fn all(hopline: &Path, lab: &Path, vm: bool) -> Vec<Step> {
 /// Every scenario that runs here, with its options.
 pub(super) fn scenarios() -> impl Iterator<Item = &'static (&'static str, &'static [&'static str])> {
     vm::SCENARIOS.iter().chain(HERE_ONLY)
-}
-
-/// Scenarios hold hopline to milliseconds, on machines that others use too: one that fails runs once more, and the summary
-/// tells of it. Where the host took the processors away both times, clocks and timers were no truth: no verdict.
-fn at_most_twice(mut run: impl FnMut() -> Outcome) -> Outcome {
-    let mut first = None;
-    loop {
-        let before = Processors::read();
-        let outcome = run();
-        let stolen = Processors::read().stolen_since(before);
-        match (outcome, first) {
-            (Outcome::Passed, None) => return Outcome::Passed,
-            (Outcome::Passed, Some((reason, _))) => return Outcome::PassedAgain(reason),
-            (Outcome::Failed(reason), None) => {
-                println!(
-                    "=== FAILED: {reason}; the host took {stolen:.0} % of the processor time wanted here; once more"
-                );
-                first = Some((reason, stolen));
-            }
-            (Outcome::Failed(reason), Some((_, before))) if before.min(stolen) >= MOST_STOLEN => {
-                return Outcome::Skipped(format!(
-                    "no verdict: {reason} twice, while the host took {before:.0} and {stolen:.0} % of the processor time wanted here"
-                ));
-            }
-            (outcome, _) => return outcome,
-        }
-    }
 }
 
 fn cargo(words: &[&str]) -> Outcome {
@@ -203,7 +177,7 @@ fn demo_exposition() -> Result<Outcome> {
         "--save-metrics",
     ])
     .arg(&file);
-    let outcome = check(demo.stdin(Stdio::null()), SCENARIO);
+    let outcome = check(demo.stdin(Stdio::null()), DEMO_LIMIT);
     if outcome != Outcome::Passed {
         return Ok(outcome);
     }

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
     Passed,
-    /// On its second run; with the reason why the first one failed.
+    /// On a later run; with the reason why the first one failed.
     PassedAgain(String),
     /// With the reason.
     Failed(String),
@@ -43,7 +43,7 @@ impl Display for Summary {
                 Outcome::PassedAgain(reason) => {
                     writeln!(
                         f,
-                        "AGAIN    {seconds:>6.1} s  {name}: passed on its second run, the first: {reason}"
+                        "AGAIN    {seconds:>6.1} s  {name}: passed on a later run, the first: {reason}"
                     )?;
                 }
                 Outcome::Failed(reason) => writeln!(f, "FAILED   {seconds:>6.1} s  {name}: {reason}")?,
@@ -55,7 +55,7 @@ impl Display for Summary {
         let again = self.count(|outcome| matches!(outcome, Outcome::PassedAgain(_)));
         write!(f, "{} passed", passed + again)?;
         if again > 0 {
-            write!(f, " ({again} on their second run)")?;
+            write!(f, " ({again} on a later run)")?;
         }
         write!(f, ", {} failed, {skipped} skipped", self.failed())
     }
@@ -91,10 +91,10 @@ mod tests {
         let text = summary.to_string();
         assert_eq!(
             text.lines().last(),
-            Some("2 passed (1 on their second run), 1 failed, 1 skipped")
+            Some("2 passed (1 on a later run), 1 failed, 1 skipped")
         );
         assert!(
-            text.contains("AGAIN      70.0 s  lab rtt: passed on its second run"),
+            text.contains("AGAIN      70.0 s  lab rtt: passed on a later run"),
             "{text}"
         );
     }
