@@ -24,6 +24,8 @@ pub const TURNS: u32 = 10;
 pub const TLS_FACT: u32 = 11;
 /// The certificate that a TLS library looked at: [`crate::tls_fact::TlsCertificate`] and its bytes.
 pub const TLS_CERTIFICATE: u32 = 12;
+/// The protocol that a handshake agreed on: [`crate::tls_fact::TlsProtocol`].
+pub const TLS_PROTOCOL: u32 = 13;
 /// A process was forked: [`crate::process::ForkEvent`].
 pub const PROCESS_FORK: u32 = 16;
 /// A process executed a program: [`crate::process::ExecEvent`].
@@ -62,6 +64,7 @@ pub const fn kind_name(kind: u32) -> Option<&'static str> {
         TURNS => "turns",
         TLS_FACT => "tls_fact",
         TLS_CERTIFICATE => "tls_certificate",
+        TLS_PROTOCOL => "tls_protocol",
         PROCESS_FORK => "process_fork",
         PROCESS_EXEC => "process_exec",
         PROCESS_EXIT => "process_exit",

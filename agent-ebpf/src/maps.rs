@@ -16,7 +16,7 @@ use crate::{
     datagram::DnsOwner,
     early::EarlyKey,
     owner::Owner,
-    tls::{GoRoutine, LastRead},
+    tls::{Asked, GoHandshake, GoRoutine, LastRead, Session},
 };
 
 /// Placeholder: the agent sets the size of each ring at load.
@@ -105,9 +105,17 @@ pub static LISTENING: LruHashMap<u64, u32, 16384> = LruHashMap::new();
 #[btf_map]
 pub static LAST_READ: LruHashMap<u32, LastRead, 8192> = LruHashMap::new();
 
-/// The socket of the handshake that a goroutine of Go is at, by process and goroutine.
+/// The socket of a session of OpenSSL or GnuTLS, until its protocol was told of.
 #[btf_map]
-pub static GO_HANDSHAKES: LruHashMap<GoRoutine, u64, 16384> = LruHashMap::new();
+pub static SESSIONS: LruHashMap<Session, u64, 16384> = LruHashMap::new();
+
+/// Where GnuTLS will put the answer that a thread is asking for, by thread.
+#[btf_map]
+pub static ASKED: LruHashMap<u32, Asked, 1024> = LruHashMap::new();
+
+/// The handshake that a goroutine of Go is at, by process and goroutine.
+#[btf_map]
+pub static GO_HANDSHAKES: LruHashMap<GoRoutine, GoHandshake, 16384> = LruHashMap::new();
 
 /// What Go's `crypto/x509` refused, by process and goroutine, until that goroutine sends its alert.
 #[btf_map]

@@ -4,10 +4,7 @@ use core::{ffi::c_void, mem::size_of};
 
 use agent_ebpf::{
     connection::TcpCounters,
-    event::{
-        ConnectionEvent, DNS_MESSAGE, EventHeader, HELLO_BYTES, RTT_WINDOW, TLS_CERTIFICATE, TLS_FACT, TURNS,
-        TurnsEvent,
-    },
+    event::{ConnectionEvent, DNS_MESSAGE, EventHeader, HELLO_BYTES, RTT_WINDOW, TLS_CERTIFICATE, TURNS, TurnsEvent},
     loss::{EventCounts, Share, ShareKey},
     rtt::RttEvent,
 };
@@ -168,10 +165,10 @@ pub fn fill_hello<T>(cgroup_id: u64, fill: impl FnOnce(*mut T) -> bool) {
     );
 }
 
-/// The ring of hello bytes, for what a TLS library said of a handshake.
+/// The ring of hello bytes, for what a TLS library said of a handshake: `kind` is `TLS_FACT` or `TLS_PROTOCOL`.
 #[inline(always)]
-pub fn send_tls_fact<T>(cgroup_id: u64, event: *const T) {
-    send(ring(&HELLOS), settings::hello_ring_bytes(), TLS_FACT, cgroup_id, event);
+pub fn send_tls<T>(kind: u32, cgroup_id: u64, event: *const T) {
+    send(ring(&HELLOS), settings::hello_ring_bytes(), kind, cgroup_id, event);
 }
 
 /// Sends what `fill` puts into the room of one certificate; nothing when it says `false`.

@@ -54,8 +54,21 @@ pub const PROBE_GO_BEGINS: u16 = 7;
 /// [`ProbeCookie::what`]: a handshake of Go's ends.
 pub const PROBE_GO_ENDS: u16 = 8;
 
+/// [`ProbeCookie::what`]: a session of a library's gets its file descriptor.
+pub const PROBE_DESCRIPTOR: u16 = 9;
+/// [`ProbeCookie::what`]: OpenSSL looks at a certificate for a session.
+pub const PROBE_OPENSSL_SESSION: u16 = 10;
+/// [`ProbeCookie::what`]: a session of OpenSSL's that may have agreed on a protocol.
+pub const PROBE_OPENSSL_PROTOCOL: u16 = 11;
+/// [`ProbeCookie::what`]: a program asks `GnuTLS` for the protocol.
+pub const PROBE_GNUTLS_ASKED: u16 = 12;
+/// [`ProbeCookie::what`]: and has its answer.
+pub const PROBE_GNUTLS_ANSWERED: u16 = 13;
+
 /// Bytes of a certificate that are sent at most; longer ones are not sent.
 pub const CERTIFICATE_BYTES: usize = 2048;
+/// Bytes of a protocol's name that are sent at most; the names in IANA's registry are shorter.
+pub const PROTOCOL_BYTES: usize = 32;
 
 /// One fact.
 #[repr(C)]
@@ -93,6 +106,22 @@ pub struct TlsCertificate {
     pub length: u16,
     /// Unused, zero.
     pub reserved: u16,
+}
+
+/// The protocol that a handshake agreed on by ALPN (RFC 7301).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsProtocol {
+    /// Kind [`crate::event::TLS_PROTOCOL`], size and time.
+    pub header: EventHeader,
+    /// Cookie of the socket.
+    pub cookie: u64,
+    /// Process (tgid, init pid namespace).
+    pub pid: u32,
+    /// Bytes of `name` that mean something.
+    pub length: u32,
+    /// Its name.
+    pub name: [u8; PROTOCOL_BYTES],
 }
 
 /// What a probe is told when it is attached: which library in which version, and where in its structs the facts are.
@@ -134,3 +163,4 @@ impl ProbeCookie {
 
 const _: () = assert!(size_of::<TlsFact>() == 40);
 const _: () = assert!(size_of::<TlsCertificate>() == 32);
+const _: () = assert!(size_of::<TlsProtocol>() == 64);

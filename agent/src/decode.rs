@@ -6,12 +6,12 @@ use agent_ebpf::{
     event::{
         CGROUP_MKDIR, CONNECTION_CLOSE, CONNECTION_OPEN, CONNECTION_UPDATE, ConnectionEvent, DNS_MESSAGE, EventHeader,
         HELLO_BYTES, LISTENER_OPEN, PROCESS_EXEC, PROCESS_EXIT, PROCESS_FORK, RTT_WINDOW, SYNACK_RETRANSMIT,
-        TLS_CERTIFICATE, TLS_FACT, TURNS, TurnsEvent,
+        TLS_CERTIFICATE, TLS_FACT, TLS_PROTOCOL, TURNS, TurnsEvent,
     },
     hello::HelloHeader,
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
     rtt::RttEvent,
-    tls_fact::{TlsCertificate, TlsFact},
+    tls_fact::{TlsCertificate, TlsFact, TlsProtocol},
 };
 
 /// What the kernel side said. Decoded, applied and gone: a box would cost an allocation for each connection event.
@@ -31,6 +31,8 @@ pub enum Event<'a> {
     TlsFact(TlsFact),
     /// The certificate that it looked at: the header, and what is behind it.
     TlsCertificate(TlsCertificate, &'a [u8]),
+    /// The protocol that a handshake agreed on.
+    TlsProtocol(TlsProtocol),
     /// A process was forked.
     Fork(ForkEvent),
     /// A process executed a program.
@@ -52,6 +54,7 @@ impl Event<'_> {
             Self::Turns(event) => &event.header,
             Self::TlsFact(event) => &event.header,
             Self::TlsCertificate(event, _) => &event.header,
+            Self::TlsProtocol(event) => &event.header,
             Self::Fork(event) => &event.header,
             Self::Exec(event) => &event.header,
             Self::Exit(event) => &event.header,
@@ -110,6 +113,7 @@ pub fn decode(bytes: &[u8]) -> Result<Event<'_>, DecodeError> {
             let (header, rest) = with_bytes(bytes, |header: &TlsCertificate| (header.header, header.length))?;
             Ok(Event::TlsCertificate(header, rest))
         }
+        TLS_PROTOCOL => body(bytes, &header).map(Event::TlsProtocol),
         PROCESS_FORK => body(bytes, &header).map(Event::Fork),
         PROCESS_EXEC => body(bytes, &header).map(|event| Event::Exec(Box::new(event))),
         PROCESS_EXIT => body(bytes, &header).map(Event::Exit),
@@ -183,6 +187,8 @@ unsafe impl Wire for TurnsEvent {}
 unsafe impl Wire for TlsFact {}
 // SAFETY: `repr(C)`, integers only.
 unsafe impl Wire for TlsCertificate {}
+// SAFETY: `repr(C)`, integers and a byte array only.
+unsafe impl Wire for TlsProtocol {}
 // SAFETY: `repr(C)`, integers and byte arrays only.
 unsafe impl Wire for ForkEvent {}
 // SAFETY: `repr(C)`, integers and byte arrays only.

@@ -302,6 +302,7 @@ impl Pipeline {
             }
             Event::TlsFact(event) => self.libraries.hear(&event),
             Event::TlsCertificate(header, bytes) => self.libraries.hear_certificate(&header, bytes),
+            Event::TlsProtocol(event) => self.libraries.hear_protocol(&event),
             Event::Fork(event) => {
                 self.choices.began(event.pid);
                 self.attribution.fork(&event);

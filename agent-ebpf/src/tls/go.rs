@@ -13,7 +13,7 @@ use crate::{
     kernel::{self, registers},
     maps::{GO_HANDSHAKES, GO_REFUSED},
     output,
-    tls::{self, GoRoutine, Said},
+    tls::{self, GoHandshake, GoRoutine, Said, word},
 };
 
 /// `abi.Struct`, in the lower five bits of a type's kind.
@@ -21,12 +21,6 @@ const KIND_STRUCT: u8 = 25;
 const KIND_MASK: u8 = 31;
 /// Reasons of `x509.CertificateInvalidError` are less than this.
 const MOST_REASONS: u64 = 64;
-
-#[inline(always)]
-fn word(at: u64) -> Option<u64> {
-    // SAFETY: the helper checks the address.
-    unsafe { bpf_probe_read_user(at as *const u64) }.ok()
-}
 
 /// The socket of a `tls.Conn`: its first member is an interface whose data begins with a `*netFD`, as `net.TCPConn`
 /// does; that begins with a `poll.FD`, whose descriptor is behind its lock of 16 bytes (Go 1.9 to 1.26).
@@ -118,11 +112,13 @@ fn table_type(table: u64) -> Option<u64> {
 /// `(*tls.Conn).clientHandshake` and `serverHandshake`: whose handshake this goroutine is at.
 #[inline(always)]
 pub fn begins(ctx: &ProbeContext, probe: ProbeCookie) {
-    let Some(cookie) = socket_of(registers::rax(ctx)) else {
+    let conn = registers::rax(ctx);
+    let Some(cookie) = socket_of(conn) else {
         return;
     };
     let key = routine(ctx);
-    let _evicts_the_oldest = GO_HANDSHAKES.insert(key, cookie, u64::from(BPF_ANY));
+    let handshake = GoHandshake { cookie, conn };
+    let _evicts_the_oldest = GO_HANDSHAKES.insert(key, handshake, u64::from(BPF_ANY));
     // What this goroutine refused before, and sent no alert for, is not this connection's.
     if GO_REFUSED.get_ptr(key).is_some() {
         let _just_found = GO_REFUSED.remove(key);
@@ -131,18 +127,24 @@ pub fn begins(ctx: &ProbeContext, probe: ProbeCookie) {
 }
 
 /// Their returns, with an error in AX and BX: an alert of the peer's is a `net.permanentError` around a `net.OpError`
-/// with `Op` = "remote error".
+/// with `Op` = "remote error". `first` is where a `tls.Conn` has the protocol agreed on, a string; 0 when not known.
 #[inline(always)]
 pub fn ends(ctx: &ProbeContext, probe: ProbeCookie) {
     let (table, value) = (registers::rax(ctx), registers::rbx(ctx));
     let key = routine(ctx);
-    let Some(cookie) = GO_HANDSHAKES.get_ptr(key).map(|cookie| {
+    let Some(GoHandshake { cookie, conn }) = GO_HANDSHAKES.get_ptr(key).map(|handshake| {
         // SAFETY: the entry lives as long as this program runs.
-        unsafe { *cookie }
+        unsafe { *handshake }
     }) else {
         return;
     };
     let _just_found = GO_HANDSHAKES.remove(key);
+    let protocol = conn + u64::from(probe.first);
+    if probe.first != 0
+        && let (Some(at), Some(length)) = (word(protocol), word(protocol + 8))
+    {
+        tls::tell_protocol(cookie, at, length);
+    }
     if table == 0 {
         return;
     }

@@ -1,9 +1,9 @@
-//! OpenSSL and BoringSSL: the queue of errors, and the verdict on the peer's certificate.
+//! OpenSSL and BoringSSL: the queue of errors, the verdict on the peer's certificate, and the protocol agreed on.
 
 use agent_ebpf::tls_fact::{FACT_ERROR, FACT_VERIFIED, LIBRARY_BORINGSSL, ProbeCookie};
 use aya_ebpf::{helpers::bpf_probe_read_user, programs::ProbeContext};
 
-use crate::tls::{self, Said};
+use crate::tls::{self, Said, Session};
 
 /// `ERR_LIB_SSL`.
 const OPENSSL_SSL: u32 = 20;
@@ -55,15 +55,36 @@ pub fn verified(ctx: &ProbeContext, probe: ProbeCookie) {
 pub fn certificate(ctx: &ProbeContext, probe: ProbeCookie) {
     let context = tls::argument(ctx, 0);
     let Some(cookie) = tls::joined() else { return };
-    let word = |at: u64| {
-        // SAFETY: the helper checks the address.
-        unsafe { bpf_probe_read_user(at as *const u64) }.ok()
-    };
-    let told = word(context + u64::from(probe.first)).and_then(|certificate| {
+    let told = tls::word(context + u64::from(probe.first)).and_then(|certificate| {
         let encoding = certificate + u64::from(probe.second);
-        Some((word(encoding)?, word(encoding + 8)?))
+        Some((tls::word(encoding)?, tls::word(encoding + 8)?))
     });
     if let Some((at, length)) = told {
         tls::tell_certificate(cookie, at, length);
+    }
+}
+
+/// `X509_STORE_CTX_set_ex_data(ctx, index, ssl)`: libssl says for whom a certificate is looked at, in the call that has
+/// just read it.
+#[inline(always)]
+pub fn session(ctx: &ProbeContext) {
+    if let Some(cookie) = tls::read_of() {
+        Session::at(tls::argument(ctx, 2)).is_of(cookie);
+    }
+}
+
+/// `SSL_get0_alpn_selected(ssl, …)` and `SSL_free(ssl)`: `first` is where a session has the protocol (address, then
+/// length), `second` is 1 for the last look.
+#[inline(always)]
+pub fn protocol(ctx: &ProbeContext, probe: ProbeCookie) {
+    let session = Session::at(tls::argument(ctx, 0));
+    let Some(cookie) = session.cookie() else { return };
+    let chosen = session.address + u64::from(probe.first);
+    let Some(length) = tls::word(chosen + 8) else { return };
+    if length != 0 || probe.second == 1 {
+        session.forget();
+    }
+    if let Some(at) = tls::word(chosen) {
+        tls::tell_protocol(cookie, at, length);
     }
 }

@@ -1,6 +1,6 @@
-//! A few instructions of x86-64: functions that only return a member or a number, and where a function returns.
+//! A few instructions of x86-64: functions that only return a member or a number or copy two, and where a function returns.
 
-use iced_x86::{Code, Decoder, DecoderOptions};
+use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Register};
 
 /// `endbr64`, which may begin any function.
 const ENDBR64: [u8; 4] = [0xf3, 0x0f, 0x1e, 0xfa];
@@ -60,4 +60,32 @@ pub(super) fn returns(code: &[u8]) -> Option<Vec<u64>> {
         }
     }
     (!returns.is_empty() && returns.len() <= MOST).then_some(returns)
+}
+
+/// The offset of the first of two members, an address and the length behind it, that a function copies out of what its first
+/// argument points to; `None` for any other code.
+pub(super) fn copied_pair(code: &[u8]) -> Option<u16> {
+    /// What stands before is the head of any object.
+    const LEAST: u64 = 0x80;
+    const LIMIT: u64 = 0x1000;
+    let mut first = None;
+    for instruction in Decoder::with_ip(64, code, 0, DecoderOptions::NONE) {
+        let Some(member) = loaded_member(&instruction) else {
+            continue;
+        };
+        if first.is_some_and(|first| first + 8 == member) {
+            return first.map(|first| first as u16);
+        }
+        if instruction.code() == Code::Mov_r64_rm64 && (LEAST..LIMIT).contains(&member) {
+            first = Some(member);
+        }
+    }
+    None
+}
+
+/// `mov d(%rdi), register`.
+fn loaded_member(instruction: &Instruction) -> Option<u64> {
+    let loads = matches!(instruction.code(), Code::Mov_r64_rm64 | Code::Mov_r32_rm32);
+    let is_member = instruction.memory_base() == Register::RDI && instruction.memory_index() == Register::None;
+    (loads && is_member).then(|| instruction.memory_displacement64())
 }

@@ -9,7 +9,7 @@ use agent_ebpf::tls_fact::{
 use super::{
     Place, Refusal, TlsCode, code,
     image::{Image, long, word},
-    symbols,
+    symbols::{self, Function},
 };
 
 const SEND_ALERT: &str = "crypto/tls.(*Conn).sendAlert";
@@ -45,6 +45,7 @@ pub(super) fn tls_code(image: &Image<'_>) -> Result<Option<TlsCode>, Refusal> {
         cookie: ProbeCookie {
             library: LIBRARY_GO,
             version,
+            first: protocol_at(version >> 8 & 0xff),
             what,
             ..ProbeCookie::default()
         }
@@ -79,10 +80,16 @@ pub(super) fn tls_code(image: &Image<'_>) -> Result<Option<TlsCode>, Refusal> {
     }))
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Function {
-    address: u64,
-    size: u64,
+/// Where a `tls.Conn` has the protocol agreed on, by Go's minor version (*measured* with `reflect`, first and last patches);
+/// 0 for versions that nobody has looked at.
+fn protocol_at(minor: u32) -> u16 {
+    match minor {
+        18 | 19 => 328,
+        20 | 25 | 26 => 352,
+        21 | 22 => 360,
+        23 | 24 => 368,
+        _ => 0,
+    }
 }
 
 /// The table of functions.

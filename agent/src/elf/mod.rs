@@ -5,6 +5,8 @@
 //! is cut meanwhile would end the agent.
 
 mod code;
+mod functions;
+mod gnutls;
 mod go;
 mod image;
 mod openssl;
@@ -12,6 +14,7 @@ mod symbols;
 
 use std::fmt;
 
+use functions::Functions;
 pub use image::{Image, Source};
 
 /// Functions to probe in one file.
@@ -76,7 +79,8 @@ pub fn tls_code(source: &dyn Source) -> Result<Option<TlsCode>, Refusal> {
     if image.section(".go.buildinfo").is_some() {
         return go::tls_code(&image);
     }
-    openssl::tls_code(&image)
+    let functions = Functions::find(&image, &[openssl::NAMES, gnutls::NAMES].concat())?;
+    Ok(gnutls::tls_code(&functions).or_else(|| openssl::tls_code(&functions)))
 }
 
 #[cfg(test)]

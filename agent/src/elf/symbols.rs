@@ -1,4 +1,6 @@
-//! Addresses of functions by name: the dynamic symbols through their hash table, a few reads each; else all symbols.
+//! Functions by name: the dynamic symbols through their hash table, a few reads each; else all symbols.
+
+use std::collections::HashMap;
 
 use super::{
     Refusal,
@@ -16,15 +18,24 @@ const MOST_IN_BUCKET: u32 = 256;
 /// Longest name that is compared.
 const NAME_BYTES: u64 = 96;
 
-/// Finds functions; what is not there, or defined elsewhere, is `None`.
-pub(super) fn find(image: &Image<'_>, names: &[&str]) -> Result<Vec<Option<u64>>, Refusal> {
-    let mut found = vec![None; names.len()];
+/// Code of one name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Function {
+    pub(super) address: u64,
+    pub(super) size: u64,
+}
+
+/// Finds functions; what is not there, or defined elsewhere, is left out.
+pub(super) fn find<'a>(image: &Image<'_>, names: &[&'a str]) -> Result<HashMap<&'a str, Function>, Refusal> {
+    let mut found = HashMap::new();
     if let Some(table) = Dynamic::of(image)? {
-        for (name, found) in names.iter().zip(&mut found) {
-            *found = table.find(image, name)?;
+        for name in names {
+            if let Some(function) = table.find(image, name)? {
+                found.insert(*name, function);
+            }
         }
     }
-    if found.iter().all(Option::is_none) {
+    if found.is_empty() {
         scan(image, names, &mut found)?;
     }
     Ok(found)
@@ -64,7 +75,7 @@ impl Dynamic {
         }))
     }
 
-    fn find(&self, image: &Image<'_>, name: &str) -> Result<Option<u64>, Refusal> {
+    fn find(&self, image: &Image<'_>, name: &str) -> Result<Option<Function>, Refusal> {
         if self.buckets == 0 {
             return Ok(None);
         }
@@ -100,16 +111,19 @@ impl Dynamic {
     }
 }
 
-/// The address of a function that is in this file.
-fn defined(symbol: &[u8]) -> Option<u64> {
+/// A function that is in this file.
+fn defined(symbol: &[u8]) -> Option<Function> {
     /// `STT_FUNC`, and the kind of those that choose at load (`STT_GNU_IFUNC`) is another one.
     const FUNCTION: u8 = 2;
-    let address = long(symbol, 8);
-    (symbol[4] & 15 == FUNCTION && half(symbol, 6) != 0 && address != 0).then_some(address)
+    let function = Function {
+        address: long(symbol, 8),
+        size: long(symbol, 16),
+    };
+    (symbol[4] & 15 == FUNCTION && half(symbol, 6) != 0 && function.address != 0).then_some(function)
 }
 
 /// All symbols of the file, where they were not stripped.
-fn scan(image: &Image<'_>, names: &[&str], found: &mut [Option<u64>]) -> Result<(), Refusal> {
+fn scan<'a>(image: &Image<'_>, names: &[&'a str], found: &mut HashMap<&'a str, Function>) -> Result<(), Refusal> {
     let Some(table) = image.section(".symtab") else {
         return Ok(());
     };
@@ -118,13 +132,13 @@ fn scan(image: &Image<'_>, names: &[&str], found: &mut [Option<u64>]) -> Result<
     };
     let (symbols, strings) = (image.contents(table)?, image.contents(strings)?);
     for symbol in symbols.chunks_exact(SYMBOL_BYTES as usize) {
-        let Some(address) = defined(symbol) else { continue };
+        let Some(function) = defined(symbol) else { continue };
         let Some(rest) = strings.get(word(symbol, 0) as usize..) else {
             continue;
         };
-        for (name, found) in names.iter().zip(found.iter_mut()) {
+        for name in names {
             if rest.starts_with(name.as_bytes()) && rest.get(name.len()) == Some(&0) {
-                *found = Some(address);
+                found.insert(*name, function);
             }
         }
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::elf::code::{returned_member, returned_number, returns};
+use crate::elf::code::{copied_pair, returned_member, returned_number, returns};
 
 #[test]
 fn members_are_read_off_functions() {
@@ -35,6 +35,23 @@ fn returns_are_found_between_instructions_only() {
     );
     assert_eq!(returns(&[0x90]), None, "none");
     assert_eq!(returns(&[0x06, 0xc3]), None, "no instruction");
+}
+
+#[test]
+fn two_members_are_read_off_a_function() {
+    // mov 0x488(%rdi), %rax; xor %ecx, %ecx; mov %rax, (%rsi); mov 0x490(%rdi), %ecx
+    let direct = [
+        0x48, 0x8b, 0x87, 0x88, 4, 0, 0, 0x31, 0xc9, 0x48, 0x89, 6, 0x8b, 0x8f, 0x90, 4, 0, 0,
+    ];
+    assert_eq!(copied_pair(&direct), Some(0x488));
+    assert_eq!(copied_pair(&direct[..9]), None, "one");
+    // mov 0xa8(%rdi), %rax; mov 0x3c8(%rax), %rcx; mov 0x3d0(%rax), %eax
+    let through_another = [
+        0x48, 0x8b, 0x87, 0xa8, 0, 0, 0, 0x48, 0x8b, 0x88, 0xc8, 3, 0, 0, 0x8b, 0x80, 0xd0, 3, 0, 0,
+    ];
+    assert_eq!(copied_pair(&through_another), None, "OpenSSL 1.1.1");
+    // mov 0x30(%rdi), %rax; mov 0x38(%rdi), %ecx
+    assert_eq!(copied_pair(&[0x48, 0x8b, 0x47, 0x30, 0x8b, 0x4f, 0x38]), None, "near");
 }
 
 #[test]

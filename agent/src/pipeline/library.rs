@@ -5,9 +5,13 @@ use std::collections::{HashMap, VecDeque};
 use agent_ebpf::tls_fact::{
     FACT_ALERT_RECEIVED, FACT_ALERT_SENT, FACT_ERROR, FACT_REFUSED, FACT_STATUS, FACT_VERIFIED, GO_AUTHORITY,
     GO_INVALID, GO_NAME, LIBRARY_BORINGSSL, LIBRARY_GNUTLS, LIBRARY_GO, LIBRARY_OPENSSL, TlsCertificate, TlsFact,
+    TlsProtocol,
 };
 
-use crate::{aggregate::TlsFailure, protocol::certificate::Chain};
+use crate::{
+    aggregate::TlsFailure,
+    protocol::{certificate::Chain, tls::alpn_text},
+};
 
 /// Connections of which something was said and that have not been told of yet.
 const MOST: usize = 8_192;
@@ -55,6 +59,8 @@ pub(super) struct Library {
     status: Option<u32>,
     /// The peer's own certificate.
     pub(super) own: Option<Chain>,
+    /// The protocol agreed on.
+    protocol: Option<Box<str>>,
     last_ns: u64,
 }
 
@@ -83,6 +89,11 @@ impl Library {
             FACT_STATUS => self.status = Some(code),
             _ => {}
         }
+    }
+
+    /// The protocol that was agreed on by ALPN.
+    pub(super) fn protocol(&self) -> Option<&str> {
+        self.protocol.as_deref()
     }
 
     /// Name and version, as in records.
@@ -209,6 +220,13 @@ impl Libraries {
         }
     }
 
+    pub(super) fn hear_protocol(&mut self, event: &TlsProtocol) {
+        let library = self.at(event.cookie);
+        library.last_ns = event.header.time_ns;
+        let name = event.name.get(..event.length as usize);
+        library.protocol = name.and_then(alpn_text).or_else(|| library.protocol.take());
+    }
+
     fn at(&mut self, cookie: u64) -> &mut Library {
         if !self.by_cookie.contains_key(&cookie) {
             if self.by_cookie.len() >= MOST
@@ -244,6 +262,7 @@ impl Libraries {
             refused: now.refused.or(before.refused),
             status: now.status.or(before.status),
             own: before.own.or(now.own),
+            protocol: now.protocol.or(before.protocol),
             number: if now.number == 0 { before.number } else { now.number },
             version: if now.number == 0 { before.version } else { now.version },
             last_ns: now.last_ns,
@@ -272,7 +291,10 @@ impl Libraries {
 
 #[cfg(test)]
 mod tests {
-    use agent_ebpf::event::{EventHeader, TLS_FACT};
+    use agent_ebpf::{
+        event::{EventHeader, TLS_FACT},
+        tls_fact::PROTOCOL_BYTES,
+    };
 
     use super::*;
 
@@ -378,6 +400,34 @@ mod tests {
             Some(("cert_expired", "local")),
         );
         gnutls(&[(FACT_STATUS, 0, 0)], None);
+    }
+
+    #[test]
+    fn the_protocol_is_kept_through_later_facts() {
+        let event = |bytes: &[u8], length| {
+            let mut name = [0; PROTOCOL_BYTES];
+            name[..bytes.len()].copy_from_slice(bytes);
+            TlsProtocol {
+                header: fact(7, 0, 0, 0, 0).header,
+                cookie: 7,
+                pid: 1,
+                length,
+                name,
+            }
+        };
+        let mut libraries = Libraries::default();
+        libraries.hear_protocol(&event(b"h2", 2));
+        let first = libraries.take(7, None);
+        libraries.hear(&fact(7, LIBRARY_GO, FACT_ALERT_SENT, 42, 0));
+        let heard = libraries.take(7, first).expect("heard of");
+        assert_eq!(heard.protocol(), Some("h2"));
+        assert_eq!(heard.name().as_deref(), Some("Go 3.0.19"));
+        // What is no name takes nothing away.
+        libraries.hear_protocol(&event(b"http/1.1", 8));
+        libraries.hear_protocol(&event(b"\x01\x02", 2));
+        libraries.hear_protocol(&event(b"h3", 33));
+        let heard = libraries.take(7, None).expect("heard of");
+        assert_eq!((heard.protocol(), heard.verdict(true)), (Some("http/1.1"), None));
     }
 
     #[test]

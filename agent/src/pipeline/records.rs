@@ -277,7 +277,7 @@ fn tls(state: &ConnectionState, said: &Said<'_>, ended: bool) -> Option<TlsRecor
         version: talk::version(state, facts).and_then(version_name).map(str::to_owned),
         cipher,
         sni: facts.and_then(TlsFacts::server_name).map(str::to_owned),
-        alpn: facts.and_then(alpn),
+        alpn: facts.and_then(|facts| alpn(facts, said.library)),
         resumed: done.then(|| talk::is_resumed(state, facts)),
         outcome: match said.failure {
             Some((failure, _)) => Some(failure.name().to_owned()),
@@ -288,9 +288,10 @@ fn tls(state: &ConnectionState, said: &Said<'_>, ended: bool) -> Option<TlsRecor
     })
 }
 
-/// The agreed protocol where it can be seen; in TLS 1.3, which hides it, the one that was offered if there was one only.
-fn alpn(facts: &TlsFacts) -> Option<String> {
-    if let Some(chosen) = facts.alpn_chosen() {
+/// The agreed protocol where it can be seen; in TLS 1.3, which hides it, what the library says, else the one that was
+/// offered if there was one only.
+fn alpn(facts: &TlsFacts, library: Option<&Library>) -> Option<String> {
+    if let Some(chosen) = facts.alpn_chosen().or_else(|| library?.protocol()) {
         return Some(chosen.to_owned());
     }
     if facts.version().is_some_and(|version| version < TLS13) {

@@ -28,6 +28,7 @@ fn encode(event: &Event<'_>) -> Vec<u8> {
         Event::Hello(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::Dns(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::TlsFact(event) => bytes(event),
+        Event::TlsProtocol(event) => bytes(event),
         Event::TlsCertificate(header, said) => [bytes(header), said.to_vec()].concat(),
         Event::Connection(event) => bytes(event),
         Event::Rtt(event) => bytes(event),

@@ -27,6 +27,7 @@ public class Refuse {
             SSLParameters parameters = stream.getSSLParameters();
             parameters.setProtocols(new String[] {"TLSv" + arguments[3]});
             parameters.setEndpointIdentificationAlgorithm("HTTPS");
+            parameters.setApplicationProtocols(new String[] {"h2", "http/1.1"});
             stream.setSSLParameters(parameters);
             stream.setSoTimeout(1500);
             stream.getOutputStream().write("GET / HTTP/1.0\r\n\r\n".getBytes());

@@ -16,7 +16,7 @@ func main() {
 	if err != nil {
 		panic(err)
 	}
-	config := tls.Config{ServerName: name, RootCAs: x509.NewCertPool()}
+	config := tls.Config{ServerName: name, RootCAs: x509.NewCertPool(), NextProtos: []string{"h2", "http/1.1"}}
 	config.RootCAs.AppendCertsFromPEM(text)
 	config.MinVersion = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[version]
 	config.MaxVersion = config.MinVersion

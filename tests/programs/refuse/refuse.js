@@ -4,7 +4,7 @@ const tls = require('tls');
 const fs = require('fs');
 
 const [host, port, servername, version, authority] = process.argv.slice(2);
-const limits = { minVersion: `TLSv${version}`, maxVersion: `TLSv${version}` };
+const limits = { minVersion: `TLSv${version}`, maxVersion: `TLSv${version}`, ALPNProtocols: ['h2', 'http/1.1'] };
 const stream = tls.connect({ host, port, servername, ca: fs.readFileSync(authority), ...limits });
 const end = (...words) => {
   console.log(...words);

@@ -36,9 +36,10 @@ pub(crate) fn run(arguments: &RefuseArguments) -> Result<()> {
     } else {
         &version::TLS13
     };
-    let config = ClientConfig::builder_with_protocol_versions(&[version])
+    let mut config = ClientConfig::builder_with_protocol_versions(&[version])
         .with_root_certificates(roots)
         .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let name = ServerName::try_from(arguments.name.clone())?;
     let client = ClientConnection::new(Arc::new(config), name)?;
     match ask(client, SocketAddr::new(arguments.address, arguments.port)) {

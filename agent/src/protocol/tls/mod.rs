@@ -42,7 +42,7 @@ pub fn is_grease(value: u16) -> bool {
 const ALPN_BYTES: usize = 32;
 
 /// A protocol's name as text, when it is one that can be shown: printable ASCII of a sane length.
-fn alpn_text(name: &[u8]) -> Option<Box<str>> {
+pub(crate) fn alpn_text(name: &[u8]) -> Option<Box<str>> {
     if name.is_empty() || name.len() > ALPN_BYTES || !name.iter().all(u8::is_ascii_graphic) {
         return None;
     }

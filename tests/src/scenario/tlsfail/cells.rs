@@ -84,7 +84,7 @@ impl Library {
     }
 }
 
-/// Ways to fail.
+/// Ways to fail, and not to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
     Expired,
@@ -95,10 +95,13 @@ pub(super) enum Failure {
     Version,
     Closes,
     Silent,
+    /// Last: of a program that nobody has seen before the beginning of a handshake may be missed, and Go says no more of one
+    /// that goes well.
+    Nothing,
 }
 
 impl Failure {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Expired,
         Self::WrongName,
         Self::UnknownAuthority,
@@ -107,6 +110,7 @@ impl Failure {
         Self::Version,
         Self::Closes,
         Self::Silent,
+        Self::Nothing,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -119,6 +123,7 @@ impl Failure {
             Self::Version => "no common version",
             Self::Closes => "server closes",
             Self::Silent => "server silent",
+            Self::Nothing => "nothing wrong",
         }
     }
 }
@@ -153,6 +158,8 @@ const fn seen(outcome: &'static str, failed_by: &'static str) -> Expected {
 pub(super) fn expected(client: Client, failure: Failure, tls13: bool) -> Expected {
     let library = client.library();
     match failure {
+        Failure::Nothing if library == Library::Unseen => seen("ok", "null"),
+        Failure::Nothing => said("ok", "null"),
         // Nobody but the wire: the server has said nothing that a library could find fault with. Some send an alert to the
         // closed connection, which tells nobody why.
         Failure::Closes => seen("closed", "remote"),
@@ -163,6 +170,27 @@ pub(super) fn expected(client: Client, failure: Failure, tls13: bool) -> Expecte
         _ => match library {
             Library::Unseen => unseen(client, failure, tls13),
             _ => certificate(library, failure, tls13),
+        },
+    }
+}
+
+/// Every client offers two protocols, of which every server knows the second.
+pub(super) const OFFERED: [&str; 2] = ["h2", AGREED];
+pub(super) const AGREED: &str = "http/1.1";
+
+/// The protocol that hopline must name in a cell: TLS 1.2 has it in the clear, of TLS 1.3 the library knows it.
+pub(super) fn protocol(client: Client, failure: Failure, tls13: bool) -> &'static str {
+    match failure {
+        // No ServerHello.
+        Failure::Version | Failure::Closes | Failure::Silent => "null",
+        _ if !tls13 => AGREED,
+        Failure::Nothing | Failure::ClientCertificate if client.library() != Library::Unseen => AGREED,
+        _ => match client.library() {
+            // OpenSSL has read it before the certificate and keeps it until the session is freed, Go until the handshake has
+            // failed.
+            Library::OpenSsl | Library::Go => AGREED,
+            // GnuTLS's client asks for it once the handshake is over.
+            Library::GnuTls | Library::Unseen => "null",
         },
     }
 }

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use super::cells::Client;
+use super::cells::{Client, OFFERED};
 use crate::certificates::Certificates;
 use crate::lab::Lab;
 use crate::netns::NetNs;
@@ -45,6 +45,7 @@ pub(super) fn can_run(client: Client) -> bool {
     client != Client::GoDebian || Path::new(DEBIANS_GO).exists()
 }
 
+const GO_CLIENTS: [Client; 4] = [Client::Go, Client::GoStripped, Client::GoPie, Client::GoDebian];
 const SOURCES: [(&str, &str); 4] = [
     ("Refuse.java", JAVA),
     ("refuse.py", PYTHON),
@@ -59,7 +60,8 @@ pub(in crate::scenario) fn prebuild(executable: &Path) -> Result<PathBuf> {
     fs::create_dir_all(&directory)?;
     let is_there =
         |(file, source): &(&str, &str)| fs::read_to_string(directory.join(file)).is_ok_and(|there| there == *source);
-    if SOURCES.iter().all(is_there) {
+    let programs = || GO_CLIENTS.into_iter().filter(|client| can_run(*client));
+    if SOURCES.iter().all(is_there) && programs().all(|client| directory.join(file_name(client)).exists()) {
         return Ok(directory);
     }
     let workshop = tempfile::tempdir()?;
@@ -73,10 +75,8 @@ pub(in crate::scenario) fn prebuild(executable: &Path) -> Result<PathBuf> {
             .arg(&directory)
             .arg("Refuse.java"),
     )?;
-    for client in [Client::Go, Client::GoStripped, Client::GoPie, Client::GoDebian] {
-        if can_run(client) {
-            build_go(workshop.path(), &directory, client).with_context(|| format!("building {}", client.name()))?;
-        }
+    for client in programs() {
+        build_go(workshop.path(), &directory, client).with_context(|| format!("building {}", client.name()))?;
     }
     for (file, source) in SOURCES {
         fs::write(directory.join(file), source)?;
@@ -159,15 +159,7 @@ impl Programs {
             Client::Curl => {
                 let mut command = Command::new("curl");
                 command
-                    .args([
-                        "-sS",
-                        "--max-time",
-                        "1.5",
-                        "-o",
-                        "/dev/null",
-                        "--cacert",
-                        wanted.authority,
-                    ])
+                    .args(["-sS", "--max-time", "1.5", "--cacert", wanted.authority])
                     .args([&format!("--tlsv{version}"), "--tls-max", version])
                     .args(["--resolve", &format!("{name}:{port}:{address}")])
                     .arg(format!("https://{name}:{port}/"));
@@ -178,6 +170,7 @@ impl Programs {
                 command
                     .args(["1.5", "gnutls-cli", "--x509cafile", wanted.authority])
                     .args(["--priority", &format!("NORMAL:-VERS-ALL:+VERS-TLS{version}")])
+                    .args(OFFERED.map(|protocol| format!("--alpn={protocol}")))
                     .args(["--sni-hostname", name, "--verify-hostname", name, "-p", &port, &address]);
                 command
             }

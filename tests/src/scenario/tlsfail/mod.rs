@@ -1,4 +1,5 @@
-//! Every client of the matrix against every way to fail, in both versions: the exact reason, who gave up, whose TLS it was.
+//! Every client of the matrix against every way to fail, in both versions: the exact reason, who gave up, whose TLS it was,
+//! and the protocol that was agreed on before.
 //!
 //! Truth: what the client itself printed, which is checked against the failure first, and the reason that is written in
 //! `cells.rs` for each cell, with why. Then the same by programs that live for some milliseconds and were never seen.
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use self::cells::{Client, Failure, expected};
+use self::cells::{AGREED, Client, Failure, expected, protocol};
 pub(in crate::scenario) use self::clients::prebuild;
 use self::clients::{Programs, Wanted, can_run};
 use crate::certificates::Certificates;
@@ -156,7 +157,7 @@ fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Vec<Proc
                 }
                 _ => ("good.pem", true),
             };
-            let mut options = vec!["-www", "-key", "leaf.key", "-cert", certificate];
+            let mut options = vec!["-www", "-alpn", AGREED, "-key", "leaf.key", "-cert", certificate];
             options.push(if tls13 { "-tls1_3" } else { "-tls1_2" });
             if chain {
                 options.extend(["-cert_chain", "intermediate.pem"]);
@@ -252,7 +253,7 @@ fn outcome_of(record: &Record) -> &str {
     tls.and_then(|tls| tls.outcome.as_deref()).unwrap_or("null")
 }
 
-/// One cell: outcome, who gave up, whose TLS.
+/// One cell: outcome, who gave up, whose TLS, the name asked for, the protocol agreed on.
 fn compare(
     verdict: &mut Verdict,
     number: usize,
@@ -278,17 +279,21 @@ fn compare(
     };
     // A library may have spoken before a failure that it has no part in.
     let library = if expected.library { library } else { "null" };
-    let sni = tls.and_then(|tls| tls.sni.as_deref());
+    let text = |word: Option<&String>| word.map_or("null", String::as_str).to_owned();
+    let sni = text(tls.and_then(|tls| tls.sni.as_ref()));
+    let alpn = text(tls.and_then(|tls| tls.alpn.as_ref()));
     let failed_by = if expected.failed_by == "any" { "any" } else { failed_by };
     if said.trim().is_empty() && failure != Failure::Silent {
         verdict.trouble(format!("{name}: the client said nothing"));
     }
     verdict.text(
         name,
-        format!("{} {failed_by} {library} {}", outcome_of(record), sni.unwrap_or("null")),
+        format!("{} {failed_by} {library} {sni} {alpn}", outcome_of(record)),
         format!(
-            "{} {} {wanted_library} c{number}.lab.test",
-            expected.outcome, expected.failed_by
+            "{} {} {wanted_library} c{number}.lab.test {}",
+            expected.outcome,
+            expected.failed_by,
+            protocol(client, failure, tls13)
         ),
     );
 }
