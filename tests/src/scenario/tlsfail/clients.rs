@@ -148,6 +148,7 @@ impl Programs {
         let (address, port) = (wanted.to.ip().to_string(), wanted.to.port().to_string());
         let (name, version) = (wanted.name, wanted.version);
         let script = |file: &str| self.directory.join(file);
+        let limit = (1.5 * f64::from(lab.patience())).to_string();
         let with = |program: &OsStr, first: &[&OsStr]| {
             let mut command = Command::new(program);
             command
@@ -159,7 +160,7 @@ impl Programs {
             Client::Curl => {
                 let mut command = Command::new("curl");
                 command
-                    .args(["-sS", "--max-time", "1.5", "--cacert", wanted.authority])
+                    .args(["-sS", "--max-time", &limit, "--cacert", wanted.authority])
                     .args([&format!("--tlsv{version}"), "--tls-max", version])
                     .args(["--resolve", &format!("{name}:{port}:{address}")])
                     .arg(format!("https://{name}:{port}/"));
@@ -168,7 +169,7 @@ impl Programs {
             Client::Gnutls => {
                 let mut command = Command::new("timeout");
                 command
-                    .args(["1.5", "gnutls-cli", "--x509cafile", wanted.authority])
+                    .args([&limit, "gnutls-cli", "--x509cafile", wanted.authority])
                     .args(["--priority", &format!("NORMAL:-VERS-ALL:+VERS-TLS{version}")])
                     .args(OFFERED.map(|protocol| format!("--alpn={protocol}")))
                     .args(["--sni-hostname", name, "--verify-hostname", name, "-p", &port, &address]);
