@@ -21,7 +21,7 @@ pub(in crate::scenario) use self::clients::prebuild;
 use self::clients::{Programs, Wanted, can_run};
 use crate::certificates::Certificates;
 use crate::hopline::{Agent, AgentOptions, Record, Trace};
-use crate::lab::Lab;
+use crate::lab::{Lab, Tolerance};
 use crate::openssl;
 use crate::process::{self, Process};
 use crate::router::RouterSettings;
@@ -35,8 +35,8 @@ const STRANGERS: usize = 50;
 /// One way. The kernel takes some 15 ms (a grace period of RCU) to set the first probe after a while without one: who shakes
 /// hands sooner after the first start ever of its program is left to the wire. With this, a stranger lives for 40 ms.
 const DELAY_US: u64 = 6_000;
-/// So that it can be waited for.
-const RELEASE: &str = "tls:\n  probes: true\n  release_after: 2s\n";
+/// Files that nobody maps are let go after so long: it can be waited for.
+const RELEASE: Duration = Duration::from_secs(2);
 
 /// Where a failure is served in a version.
 fn address(failure: Failure, tls13: bool) -> SocketAddr {
@@ -54,7 +54,11 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let pair = Pair::new(lab, &settings)?;
     let servers = serve(lab, &pair, &certificates)?;
     let config = lab.file("tlsfail.yaml");
-    fs::write(&config, RELEASE)?;
+    let release = RELEASE * lab.patience();
+    fs::write(
+        &config,
+        format!("tls:\n  probes: true\n  release_after: {}s\n", release.as_secs()),
+    )?;
     let options = AgentOptions {
         config: Some(&config),
         ..AgentOptions::default()
@@ -71,12 +75,24 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         if lab.short && !client.is_short() {
             continue;
         }
+        if lab.tolerance == Tolerance::Vm {
+            // The first handshakes of a program are over there before its probes are set.
+            fetch(
+                lab,
+                &pair,
+                &certificates,
+                &programs,
+                (client, Failure::Nothing, true),
+                NAME,
+            )?;
+            std::thread::sleep(Duration::from_secs(1));
+        }
         for failure in Failure::ALL {
             for tls13 in [false, true] {
                 if lab.short && failure == Failure::Silent && client != Client::Curl {
                     continue;
                 }
-                let name = format!("c{}.lab.test", cells.len());
+                let name = cell_name(cells.len());
                 let said = fetch(lab, &pair, &certificates, &programs, (client, failure, tls13), &name)?;
                 cells.push((client, failure, tls13, said));
             }
@@ -96,27 +112,22 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     switches::compare(lab, verdict, &pair, &certificates, &programs)?;
     drop(servers);
 
-    let mut by_port: HashMap<u16, Vec<&Record>> = HashMap::new();
-    for record in records
-        .iter()
-        .filter(|record| record.event == "finished" && record.is_client())
-    {
-        by_port.entry(record.server_port()).or_default().push(record);
-    }
-    let mut next = |port| {
-        let list = by_port.entry(port).or_default();
-        (!list.is_empty()).then(|| list.remove(0))
+    let finished = || {
+        let of_client = |record: &&Record| record.event == "finished" && record.is_client();
+        records.iter().filter(of_client)
     };
+    let by_name: HashMap<&str, &Record> = finished().filter_map(|record| Some((sni(record)?, record))).collect();
     for (number, (client, failure, tls13, said)) in cells.iter().enumerate() {
-        let port = address(*failure, *tls13).port();
-        compare(verdict, number, (*client, *failure, *tls13), next(port), said);
+        let record = by_name.get(cell_name(number).as_str()).copied();
+        compare(verdict, (*client, *failure, *tls13), record, said);
     }
     if strangers == 0 {
         // The kernel takes its time for the first probe after a pause: on a busy machine some are gone by then.
         verdict.skip("never seen before", "in the long form");
     } else {
-        let strange = by_port.remove(&address(Failure::Expired, true).port());
-        compare_strangers(verdict, &strange.unwrap_or_default(), strangers);
+        let port = address(Failure::Expired, true).port();
+        let strange = finished().filter(|record| record.server_port() == port && sni(record) == Some(NAME));
+        compare_strangers(verdict, &strange.collect::<Vec<_>>(), strangers);
     }
     for library in ["openssl", "gnutls", "go"] {
         let known = libraries.contains(library);
@@ -136,6 +147,15 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     verdict.count("failures counted", failed, (fails.count() + strangers) as u64);
     super::compare_losses(verdict, &metrics);
     Ok(())
+}
+
+/// The name that a cell's client asks for, by which its record is found.
+fn cell_name(number: usize) -> String {
+    format!("c{number}.lab.test")
+}
+
+fn sni(record: &Record) -> Option<&str> {
+    record.tls.as_ref()?.sni.as_deref()
 }
 
 fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Vec<Process>> {
@@ -253,10 +273,9 @@ fn outcome_of(record: &Record) -> &str {
     tls.and_then(|tls| tls.outcome.as_deref()).unwrap_or("null")
 }
 
-/// One cell: outcome, who gave up, whose TLS, the name asked for, the protocol agreed on.
+/// One cell, whose record was found by the name asked for: outcome, who gave up, whose TLS, the protocol agreed on.
 fn compare(
     verdict: &mut Verdict,
-    number: usize,
     (client, failure, tls13): (Client, Failure, bool),
     record: Option<&Record>,
     said: &str,
@@ -279,21 +298,24 @@ fn compare(
     };
     // A library may have spoken before a failure that it has no part in.
     let library = if expected.library { library } else { "null" };
-    let text = |word: Option<&String>| word.map_or("null", String::as_str).to_owned();
-    let sni = text(tls.and_then(|tls| tls.sni.as_ref()));
-    let alpn = text(tls.and_then(|tls| tls.alpn.as_ref()));
+    let alpn = tls.and_then(|tls| tls.alpn.as_deref()).unwrap_or("null");
     let failed_by = if expected.failed_by == "any" { "any" } else { failed_by };
     if said.trim().is_empty() && failure != Failure::Silent {
         verdict.trouble(format!("{name}: the client said nothing"));
     }
     verdict.text(
         name,
-        format!("{} {failed_by} {library} {sni} {alpn}", outcome_of(record)),
         format!(
-            "{} {} {wanted_library} c{number}.lab.test {}",
+            "{} {failed_by} {library} {alpn} port {}",
+            outcome_of(record),
+            record.server_port()
+        ),
+        format!(
+            "{} {} {wanted_library} {} port {}",
             expected.outcome,
             expected.failed_by,
-            protocol(client, failure, tls13)
+            protocol(client, failure, tls13),
+            address(failure, tls13).port()
         ),
     );
 }
