@@ -11,10 +11,12 @@ use crate::hopline::PathRecord;
 use crate::lab::Lab;
 use crate::router::{DEVICE, Hop, RouterSettings};
 use crate::topology::{Family, Pair};
-use crate::verdict::Verdict;
+use crate::verdict::{Verdict, percentile};
 
 const PORT: u16 = 8080;
 const TRACES: usize = 12;
+/// What clocks may make of a router's delay; the paths are 30 apart.
+const TOO_EARLY_MS: f64 = 0.5;
 /// Traces until both paths have come up: which one a trace is on is decided by its ports.
 const MOST_TRACES: usize = 40;
 /// Number and delay of the second router, by path.
@@ -47,7 +49,8 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         let truth = Probes::read(&capture.end()?, 4)?;
         let mut seen = HashSet::new();
         for (number, path) in paths.iter().enumerate() {
-            verdict.fold(|verdict| seen.insert(compare(lab, verdict, family, &format!("{name} trace {number}"), path)));
+            let name = format!("{name} trace {number}");
+            verdict.fold(|verdict| seen.insert(compare(lab, verdict, family, &name, path, &truth)));
             // A path by the flow's ports: what the capture saw of this one's.
             let of_trace = truth.sent.iter().filter(|probe| probe.source_port == path.source_port);
             let by_second: HashSet<_> = of_trace
@@ -57,11 +60,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
             let shown = path.hops.iter().find(|hop| hop.number == 2).and_then(|hop| hop.address);
             let agrees = by_second.len() == 1 && shown.is_some_and(|address| by_second.contains(&address));
             verdict.fold(|verdict| {
-                verdict.count(
-                    format!("{name} trace {number}: as in the capture"),
-                    u64::from(agrees),
-                    1,
-                );
+                verdict.count(format!("{name}: as in the capture"), u64::from(agrees), 1);
             });
         }
         verdict.at_least(format!("{name}: traces"), paths.len() as f64, TRACES as f64, "");
@@ -71,7 +70,14 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
 }
 
 /// Which path the trace was on: all of it must be.
-fn compare(lab: &Lab, verdict: &mut Verdict, family: Family, name: &str, path: &PathRecord) -> Option<u8> {
+fn compare(
+    lab: &Lab,
+    verdict: &mut Verdict,
+    family: Family,
+    name: &str,
+    path: &PathRecord,
+    truth: &Probes,
+) -> Option<u8> {
     verdict.count(format!("{name}: reached"), u64::from(path.reached), 1);
     verdict.count(format!("{name}: hops"), path.hops.len() as u64, 4);
     let several = path.hops.iter().filter(|hop| hop.addresses.len() > 1).count();
@@ -93,16 +99,24 @@ fn compare(lab: &Lab, verdict: &mut Verdict, family: Family, name: &str, path: &
         third,
         router(number + 1, family == Family::Ipv4).to_string(),
     );
-    for (at, truth_us) in [(2, 1_000 + delay_us), (3, 2_000 + delay_us), (4, 2_000 + delay_us)] {
+    for (at, configured_us) in [(2, 1_000 + delay_us), (3, 2_000 + delay_us), (4, 2_000 + delay_us)] {
+        let of_hop = truth.of_hop(family == Family::Ipv4, at);
+        let of_trace = of_hop.filter(|probe| probe.source_port == path.source_port);
+        let mut times_us: Vec<f64> = of_trace.filter_map(|probe| Some(probe.answer?.round_trip_us)).collect();
+        let truth_us = [1, 95].map(|percent| percentile(&mut times_us, percent));
         let rtt = path.hops.iter().find(|hop| hop.number == at).and_then(|hop| hop.rtt_us);
-        for measured in rtt.map_or([f64::NAN; 2], |rtt| [rtt.min as f64, rtt.p95 as f64]) {
-            verdict.time_us(
-                format!("{name}: hop {at}"),
-                measured,
-                truth_us as f64,
-                lab.tolerance.of_phase_us(truth_us as f64).max(1_500.0),
-            );
+        let measured_us = rtt.map_or([f64::NAN; 2], |rtt| [rtt.min as f64, rtt.p95 as f64]);
+        for (measured_us, truth_us) in measured_us.into_iter().zip(truth_us) {
+            let tolerance_us = lab.tolerance.of_phase_us(truth_us);
+            verdict.time_us(format!("{name}: hop {at}"), measured_us, truth_us, tolerance_us);
         }
+        // A router may be late, never early: the other path's time would be.
+        verdict.at_least(
+            format!("{name}: hop {at} as configured"),
+            measured_us[0] / 1e3,
+            configured_us as f64 / 1e3 - TOO_EARLY_MS,
+            "ms",
+        );
     }
     Some(*number)
 }

@@ -9,9 +9,10 @@ use super::{FAMILIES, PORT, address_of, hop, start};
 use crate::lab::Lab;
 use crate::process::Process;
 use crate::topology::{Family, Pair};
-use crate::verdict::{Verdict, percentile};
+use crate::verdict::Verdict;
 
-/// A hop as another program has it: its address, its usual round trip in microseconds.
+/// A hop as another program has it: its address, its least round trip in microseconds: they ask one after the other, and what
+/// a machine that stands still adds is another time for each.
 type Other = (IpAddr, f64);
 
 /// Addresses must be equal, times within a millisecond (in an emulated machine five).
@@ -35,10 +36,10 @@ pub(super) fn compare(lab: &Lab, verdict: &mut Verdict, pair: &Pair) -> Result<(
                     address.to_string(),
                     address_of(family, number).to_string(),
                 );
-                let p50 = ours.and_then(|hop| hop.rtt_us).map_or(f64::NAN, |rtt| rtt.p50 as f64);
+                let least = ours.and_then(|hop| hop.rtt_us).map_or(f64::NAN, |rtt| rtt.min as f64);
                 verdict.time_us(
-                    format!("{name}: p50 of hop {number}"),
-                    p50,
+                    format!("{name}: least of hop {number}"),
+                    least,
                     time_us,
                     lab.tolerance.least_us(),
                 );
@@ -51,6 +52,10 @@ pub(super) fn compare(lab: &Lab, verdict: &mut Verdict, pair: &Pair) -> Result<(
 fn output(lab: &Lab, pair: &Pair, mut command: Command) -> Result<String> {
     command.stdout(Stdio::piped());
     Process::spawn(command, Some(&pair.client), &lab.tools)?.finish()
+}
+
+fn least(times_us: impl IntoIterator<Item = f64>) -> f64 {
+    times_us.into_iter().fold(f64::NAN, f64::min)
 }
 
 /// Lines `h HOP ADDRESS` and `p HOP MICROSECONDS …`.
@@ -89,7 +94,7 @@ fn mtr(lab: &Lab, pair: &Pair, family: Family) -> Result<Vec<Other>> {
     }
     let hops = addresses.into_iter().zip(times_us);
     let mut hops: Vec<Other> = hops
-        .map_while(|(address, mut times_us)| Some((address?, percentile(&mut times_us, 50))))
+        .map_while(|(address, times_us)| Some((address?, least(times_us))))
         .collect();
     // It goes on behind the destination until that has answered.
     let end = hops.iter().position(|(address, _)| *address == to.ip());
@@ -109,12 +114,11 @@ fn traceroute(lab: &Lab, pair: &Pair, family: Family) -> Result<Vec<Other>> {
         let words: Vec<&str> = line.split_whitespace().collect();
         words.first()?.parse::<u8>().ok()?;
         let address = words.get(1)?.parse().ok()?;
-        let mut times_us: Vec<f64> = words
+        let times_us = words
             .windows(2)
             .filter(|pair| pair[1] == "ms")
-            .filter_map(|pair| Some(pair[0].parse::<f64>().ok()? * 1e3))
-            .collect();
-        Some((address, percentile(&mut times_us, 50)))
+            .filter_map(|pair| Some(pair[0].parse::<f64>().ok()? * 1e3));
+        Some((address, least(times_us)))
     };
     Ok(text.lines().filter_map(hop).collect())
 }
