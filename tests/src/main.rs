@@ -4,6 +4,7 @@
 //! a network to look at. The same binary is the generator, server and router that these start (`lab internal …`). It
 //! touches only namespaces and cgroups that it made and removes them however it ends. `cargo xtask` calls it.
 
+mod awake;
 mod bpf;
 mod capture;
 mod certificates;
