@@ -325,11 +325,11 @@ fn echo(lab: &Lab, verdict: &mut Verdict, pair: &mut Pair) -> Result<()> {
                 shown.map_or_else(String::new, |address| address.to_string()),
                 truth,
             );
-            let p50 = hop.and_then(|hop| hop.rtt_us).map_or(f64::NAN, |rtt| rtt.p50 as f64);
+            let least = hop.and_then(|hop| hop.rtt_us).map_or(f64::NAN, |rtt| rtt.min as f64);
             let configured = configured_us(number);
             verdict.time_us(
-                format!("{name}: p50 of hop {number}"),
-                p50,
+                format!("{name}: least of hop {number}"),
+                least,
                 configured,
                 lab.tolerance.of_phase_us(configured),
             );
