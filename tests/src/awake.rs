@@ -4,6 +4,7 @@
 //! the little time wanted while `path` ran, 3 % with this). Loops of the idle class run only where nobody else wants to.
 
 use std::fs;
+use std::io::{self, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -22,10 +23,15 @@ pub(crate) struct Awake {
 }
 
 impl Awake {
-    /// Nothing on a machine of its own, and in one that is emulated, where a loop is work.
+    /// Not in a machine that is emulated, where a loop is work.
     pub(crate) fn keep(lab: &Lab) -> Result<Self> {
+        Self::start(lab.tolerance == Tolerance::Host)
+    }
+
+    /// Nothing on a machine of its own.
+    fn start(wanted: bool) -> Result<Self> {
         let is_guest = fs::read_to_string("/proc/cpuinfo")?.contains(" hypervisor");
-        let processors = if is_guest && lab.tolerance == Tolerance::Host {
+        let processors = if is_guest && wanted {
             thread::available_parallelism()?.get()
         } else {
             0
@@ -46,6 +52,13 @@ impl Awake {
             ends,
         })
     }
+}
+
+/// `lab internal awake`: for `cargo xtask bench`, which has the same trouble. Until stdin closes.
+pub(crate) fn run() -> Result<()> {
+    let _awake = Awake::start(true)?;
+    io::stdin().read_to_end(&mut Vec::new())?;
+    Ok(())
 }
 
 impl Drop for Awake {

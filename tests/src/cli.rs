@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::awake::{self, Awake};
 use crate::hopline::Sabotage;
 use crate::lab::{Lab, Tolerance};
 use crate::verdict::Verdict;
@@ -75,6 +76,8 @@ enum Internal {
     Dns(nameserver::DnsArguments),
     DnsAstray(nameserver::astray::AstrayArguments),
     InContainer(container::ContainerArguments),
+    /// Keep the processors of a virtual machine from sleeping.
+    Awake,
     /// Build the programs of other languages beside this one.
     Programs,
 }
@@ -128,6 +131,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Dns(arguments) => nameserver::run(arguments),
         Internal::DnsAstray(arguments) => nameserver::astray::run(arguments),
         Internal::InContainer(arguments) => container::run(arguments),
+        Internal::Awake => awake::run(),
         Internal::Programs => scenario::build_programs(),
     }
 }
@@ -141,6 +145,7 @@ fn run_scenario(cli: &Cli) -> anyhow::Result<bool> {
     let mut verdict = Verdict::new(scenario.name);
     let outcome = Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds, cli.short).and_then(|lab| {
         lab.check_hopline()?;
+        let _awake = Awake::keep(&lab)?;
         (scenario.run)(&lab, &mut verdict)
     });
     if let Err(error) = outcome {

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 use anyhow::Result;
 
 use super::path::start_to;
-use crate::awake::Awake;
 use crate::capture::Capture;
 use crate::capture::path::{Probes, router};
 use crate::hopline::PathRecord;
@@ -24,7 +23,6 @@ const MOST_TRACES: usize = 40;
 const SECOND: [(u8, u64); 2] = [(2, 10_000), (12, 40_000)];
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
-    let _awake = Awake::keep(lab)?;
     let hop = |number, delay_us| Hop {
         number,
         delay_us,

@@ -6,7 +6,6 @@
 use anyhow::Result;
 
 use super::rtt::compare::{self, Tolerance};
-use crate::awake::Awake;
 use crate::capture::{Capture, RoundTrip, RoundTrips};
 use crate::hopline::{Agent, AgentOptions, Record, Trace};
 use crate::lab::Lab;
@@ -25,7 +24,6 @@ const HELD_BACK_US: f64 = 34_000.0;
 const SLOW_US: f64 = 24_600.0;
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
-    let _awake = Awake::keep(lab)?;
     let settings = RouterSettings {
         delay_us: DELAY_US,
         ..RouterSettings::default()

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::awake::Awake;
 use crate::capture::Capture;
 use crate::capture::path::{Probe, Probes};
 use crate::hopline::{Agent, AgentOptions};
@@ -34,7 +33,6 @@ const TRACES: u32 = 8;
 const UNDER_WAY: f64 = (TRACES * 3 * 3) as f64;
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
-    let _awake = Awake::keep(lab)?;
     let hop = |number| Hop {
         number,
         delay_us: 1_000,

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::path::{configured_us, routers};
-use crate::awake::Awake;
 use crate::capture::path::router;
 use crate::hopline::{Agent, AgentOptions, PathEvent};
 use crate::lab::Lab;
@@ -39,7 +38,6 @@ const QUIET: Duration = Duration::from_secs(20);
 const DETOUR: u8 = 22;
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
-    let _awake = Awake::keep(lab)?;
     let jittery: Vec<Hop> = routers()
         .into_iter()
         .map(|hop| Hop {

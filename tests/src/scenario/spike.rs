@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
-use crate::awake::Awake;
 use crate::hopline::{Agent, AgentOptions, Spike, Trace};
 use crate::lab::Lab;
 use crate::process::Process;
@@ -40,7 +39,6 @@ struct Client {
 }
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
-    let _awake = Awake::keep(lab)?;
     let mut pair = Pair::new(
         lab,
         &RouterSettings {

@@ -1,36 +1,33 @@
 //! `cargo xtask bench`: what hopline costs the programs that it watches, as ratios from one run.
 //!
-//! `traffic` makes the load, `programs` reads the kernel's statistics of its programs, `empty` puts programs beside them
-//! that do nothing. Absolute times are of this
-//! machine on this day; compare the columns of one run only.
+//! `traffic` and `lasting` make the load, `programs` reads the kernel's statistics of its programs, `empty` puts programs
+//! beside them that do nothing. Absolute times are of this machine on this day; compare the columns of one run only.
 
 mod datagrams;
 mod empty;
 mod https;
+mod lasting;
 mod programs;
+mod ratios;
 mod replay;
 mod sandbox;
 mod tls;
 mod traffic;
 
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail, ensure};
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum as _};
 
+use crate::process::Running;
 use crate::setup::{self, Purpose};
 use crate::{build, run};
 
 use empty::Empties;
-use sandbox::Sandbox;
+use sandbox::{Sandbox, Side};
 use traffic::Load;
-
-/// Sides of a round in [`ratios`]; the first is without anything.
-const WITH: usize = 1;
-/// Empty programs alone.
-const EMPTY: usize = 2;
 
 /// Measure what hopline costs.
 #[derive(Debug, clap::Args)]
@@ -48,6 +45,9 @@ enum What {
     /// The load itself, inside the bench's namespaces: not for users.
     #[command(hide = true)]
     Traffic(traffic::Arguments),
+    /// The same of connections that last.
+    #[command(hide = true)]
+    Lasting(lasting::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -55,12 +55,12 @@ struct KernelArguments {
     /// Connections: connect, exchange a byte each way, close.
     #[arg(long, default_value_t = 30_000)]
     connections: u32,
-    /// Requests and responses on one connection.
-    #[arg(long, default_value_t = 300_000)]
-    round_trips: u32,
-    /// MiB of one download, and of 16 at once.
-    #[arg(long, default_value_t = 16_000)]
-    bulk: u32,
+    /// Turns of each side in a round of a load on lasting connections: 2 000 round trips, or 160 MiB.
+    #[arg(long, default_value_t = 20)]
+    turns: u32,
+    /// Requests and responses on one TLS connection.
+    #[arg(long, default_value_t = 30_000)]
+    tls_round_trips: u32,
     /// DNS queries, and as many datagrams of another kind.
     #[arg(long, default_value_t = 50_000)]
     datagrams: u32,
@@ -82,29 +82,21 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         What::Kernel(kernel) => self::kernel(kernel),
         What::Replay(arguments) => replay::run(arguments),
         What::Traffic(traffic) => traffic::run(traffic),
+        What::Lasting(lasting) => lasting::run(lasting),
     }
 }
 
 fn kernel(arguments: &KernelArguments) -> Result<()> {
     setup::ensure_ready(&[Purpose::Build, Purpose::Bench], arguments.consent)?;
     ensure!(nix::unistd::geteuid().is_root(), "loading kernel programs needs root");
-    ensure!(arguments.rounds > 0, "at least one round");
-    let [hopline, lab] = [build::agent()?, build::lab()?];
-    let sandbox = Sandbox::new()?;
+    ensure!(
+        arguments.rounds > 0 && arguments.turns > 0,
+        "at least one round, and one turn"
+    );
     let mut loads = vec![
         Load::Connections {
             count: arguments.connections,
         },
-        Load::RoundTrips {
-            count: arguments.round_trips,
-        },
-        Load::Bulk { count: arguments.bulk },
-        Load::Streams { count: arguments.bulk },
-        Load::FarRoundTrips {
-            count: arguments.round_trips,
-        },
-        Load::FarBulk { count: arguments.bulk },
-        Load::FarStreams { count: arguments.bulk },
         Load::Dns {
             count: arguments.datagrams,
         },
@@ -112,124 +104,106 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
             count: arguments.datagrams,
         },
         Load::Https { count: arguments.https },
-        // An interpreter makes these: a few thousand a second.
         Load::TlsRoundTrips {
-            count: arguments.round_trips / 10,
+            count: arguments.tls_round_trips,
         },
     ];
+    let mut lasting = lasting::Load::value_variants().to_vec();
     if !arguments.load.is_empty() {
-        let name = |load: &Load| load.words()[0].clone();
-        let known: Vec<String> = loads.iter().map(name).collect();
+        let known = loads
+            .iter()
+            .map(|load| load.name())
+            .chain(lasting.iter().map(|load| load.name()));
+        let known: Vec<String> = known.collect();
         if let Some(unknown) = arguments.load.iter().find(|wanted| !known.contains(wanted)) {
             bail!("no load {unknown}; there are: {}", known.join(", "));
         }
-        loads.retain(|load| arguments.load.contains(&name(load)));
+        loads.retain(|load| arguments.load.contains(&load.name()));
+        lasting.retain(|load| arguments.load.contains(&load.name()));
     }
-    cost(&hopline, &lab, &sandbox, &loads)?;
-    ratios([&hopline, &lab], &sandbox, &loads, arguments.rounds)?;
-    loads.retain(|load| tls::CONCERNED.contains(&load.words()[0].as_str()));
-    tls::ratios(&hopline, &sandbox, &loads, arguments.rounds)
+    let lab = build::lab()?;
+    let bench = Bench {
+        hopline: build::agent()?,
+        sandbox: Sandbox::new()?,
+        _awake: awake(&lab)?,
+        lab,
+    };
+    bench.cost(&quiet(), &lasting, arguments.turns, &loads)?;
+    ratios::of_lasting(&bench, &lasting, arguments.turns, arguments.rounds)?;
+    ratios::of(&bench, &loads, arguments.rounds)?;
+    loads.retain(|load| tls::concerns(*load));
+    if loads.is_empty() {
+        return Ok(());
+    }
+    tls::compare(&bench, &loads, arguments.rounds)
 }
 
-/// Runs each load once under the agent with the kernel's statistics on, and with an empty program beside each of its own.
-fn cost(hopline: &Path, lab: &Path, sandbox: &Sandbox, loads: &[Load]) -> Result<()> {
-    let _statistics = programs::Statistics::enable()?;
-    let others = programs::list()?;
-    let quiet = quiet();
-    let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet)?;
-    let empties = Empties::attach(lab, sandbox.cgroup(), Stdio::inherit())?;
-    for load in loads {
-        let before = programs::list()?;
-        sandbox.run(*load)?;
-        let after = programs::list()?;
-        println!(
-            "\n{load}, with BPF statistics, whose own cost is in every run, also of the empty program on the hook"
-        );
-        print!(
-            "{}",
-            programs::table(&programs::difference(&others, &before, &after), load.operations())
-        );
-    }
-    drop((empties, agent));
-    Ok(())
+/// What is compared, and where.
+#[derive(Debug)]
+struct Bench {
+    hopline: PathBuf,
+    lab: PathBuf,
+    sandbox: Sandbox,
+    _awake: Running,
 }
 
-/// Runs each load without anything, with an empty program on each hook, and with the agent, statistics off. The runs of a
-/// round follow each other at once, their order turned round by round: what else the machine does changes slowly, and
-/// cancels. What the empty programs cost is the price of the hooks; no agent that uses them can be below it.
-fn ratios([hopline, lab]: [&Path; 2], sandbox: &Sandbox, loads: &[Load], rounds: usize) -> Result<()> {
-    println!("\nrate with and without hopline, in {rounds} rounds; with an empty program on each hook in its place");
-    println!(
-        "{:<36} {:>12} {:>12} {:>9} {:>16} {:>9} {:>16}",
-        "load", "without /s", "with /s", "ratio", "middle half", "empty", "middle half"
-    );
-    for load in loads {
-        // The first run warms caches and clocks.
-        sandbox.run(*load)?;
-        let mut rates = [Vec::new(), Vec::new(), Vec::new()];
-        for round in 0..rounds {
-            for turn in 0..rates.len() {
-                let side = (round + turn) % rates.len();
-                let _agent = (side == WITH)
-                    .then(|| run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), &quiet()))
-                    .transpose()?;
-                let _empties = (side == EMPTY)
-                    // `cost` has said already what this kernel refuses.
-                    .then(|| Empties::attach(lab, sandbox.cgroup(), Stdio::null()))
-                    .transpose()?;
-                rates[side].push(sandbox.run(*load)?.per_second());
-            }
+impl Bench {
+    /// hopline on its side.
+    fn agent(&self, more: &[String]) -> Result<run::Agent> {
+        let cgroup = self.sandbox.cgroup(Side::Hopline);
+        run::Agent::start(&self.hopline, free_address()?, Some(cgroup), more)
+    }
+
+    /// Empty programs on one of the sides.
+    fn empties(&self, side: Side, said: Stdio) -> Result<Empties> {
+        Empties::attach(&self.lab, self.sandbox.cgroup(side), said)
+    }
+
+    /// Runs each load once under the agent with the kernel's statistics on, and an empty program beside each of its own.
+    fn cost(&self, more: &[String], lasting: &[lasting::Load], turns: u32, loads: &[Load]) -> Result<()> {
+        let _statistics = programs::Statistics::enable()?;
+        let others = programs::list()?;
+        let agent = self.agent(more)?;
+        let empties = self.empties(Side::Hopline, Stdio::inherit())?;
+        let measure = |name: String, operations: u32, run: &dyn Fn() -> Result<()>| -> Result<()> {
+            let before = programs::list()?;
+            run()?;
+            let after = programs::list()?;
+            println!(
+                "\n{name}, with BPF statistics, whose own cost is in every run, also of the empty program on the hook"
+            );
+            let ran = programs::difference(&others, &before, &after);
+            print!("{}", programs::table(&ran, operations));
+            Ok(())
+        };
+        for load in lasting {
+            let operations = load.operations() * (turns + 1);
+            measure(format!("{operations} {load}"), operations, &|| {
+                self.sandbox.take_turns(*load, turns, &[Side::Hopline]).map(drop)
+            })?;
         }
-        let [without, with, empty] = &rates;
-        let ratio = |side: &[f64]| side.iter().zip(without).map(|(side, without)| side / without).collect();
-        let (hopline, hooks): (Vec<f64>, Vec<f64>) = (ratio(with), ratio(empty));
-        println!(
-            "{:<36} {:>12.0} {:>12.0} {:>9.3} {:>16} {:>9.3} {:>16}",
-            load.to_string(),
-            quantile(without, 0.5),
-            quantile(with, 0.5),
-            quantile(&hopline, 0.5),
-            middle_half(&hopline),
-            quantile(&hooks, 0.5),
-            middle_half(&hooks),
-        );
+        for load in loads {
+            measure(load.to_string(), load.operations(), &|| {
+                self.sandbox.run(*load).map(drop)
+            })?;
+        }
+        drop((empties, agent));
+        Ok(())
     }
-    Ok(())
 }
 
-/// The agent's words between the figures would only hide them.
+/// Keeps a virtual machine's processors from sleeping until its stdin closes: its host gives one that slept to others,
+/// and is late to give it back. Round trips sleep at each step.
+fn awake(lab: &Path) -> Result<Running> {
+    Running::start(Command::new(lab).args(["internal", "awake"]).stdin(Stdio::piped()))
+}
+
+/// The agent's words between the figures would only hide them; what this kernel does not serve, `doctor` tells.
 fn quiet() -> [String; 2] {
-    ["--log-level", "warn"].map(String::from)
-}
-
-/// The quartiles, as the tables show them.
-fn middle_half(ratios: &[f64]) -> String {
-    format!("{:.3}..{:.3}", quantile(ratios, 0.25), quantile(ratios, 0.75))
-}
-
-/// The value below which so much of them is.
-fn quantile(values: &[f64], part: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let place = (sorted.len().saturating_sub(1)) as f64 * part;
-    sorted.get(place.round() as usize).copied().unwrap_or(f64::NAN)
+    ["--log-level", "error"].map(String::from)
 }
 
 /// An address on loopback that nobody listens on.
 fn free_address() -> Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_ignore_order_and_outliers() {
-        let values = [9.0, 1.0, 2.0, 3.0, 100.0];
-        for (part, value) in [(0.25, 2.0), (0.5, 3.0), (0.75, 9.0)] {
-            assert!((quantile(&values, part) - value).abs() < f64::EPSILON);
-        }
-        assert!(quantile(&[], 0.5).is_nan());
-    }
 }

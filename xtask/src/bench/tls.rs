@@ -3,20 +3,15 @@
 //! Reads are what costs after the handshake: the hook that ties a library's word to a connection runs at each of them.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::sandbox::Sandbox;
+use super::ratios::{middle_half, quantile, ratios};
 use super::traffic::Load;
-use super::{free_address, https, middle_half, quantile, quiet};
+use super::{Bench, https, quiet};
 use crate::process;
-use crate::run;
-
-/// Loads that probes in TLS libraries, and the hook at reads, can slow.
-pub(super) const CONCERNED: [&str; 3] = ["round-trips", "https", "tls-round-trips"];
 
 /// `SSL_write` and `SSL_read` of 64 bytes in turn, by two processes; the client says how many seconds that took.
 const ROUND_TRIPS: &str = r#"
@@ -57,8 +52,14 @@ pub(super) fn round_trips(count: u32) -> Result<Duration> {
     ))
 }
 
-/// Runs each load with the probes and without them, the agent on both sides.
-pub(super) fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: usize) -> Result<()> {
+/// Loads that probes in TLS libraries, and the hook at reads, can slow.
+pub(super) fn concerns(load: Load) -> bool {
+    matches!(load, Load::Https { .. } | Load::TlsRoundTrips { .. })
+}
+
+/// What each program and probe costs, and each load with the probes and without them, the agent on both sides. The hook at
+/// reads runs for every connection of the node, in a cgroup that is watched or not: these loads cannot take turns.
+pub(super) fn compare(bench: &Bench, loads: &[Load], rounds: usize) -> Result<()> {
     let directory = tempfile::tempdir()?;
     let configuration = |probes: bool| -> Result<Vec<String>> {
         let file = directory.path().join(format!("{probes}.yaml"));
@@ -66,7 +67,9 @@ pub(super) fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: 
         let file = file.into_os_string().into_string().ok().context("the path is UTF-8")?;
         Ok(quiet().into_iter().chain(["--config".to_owned(), file]).collect())
     };
-    let [off, on] = [configuration(false)?, configuration(true)?];
+    let sides = [configuration(false)?, configuration(true)?];
+    println!("\nwith probes in TLS libraries:");
+    bench.cost(&sides[1], &[], 0, loads)?;
     println!("\nhopline with probes in TLS libraries beside hopline without, in {rounds} rounds");
     println!(
         "{:<36} {:>12} {:>12} {:>9} {:>16} {:>16}",
@@ -77,14 +80,13 @@ pub(super) fn ratios(hopline: &Path, sandbox: &Sandbox, loads: &[Load], rounds: 
         for round in 0..rounds {
             for turn in 0..rates.len() {
                 let side = (round + turn) % rates.len();
-                let more = if side == 0 { &off } else { &on };
-                let agent = run::Agent::start(hopline, free_address()?, Some(sandbox.cgroup()), more)?;
-                rates[side].push(sandbox.run(*load)?.per_second());
+                let agent = bench.agent(&sides[side])?;
+                rates[side].push(bench.sandbox.run(*load)?.per_second());
                 drop(agent);
             }
         }
         let [off, on] = &rates;
-        let ratios: Vec<f64> = on.iter().zip(off).map(|(on, off)| on / off).collect();
+        let ratios = ratios(on, off);
         let more_us = 1e6 / quantile(on, 0.5) - 1e6 / quantile(off, 0.5);
         println!(
             "{:<36} {:>12.0} {:>12.0} {:>9.3} {:>16} {:>13.2} us",

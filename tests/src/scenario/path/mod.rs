@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 
-use crate::awake::Awake;
 use crate::capture::Capture;
 use crate::capture::path::{Probes, router};
 use crate::hopline::{PathHop, PathRecord, PathRun, Trace};
@@ -44,7 +43,6 @@ pub(super) fn routers() -> Vec<Hop> {
 }
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
-    let _awake = Awake::keep(lab)?;
     let mut pair = Pair::new(
         lab,
         &RouterSettings {

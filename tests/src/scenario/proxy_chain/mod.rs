@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::awake::Awake;
 use crate::capture::exchange::{self, Exchange};
 use crate::capture::{Capture, RoundTrips};
 use crate::hopline::{Agent, AgentOptions, Metrics, Record, Trace};
@@ -82,7 +81,6 @@ const ENVOY: &str = r#"{"static_resources": {
 "#;
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
-    let _awake = Awake::keep(lab)?;
     haproxy(lab, verdict)?;
     kept::haproxy(lab, verdict)?;
     if let Some(binary) = envoy() {
