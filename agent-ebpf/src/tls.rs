@@ -28,8 +28,9 @@ use crate::{
     output, socket,
 };
 
-/// Between the read and what the library makes of it lies computing alone.
-const FRESH_NS: u64 = 250_000_000;
+/// Between the read and what the library makes of it lies computing alone, but in a container that is held to a tenth of a
+/// processor, or where the library has to come from the disk first, that takes a while.
+const FRESH_NS: u64 = 2_000_000_000;
 
 /// Value of `LAST_READ`.
 #[repr(C)]

@@ -1,10 +1,11 @@
 //! Which thread has last read of which handshake: the one place that ties what a TLS library says to a connection.
 
-use agent_ebpf::timeline::Timeline;
+use agent_ebpf::timeline::{PROTOCOL_TLS, Timeline};
 use aya_ebpf::{bindings::BPF_ANY, macros::btf_tracepoint, programs::BtfTracePointContext};
 
 use crate::{
     maps::LAST_READ,
+    phases::STAGE_HANDSHAKE,
     records, socket,
     tls::{self, LastRead},
 };
@@ -26,7 +27,9 @@ pub fn tcp_rcv_space_adjust(ctx: BtfTracePointContext) -> i32 {
 }
 
 /// Until the first answer is over: a server's refusal of a client's certificate comes after the client's Finished (TLS 1.3).
+/// This runs at each read of the node: what every packet needs anyway tells most of them.
 #[inline(always)]
 fn is_shaking_hands(timeline: &Timeline) -> bool {
-    timeline.client_hello_ns != 0 && (timeline.tls_done_ns == 0 || records::logs_answers(timeline))
+    timeline.protocol == PROTOCOL_TLS
+        && (timeline.stage == STAGE_HANDSHAKE || records::logs_answers(timeline) && timeline.client_hello_ns != 0)
 }

@@ -65,7 +65,8 @@ impl TlsConfig {
 # Probes in TLS libraries (uprobes at the entry of functions that run once per handshake) say exactly why a handshake
 # failed, also where TLS 1.3 hides it. Each library is probed once per file, when somebody maps it.
 tls:
-  # Any at all. Off until their cost is measured: `tcp_rcv_space_adjust` is then traced at each read of every TCP socket.
+  # Any at all. Off by default, as probes are breakpoints in other programs; `tcp_rcv_space_adjust` is then traced at each read
+  # of every TCP socket, 0.1 us.
   probes: {}
   # By library.
   openssl: {}
