@@ -381,13 +381,19 @@ fn compare_retransmissions(verdict: &mut Verdict, agent: &Agent, pair: &Pair) ->
         ensure!(Instant::now() < deadline, "segments are sent again without an end");
     };
     let of_type = |kind| metrics.sum("hopline_tcp_retransmits_total", &[("type", kind)]);
-    verdict.count(
-        "SYN and SYN-ACK retransmissions",
-        of_type("syn") + of_type("synack"),
-        kernel("TcpExtTCPSynRetrans")?,
-    );
+    // The kernel counts before it transmits, hopline what left.
+    let failed = kernel("TcpExtTCPRetransFail")?;
+    let name = "SYN and SYN-ACK retransmissions";
+    let [said, counted] = [of_type("syn") + of_type("synack"), kernel("TcpExtTCPSynRetrans")?];
+    verdict.at_most(name, said as f64, counted as f64, "");
+    verdict.at_least(name, said as f64, counted.saturating_sub(failed) as f64, "");
     let all = metrics.sum("hopline_tcp_retransmits_total", &[]);
-    verdict.count("all retransmissions", all, kernel("TcpRetransSegs")?);
+    verdict.count(
+        "all retransmissions",
+        all,
+        kernel("TcpRetransSegs")?.saturating_sub(failed),
+    );
+    verdict.note("transmissions that failed, TCPRetransFail", failed as f64, "");
     for kind in ["syn", "synack", "rto", "fast", "tlp", "other"] {
         verdict.note(format!("retransmissions of type {kind}"), of_type(kind) as f64, "");
     }
