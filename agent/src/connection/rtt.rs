@@ -27,15 +27,18 @@ pub struct RttWindow {
     /// Smallest sample of the connection, microseconds.
     least_us: u32,
     exact: [(u32, u32); 2],
-    buckets: [u16; BUCKETS],
+    /// Those with samples, in their order, and how many: few of all that there are.
+    buckets: Vec<(u8, u16)>,
 }
+
+const _: () = assert!(BUCKETS <= 1 << u8::BITS);
 
 impl RttWindow {
     /// Values with their counts: nanoseconds, a bucket's middle for all that are in it (3 % from any of them above 1 ms,
     /// 12 % or 0.1 ms below). At most 50 a second of one connection.
     pub fn samples(&self) -> impl Iterator<Item = (u64, u32)> + '_ {
-        let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
-        let of_buckets = filled.map(|(bucket, count)| (middle_us(bucket).max(self.least_us), u32::from(*count)));
+        let value = |(bucket, count): &(u8, u16)| (middle_us((*bucket).into()).max(self.least_us), u32::from(*count));
+        let of_buckets = self.buckets.iter().map(value);
         let exact = self.exact.into_iter().filter(|(_, count)| *count > 0);
         exact
             .chain(of_buckets)
@@ -53,7 +56,7 @@ impl RttWindow {
             delayed_acks: 0,
             least_us: us,
             exact: [(us, count), (0, 0)],
-            buckets: [0; BUCKETS],
+            buckets: Vec::new(),
         }
     }
 }
@@ -133,7 +136,7 @@ impl Rtt {
             delayed_acks: 0,
             least_us: now.min_us,
             exact,
-            buckets: [0; BUCKETS],
+            buckets: Vec::new(),
         })
     }
 
@@ -147,13 +150,12 @@ impl Rtt {
             delayed_acks: event.counts.delayed_acks.wrapping_sub(self.delayed_acks),
             least_us: event.rtt.min_us,
             exact: [(0, 0); 2],
-            buckets: [0; BUCKETS],
+            buckets: self.add(&event.counts.buckets),
         };
         self.kept = true;
         self.delayed_acks = event.counts.delayed_acks;
         self.rttvar_us = event.rttvar_us;
-        window.buckets = self.add(&event.counts.buckets);
-        let lowest = window.buckets.iter().position(|count| *count > 0);
+        let lowest = window.buckets.first().map(|(bucket, _)| usize::from(*bucket));
         if lowest.is_none() && window.delayed_acks == 0 {
             return None;
         }
@@ -171,30 +173,44 @@ impl Rtt {
         Some(window)
     }
 
-    /// Takes the counts as the kernel has them, 16 bits that wrap; gives what is new.
-    fn add(&mut self, counts: &[u16; BUCKETS]) -> [u16; BUCKETS] {
-        let mut new = [0; BUCKETS];
+    /// Takes the counts as the kernel has them, 16 bits that wrap; gives those that are new.
+    fn add(&mut self, counts: &[u16; BUCKETS]) -> Vec<(u8, u16)> {
+        /// Most buckets are empty, and never had a sample: so many are looked at in one step.
+        const STRIDE: usize = 16;
+        const { assert!(BUCKETS.is_multiple_of(STRIDE)) };
+        let mut new = Vec::new();
         let mut at = 0;
-        for ((bucket, count), new) in (0..).zip(counts).zip(&mut new) {
-            match self.buckets.get_mut(at) {
-                Some(known) if *known >> COUNT_BITS == bucket => {
-                    *new = count.wrapping_sub(*known as u16);
-                    // After days of one length the eldest half is forgotten; the kernel's 16 bits stay what they are.
-                    if (*known & COUNT) + u32::from(*new) > COUNT {
-                        *known -= 1 << (COUNT_BITS - 1);
+        for (stride, counts) in counts.chunks_exact(STRIDE).enumerate() {
+            let first = (stride * STRIDE) as u32;
+            let known = self.buckets.get(at).map(|known| known >> COUNT_BITS);
+            if known.is_none_or(|known| known >= first + STRIDE as u32) && counts.iter().all(|count| *count == 0) {
+                continue;
+            }
+            for (bucket, count) in (first..).zip(counts) {
+                let added = match self.buckets.get_mut(at) {
+                    Some(known) if *known >> COUNT_BITS == bucket => {
+                        let added = count.wrapping_sub(*known as u16);
+                        // After days of one length the eldest half is forgotten; the kernel's 16 bits stay what they are.
+                        if (*known & COUNT) + u32::from(added) > COUNT {
+                            *known -= 1 << (COUNT_BITS - 1);
+                        }
+                        *known += u32::from(added);
+                        added
                     }
-                    *known += u32::from(*new);
-                }
-                _ if *count == 0 => continue,
-                _ => {
-                    *new = *count;
-                    if self.buckets.len() == self.buckets.capacity() {
-                        self.buckets.reserve_exact(4);
+                    _ if *count == 0 => continue,
+                    _ => {
+                        if self.buckets.len() == self.buckets.capacity() {
+                            self.buckets.reserve_exact(4);
+                        }
+                        self.buckets.insert(at, bucket << COUNT_BITS | u32::from(*count));
+                        *count
                     }
-                    self.buckets.insert(at, bucket << COUNT_BITS | u32::from(*count));
+                };
+                at += 1;
+                if added > 0 {
+                    new.push((bucket as u8, added));
                 }
             }
-            at += 1;
         }
         new
     }
