@@ -15,6 +15,8 @@ use crate::{build, process, workspace};
 /// What the figures should be.
 const EVENTS_PER_SECOND: f64 = 500_000.0;
 const RESIDENT_MIB: f64 = 120.0;
+/// The same work takes longer when others use the caches or the processor's other half; nothing makes it take less.
+const TRIES: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -36,14 +38,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let numbers = |open, rounds, closes| [open, rounds, closes].map(|number: u64| number.to_string());
     let all = directory.path().join("all");
     let events = make(&all, &numbers(arguments.open, arguments.rounds, arguments.closes))?;
-    let (seconds, _) = replay(&hopline, &all)?;
+    let mut tries = Vec::new();
+    for _ in 0..TRIES {
+        tries.push(replay(&hopline, &all)?.0);
+    }
+    tries.sort_by(f64::total_cmp);
     let none = directory.path().join("none");
     make(&none, &numbers(1, 1, 1))?;
     let (start, _) = replay(&hopline, &none)?;
-    let rate = events as f64 / (seconds - start);
+    let seconds = tries[0] - start;
+    let rate = events as f64 / seconds;
     println!(
-        "{events} events in {:.2} s of one core: {rate:.0} events/s (at least {EVENTS_PER_SECOND:.0})",
-        seconds - start
+        "{events} events in {seconds:.2} s of one core, the longest of {TRIES} times {:.2} s: {rate:.0} events/s (at least {EVENTS_PER_SECOND:.0})",
+        tries[TRIES - 1] - start
     );
     let open = directory.path().join("open");
     make(&open, &numbers(arguments.open, arguments.rounds, 0))?;
