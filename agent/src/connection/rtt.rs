@@ -187,32 +187,38 @@ impl Rtt {
                 continue;
             }
             for (bucket, count) in (first..).zip(counts) {
-                let added = match self.buckets.get_mut(at) {
-                    Some(known) if *known >> COUNT_BITS == bucket => {
-                        let added = count.wrapping_sub(*known as u16);
-                        // After days of one length the eldest half is forgotten; the kernel's 16 bits stay what they are.
-                        if (*known & COUNT) + u32::from(added) > COUNT {
-                            *known -= 1 << (COUNT_BITS - 1);
-                        }
-                        *known += u32::from(added);
-                        added
-                    }
-                    _ if *count == 0 => continue,
-                    _ => {
-                        if self.buckets.len() == self.buckets.capacity() {
-                            self.buckets.reserve_exact(4);
-                        }
-                        self.buckets.insert(at, bucket << COUNT_BITS | u32::from(*count));
-                        *count
-                    }
-                };
-                at += 1;
+                let added = self.add_bucket(&mut at, bucket, *count);
                 if added > 0 {
                     new.push((bucket as u8, added));
                 }
             }
         }
         new
+    }
+
+    /// What is new in one bucket. `at`: where its word is, if there is one; afterwards the place of the next.
+    fn add_bucket(&mut self, at: &mut usize, bucket: u32, count: u16) -> u16 {
+        let added = match self.buckets.get_mut(*at) {
+            Some(known) if *known >> COUNT_BITS == bucket => {
+                let added = count.wrapping_sub(*known as u16);
+                // After days of one length the eldest half is forgotten; the kernel's 16 bits stay what they are.
+                if (*known & COUNT) + u32::from(added) > COUNT {
+                    *known -= 1 << (COUNT_BITS - 1);
+                }
+                *known += u32::from(added);
+                added
+            }
+            _ if count == 0 => return 0,
+            _ => {
+                if self.buckets.len() == self.buckets.capacity() {
+                    self.buckets.reserve_exact(4);
+                }
+                self.buckets.insert(*at, bucket << COUNT_BITS | u32::from(count));
+                count
+            }
+        };
+        *at += 1;
+        added
     }
 
     /// Adds values of the time without a histogram; what comes later becomes one mean.
@@ -358,6 +364,23 @@ mod tests {
     }
 
     /// The kernel's counts have 16 bits.
+    #[test]
+    fn each_bucket_is_taken_wherever_it_is() {
+        let mut rtt = Rtt::default();
+        let mut counts = [0_u16; BUCKETS];
+        // Out of order, at both ends of a stride and of all, and again where a sample was before.
+        for at in [40, 15, 16, 191, 0, 41, 40, 176, 0] {
+            counts[at] += 3;
+            assert_eq!(rtt.add(&counts), [(at as u8, 3)]);
+            assert_eq!(rtt.add(&counts), []);
+        }
+        let known: Vec<_> = rtt.buckets.iter().map(|word| word >> COUNT_BITS).collect();
+        assert_eq!(known, [0, 15, 16, 40, 41, 176, 191]);
+        // A count that has come round to 0 is among zeros alone.
+        counts[191] = 0;
+        assert_eq!(rtt.add(&counts), [(191, u16::MAX - 2)]);
+    }
+
     #[test]
     fn counts_that_wrap() {
         let mut rtt = Rtt::default();

@@ -69,6 +69,10 @@ impl Load {
         matches!(self, Self::FarRoundTrips | Self::FarBulk | Self::FarStreams)
     }
 
+    fn is_small(self) -> bool {
+        matches!(self, Self::RoundTrips | Self::FarRoundTrips)
+    }
+
     fn connections(self) -> usize {
         match self {
             Self::Streams | Self::FarStreams => STREAMS,
@@ -79,7 +83,7 @@ impl Load {
     /// One turn at the client's end of a connection, and at the server's.
     fn call(self, stream: &mut TcpStream) -> Result<()> {
         let mut message = [7; MESSAGE];
-        if matches!(self, Self::RoundTrips | Self::FarRoundTrips) {
+        if self.is_small() {
             for _ in 0..self.operations() {
                 stream.write_all(&message)?;
                 stream.read_exact(&mut message)?;
@@ -96,7 +100,7 @@ impl Load {
 
     fn serve(self, stream: &mut TcpStream) -> Result<()> {
         let mut message = [0; MESSAGE];
-        if matches!(self, Self::RoundTrips | Self::FarRoundTrips) {
+        if self.is_small() {
             for _ in 0..self.operations() {
                 stream.read_exact(&mut message)?;
                 stream.write_all(&message)?;

@@ -17,6 +17,7 @@ mod traffic;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use clap::{Subcommand, ValueEnum as _};
@@ -122,20 +123,20 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
         lasting.retain(|load| arguments.load.contains(&load.name()));
     }
     let lab = build::lab()?;
-    let bench = Bench {
+    let mut bench = Bench {
         hopline: build::agent()?,
         sandbox: Sandbox::new()?,
-        _awake: awake(&lab)?,
+        awake: awake(&lab)?,
         lab,
     };
     bench.cost(&quiet(), &lasting, arguments.turns, &loads)?;
     ratios::of_lasting(&bench, &lasting, arguments.turns, arguments.rounds)?;
     ratios::of(&bench, &loads, arguments.rounds)?;
     loads.retain(|load| tls::concerns(*load));
-    if loads.is_empty() {
-        return Ok(());
-    }
-    tls::compare(&bench, &loads, arguments.rounds)
+    tls::compare(&bench, &loads, arguments.rounds)?;
+    let ended = bench.awake.wait_for(Duration::ZERO)?;
+    ensure!(ended.is_none(), "nobody kept the processors awake: the lab has ended");
+    Ok(())
 }
 
 /// What is compared, and where.
@@ -144,7 +145,7 @@ struct Bench {
     hopline: PathBuf,
     lab: PathBuf,
     sandbox: Sandbox,
-    _awake: Running,
+    awake: Running,
 }
 
 impl Bench {

@@ -8,10 +8,8 @@ use super::sandbox::Side;
 use super::traffic::Load;
 use super::{Bench, lasting, quiet};
 
-/// The sides of a load on lasting connections, in the order of the table.
+/// In the order of the table.
 const SIDES: [Side; 3] = [Side::Nothing, Side::Hopline, Side::Empty];
-/// Those of a round of a load that runs as a whole.
-const ROUND: [Option<Side>; 3] = [None, Some(Side::Hopline), Some(Side::Empty)];
 
 /// Connections that last: all sides at once, in turns of tens of milliseconds, and hopline anew for each round.
 pub(super) fn of_lasting(bench: &Bench, loads: &[lasting::Load], turns: u32, rounds: usize) -> Result<()> {
@@ -50,11 +48,11 @@ pub(super) fn of(bench: &Bench, loads: &[Load], rounds: usize) -> Result<()> {
     for load in loads {
         // The first run warms caches and clocks.
         bench.sandbox.run(*load)?;
-        let mut rates = vec![Vec::new(); ROUND.len()];
+        let mut rates = vec![Vec::new(); SIDES.len()];
         for round in 0..rounds {
-            for turn in 0..ROUND.len() {
-                let place = (round + turn) % ROUND.len();
-                let is = |side| ROUND[place] == Some(side);
+            for turn in 0..SIDES.len() {
+                let place = (round + turn) % SIDES.len();
+                let is = |side| SIDES[place] == side;
                 let _agent = is(Side::Hopline).then(|| bench.agent(&quiet())).transpose()?;
                 let _empties = is(Side::Empty)
                     .then(|| bench.empties(Side::Hopline, Stdio::null()))
