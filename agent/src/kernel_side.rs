@@ -21,8 +21,13 @@ use crate::{
 
 /// Requests that may wait at once; more are refused.
 const REQUESTS: usize = 16;
-/// Open connections are told of this often: what waits is known at most this much later than it might be.
-const TELL_EVERY: Duration = Duration::from_secs(1);
+/// Open connections are reported this often: what waits is known at most this much later than it might be.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A walk that has to enter namespaces (kernels 7.0 to 7.3) looks at the node's whole table of sockets in each: so many
+/// times as long as it took passes before the next one, so that it takes 2 % of a processor at most.
+const REST_AFTER_WALK: u32 = 49;
+/// However long it took.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 /// Where late sockets get no callbacks, all sockets are looked at after this many of those rounds.
 const ROUNDS_PER_WALK: u32 = 5;
 
@@ -108,9 +113,12 @@ fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<boo
     walked.send_replace(true);
     let walks_on = probes.needs_walks();
     if !walks_on {
-        privileges::drop_capabilities(privileges::Keep::default());
+        privileges::drop_capabilities(privileges::Keep {
+            enters_namespaces: probes.open_walk_enters_namespaces(),
+            ..privileges::Keep::default()
+        });
     }
-    let mut due = Instant::now() + TELL_EVERY;
+    let mut due = Instant::now() + REPORT_EVERY;
     let mut rounds = 0;
     loop {
         match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
@@ -123,17 +131,27 @@ fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<boo
                 return;
             }
             Err(RecvTimeoutError::Timeout) => {
-                due = Instant::now() + TELL_EVERY;
+                let began = Instant::now();
                 rounds += 1;
-                if let Err(error) = probes.tell_open() {
-                    tracing::warn!(%error, "open connections are not told of");
+                if let Err(error) = probes.report_open() {
+                    tracing::warn!(%error, "open connections are not reported");
                 }
+                due = began + rest_until(began.elapsed(), probes.open_walk_enters_namespaces());
                 if walks_on && rounds % ROUNDS_PER_WALK == 0 {
                     walk(&mut probes);
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
+    }
+}
+
+/// From the begin of one walk over open connections to the next.
+fn rest_until(walk: Duration, enters_namespaces: bool) -> Duration {
+    if enters_namespaces {
+        (walk * (REST_AFTER_WALK + 1)).clamp(REPORT_EVERY, LONGEST_REST)
+    } else {
+        REPORT_EVERY
     }
 }
 
@@ -156,5 +174,23 @@ fn numbers(probes: &Probes) -> KernelNumbers {
         failures: told(probes.failures()),
         throttled: told(probes.shares()),
         programs: probes.program_stats(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_walks_rest_longer() {
+        let check = |walk_ms, enters, rest_ms| {
+            let rest = rest_until(Duration::from_millis(walk_ms), enters);
+            assert_eq!(rest, Duration::from_millis(rest_ms), "{walk_ms} ms");
+        };
+        check(0, true, 1000);
+        check(20, true, 1000);
+        check(60, true, 3000);
+        check(900, true, 10_000);
+        check(900, false, 1000);
     }
 }

@@ -1,7 +1,5 @@
 //! Sockets opened before hopline: found by the kernel's own walk over a network namespace's TCP sockets.
 
-use core::ffi::c_void;
-
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, tcp_state},
     event::{CONNECTION_OPEN, ConnectionEvent, LISTENER_OPEN},
@@ -13,7 +11,7 @@ use aya_ebpf::{
 
 use crate::{
     inside,
-    kernel::{Sock, TcpSock},
+    kernel::{Sock, TcpSock, TcpWalk},
     maps::LISTENING,
     phases, samples, settings, socket,
 };
@@ -22,22 +20,11 @@ const SOL_TCP: i32 = 6;
 /// `TCP_BPF_SOCK_OPS_CB_FLAGS` (include/uapi/linux/bpf.h): 6.1 has no such option here and answers EINVAL.
 const SOCK_OPS_CB_FLAGS: i32 = 1008;
 
-/// Kernel's `struct bpf_iter__tcp`, which is part of the BPF ABI.
-#[repr(C)]
-pub struct IterTcpContext {
-    meta: *const c_void,
-    sk_common: *const Sock,
-}
-
 /// One socket of the walk, locked by it. Listeners come before connections.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
-pub extern "C" fn iter_tcp(ctx: *const IterTcpContext) -> i32 {
-    // SAFETY: the context is valid for the program's run.
-    let sk = unsafe { (*ctx).sk_common };
-    if sk.is_null() {
-        return 0;
-    }
+pub extern "C" fn iter_tcp(walk: *const TcpWalk) -> i32 {
+    let Some(sk) = TcpWalk::socket(walk) else { return 0 };
     let Some(tcp) = TcpSock::of(sk) else { return 0 };
     let sk: *const Sock = tcp.cast_const().cast();
     let tcp_state = Sock::state(sk);

@@ -1,9 +1,8 @@
-//! Connections that stay open: told of by a walk over their storage, so that one which ends at once costs one event.
+//! Connections that stay open: reported by a walk over them, so that one which ends at once costs one event.
 //!
-//! The agent starts the walk every second. It holds no socket's lock: what it sends may be a few instructions old in one
-//! part and newer in another, never torn within a number, and the CLOSE tells all exactly.
-
-use core::ffi::c_void;
+//! The agent starts the walk every second, over the storage itself or over each namespace's sockets. The first holds no
+//! socket's lock: what it sends may be a few instructions old in one part and newer in another, never torn within a
+//! number, and the CLOSE has all exactly. It panics kernels 7.0 to 7.3 (`docs/kernels.md`), which get the second.
 
 use agent_ebpf::{
     connection::{ConnectionState, ROLE_CLIENT, ROLE_SERVER},
@@ -11,49 +10,66 @@ use agent_ebpf::{
 };
 
 use crate::{
-    kernel::{Sock, TcpSock},
+    kernel::{StorageWalk, TcpSock, TcpWalk},
     output, samples, socket,
 };
-
-/// Kernel's `struct bpf_iter__bpf_sk_storage_map`, which is part of the BPF ABI.
-#[repr(C)]
-pub struct IterStorageContext {
-    meta: *const c_void,
-    map: *const c_void,
-    sk: *const Sock,
-    value: *mut ConnectionEvent,
-}
 
 /// One socket's storage.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
-pub extern "C" fn iter_open(ctx: *const IterStorageContext) -> i32 {
-    // SAFETY: the context is valid for the program's run.
-    let (sk, value) = unsafe { ((*ctx).sk, (*ctx).value) };
-    if sk.is_null() || value.is_null() {
+pub extern "C" fn iter_open(walk: *const StorageWalk<ConnectionEvent>) -> i32 {
+    let Some((sk, value)) = StorageWalk::element(walk) else {
+        return 0;
+    };
+    if !is_connection(value) {
         return 0;
     }
-    // SAFETY: the storage lives as long as this program runs. Others write to it meanwhile, so it is read as they do it:
-    // number by number.
-    let state = unsafe { &mut (*value).state };
-    let connects = matches!(state.role, ROLE_CLIENT | ROLE_SERVER) && begun_ns(state) != 0;
-    if !connects || state.closed_ns != 0 {
-        return 0;
+    if let Some(tcp) = TcpSock::of(sk) {
+        report(value, tcp);
     }
+    0
+}
+
+/// One socket of a namespace, locked by the walk.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+pub extern "C" fn iter_tcp_open(walk: *const TcpWalk) -> i32 {
+    let Some(sk) = TcpWalk::socket(walk) else { return 0 };
     let Some(tcp) = TcpSock::of(sk) else { return 0 };
+    if let Some(event) = socket::find(tcp)
+        && is_connection(event)
+    {
+        report(event, tcp);
+    }
+    0
+}
+
+/// Not a listener, nor a child that was not accepted yet, nor one that has ended.
+#[inline(always)]
+fn is_connection(value: *const ConnectionEvent) -> bool {
+    // SAFETY: the storage lives as long as this program runs. Others may write to it meanwhile, so it is read as they do
+    // it: number by number.
+    let state = unsafe { &(*value).state };
+    matches!(state.role, ROLE_CLIENT | ROLE_SERVER) && begun_ns(state) != 0 && state.closed_ns == 0
+}
+
+/// Reports one that is old enough.
+#[inline(always)]
+fn report(value: *mut ConnectionEvent, tcp: *const TcpSock) {
+    // SAFETY: as in `is_connection`.
+    let state = unsafe { &(*value).state };
     let now = socket::now();
     let first = state.reported_ns == 0;
     if first && now.saturating_sub(begun_ns(state)) < TOLD_AFTER_NS {
-        return 0;
+        return;
     }
-    tell_progress(value, tcp, now);
+    report_progress(value, tcp, now);
     samples::tell_open(&raw const *state, tcp, now);
-    0
 }
 
 /// Sends the state of one that has moved on.
 #[inline(always)]
-fn tell_progress(value: *mut ConnectionEvent, tcp: *const TcpSock, now: u64) {
+fn report_progress(value: *mut ConnectionEvent, tcp: *const TcpSock, now: u64) {
     // SAFETY: as the caller's.
     let state = unsafe { &mut (*value).state };
     let first = state.reported_ns == 0;

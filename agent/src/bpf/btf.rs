@@ -121,6 +121,12 @@ impl KernelTypes {
             .map_or(0, |prototype| prototype.members.saturating_sub(1))
     }
 
+    /// Whether the struct has such a member; `None` for a struct that this kernel has not.
+    pub(super) fn has_member(&self, structure: &str, member: &str) -> Option<bool> {
+        self.find(kind::STRUCT, structure)?;
+        Some(self.member(structure, member).is_some())
+    }
+
     /// Some enum of the kernel has a constant of this name.
     pub(super) fn has_enumerator(&self, name: &str) -> bool {
         self.positions
@@ -286,6 +292,9 @@ mod tests {
         assert_eq!(types.member("iphdr", "ttl"), Some((8, 1)));
         assert_eq!(types.member("in6_addr", "in6_u"), Some((0, 16)));
         assert_eq!(types.member("tcp_sock", "no_such_member"), None);
+        assert_eq!(types.has_member("tcp_sock", "no_such_member"), Some(false));
+        assert_eq!(types.has_member("iphdr", "ttl"), Some(true));
+        assert_eq!(types.has_member("no_such_struct", "ttl"), None);
         assert!(
             types
                 .member("tcp_sock", "rack.rtt_us")

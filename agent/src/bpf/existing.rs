@@ -1,10 +1,10 @@
-//! Runs the socket iterator in every network namespace of the machine.
+//! Runs a socket iterator in every network namespace of the machine.
 
 use std::{
     collections::HashSet,
     fs::File,
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
+    path::Path,
 };
 
 use aya::programs::Iter;
@@ -13,9 +13,12 @@ use nix::sched::{CloneFlags, setns};
 use super::{BpfError, object::Object};
 use crate::namespaces;
 
+/// The program that finds sockets opened before the start.
+pub(super) const PROGRAM: &str = "iter_tcp";
+
 /// Walks all namespaces on a thread of its own, which enters them one after the other and then ends.
-pub(super) fn walk_all(object: &mut Object) -> Result<(), BpfError> {
-    let Some(iterator) = object.iterator("iter_tcp") else {
+pub(super) fn walk_all(object: &mut Object, program: &str) -> Result<(), BpfError> {
+    let Some(iterator) = object.iterator(program) else {
         return Ok(());
     };
     std::thread::scope(|scope| scope.spawn(|| walk_namespaces(iterator)).join())
@@ -37,19 +40,19 @@ pub(super) fn confined() -> Option<&'static str> {
 }
 
 fn walk_namespaces(iterator: &mut Iter) -> Result<(), BpfError> {
-    let own = File::open("/proc/thread-self/ns/net").map_err(|error| BpfError::Walk(error.to_string()))?;
-    let mut seen = HashSet::new();
-    if let Ok(metadata) = own.metadata() {
-        seen.insert(metadata.ino());
-    }
+    let mut seen: HashSet<u32> = namespaces::inode(Path::new("/proc/thread-self/ns/net"))
+        .into_iter()
+        .collect();
     walk_sockets(iterator)?;
     for path in namespaces::files() {
         // A process may end, a namespace may go, at any time: what is gone has no sockets.
-        let Ok(namespace) = File::open(&path) else { continue };
-        let Ok(metadata) = namespace.metadata() else { continue };
-        if !seen.insert(metadata.ino()) {
+        let Some(inode) = namespaces::inode(&path) else {
+            continue;
+        };
+        if !seen.insert(inode) {
             continue;
         }
+        let Ok(namespace) = File::open(&path) else { continue };
         match setns(&namespace, CloneFlags::CLONE_NEWNET) {
             Ok(()) => walk_sockets(iterator)?,
             Err(error) => tracing::debug!(path = %path.display(), %error, "cannot enter network namespace"),

@@ -88,14 +88,17 @@ impl Probes {
             Some(TLS_SWITCHED_OFF.to_owned())
         };
         let mut features = plan::serve_features(&mut object, &kernel, &plan, &scopes, tls_off.as_deref());
-        let open = OpenWalk::over(&mut object).unwrap_or_else(|error| {
-            plan::turn_off(&mut features, "open", &error);
+        let open = OpenWalk::of(&mut object).unwrap_or_else(|error| {
+            plan::turn_off(&mut features, plan::OPEN, &error);
             None
         });
         // While the rings are still the object's.
         let prober = prober(&mut object, &mut features);
         if let Some(reason) = existing::confined() {
             plan::explain(&mut features, "existing", reason);
+            if matches!(open, Some(OpenWalk::Sockets)) {
+                plan::explain(&mut features, plan::OPEN, open::CONFINED);
+            }
         }
         drop(kernel);
         give_memory_back();
@@ -138,12 +141,20 @@ impl Probes {
     /// Walks the TCP sockets of every network namespace: new ones are reported as late, known ones without callbacks
     /// give a sample. Blocks; a walk of 100 000 sockets takes some tens of milliseconds.
     pub fn find_existing(&mut self) -> Result<(), BpfError> {
-        existing::walk_all(&mut self.object)
+        existing::walk_all(&mut self.object, existing::PROGRAM)
     }
 
-    /// Walks the storage of open connections: those that have moved on since the last walk are reported.
-    pub fn tell_open(&self) -> Result<(), BpfError> {
-        self.open.as_ref().map_or(Ok(()), OpenWalk::walk)
+    /// Walks open connections: those that have moved on since the last walk are reported.
+    pub fn report_open(&mut self) -> Result<(), BpfError> {
+        match &self.open {
+            Some(open) => open.walk(&mut self.object),
+            None => Ok(()),
+        }
+    }
+
+    /// Open connections are walked by the sockets of each namespace, which costs time for each.
+    pub fn open_walk_enters_namespaces(&self) -> bool {
+        matches!(self.open, Some(OpenWalk::Sockets))
     }
 
     /// Late sockets get no callbacks on this kernel: walk again every few seconds.

@@ -1,4 +1,5 @@
-//! Walks over the storage of open connections, which only a link that names the map can start.
+//! Walks over open connections: over their storage, which only a link that names the map can start, or over the sockets
+//! of each network namespace.
 
 use std::{
     fs::File,
@@ -9,11 +10,17 @@ use std::{
 use aya::maps::Map;
 
 use super::{
-    BpfError,
-    existing::drive,
+    BpfError, existing,
     object::Object,
     syscall::{ITER_CREATE, LINK_CREATE, bpf},
 };
+
+/// The program for the sockets of a namespace.
+const SOCKETS_PROGRAM: &str = "iter_tcp_open";
+
+/// What follows where namespaces may not be entered.
+pub(super) const CONFINED: &str = "without CAP_SYS_ADMIN in the own network namespace alone: connections of pods that stay \
+                                   open are not seen before they end";
 
 /// `enum bpf_attach_type` (include/uapi/linux/bpf.h).
 const BPF_TRACE_ITER: u32 = 28;
@@ -43,35 +50,41 @@ struct CreateWalk {
     flags: u32,
 }
 
-/// The link from the program to the storage; every walk starts from it.
+/// How open connections are walked.
 #[derive(Debug)]
-pub(super) struct OpenWalk {
-    link: OwnedFd,
+pub(super) enum OpenWalk {
+    /// By their storage: the link from the program to it, from which every walk starts.
+    Storage(OwnedFd),
+    /// By the sockets of each namespace that this process may enter.
+    Sockets,
 }
 
 impl OpenWalk {
-    /// `None` when the program is not loaded.
-    pub(super) fn over(object: &mut Object) -> Result<Option<Self>, BpfError> {
+    /// `None` when no program for it is loaded.
+    pub(super) fn of(object: &mut Object) -> Result<Option<Self>, BpfError> {
         let Map::SkStorage(storage) = object.map("SOCKETS")? else {
             return Err(BpfError::Object("map SOCKETS is no socket storage".to_owned()));
         };
         let map_fd = storage.fd().as_fd().as_raw_fd();
         let Some(program) = object.iterator("iter_open") else {
-            return Ok(None);
+            return Ok(object.is_attached(SOCKETS_PROGRAM).then_some(Self::Sockets));
         };
         let program = program.fd().map_err(|error| BpfError::Walk(error.to_string()))?;
         let link = link(program.as_fd(), map_fd).map_err(|error| BpfError::Walk(error.to_string()))?;
-        Ok(Some(Self { link }))
+        Ok(Some(Self::Storage(link)))
     }
 
     /// One walk over all of them.
-    pub(super) fn walk(&self) -> Result<(), BpfError> {
+    pub(super) fn walk(&self, object: &mut Object) -> Result<(), BpfError> {
+        let Self::Storage(link) = self else {
+            return existing::walk_all(object, SOCKETS_PROGRAM);
+        };
         let request = CreateWalk {
-            link_fd: self.link.as_raw_fd() as u32,
+            link_fd: link.as_raw_fd() as u32,
             flags: 0,
         };
         let walk = bpf(ITER_CREATE, &request).map_err(|error| BpfError::Walk(error.to_string()))?;
-        drive(File::from(walk))
+        existing::drive(File::from(walk))
     }
 }
 

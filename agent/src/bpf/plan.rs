@@ -58,6 +58,10 @@ const ITER_OPEN: Attachment = Attachment {
     name: "iter_open",
     target: "bpf_sk_storage_map",
 };
+const ITER_TCP_OPEN: Attachment = Attachment {
+    name: "iter_tcp_open",
+    target: "tcp",
+};
 const INGRESS: Attachment = Attachment {
     name: "ingress",
     target: INGRESS_TARGET,
@@ -110,6 +114,7 @@ pub(super) struct Plan {
     sock_ops: bool,
     retransmit_has_result: bool,
     late_callbacks: bool,
+    storage_walk_panics: bool,
 }
 
 /// The object's settings (`agent-ebpf/src/settings.rs`) by name; those not named keep their zero.
@@ -130,6 +135,8 @@ impl Plan {
             retransmit_has_result: kernel.types.tracepoint_arguments("tcp_retransmit_skb") >= ARGUMENTS_WITH_RESULT,
             // From 6.12 on a program may ask for callbacks on a socket that it did not see born.
             late_callbacks: kernel.types.has_enumerator("TCP_BPF_SOCK_OPS_CB_FLAGS"),
+            // The member came with the fault. Where the struct itself is not known, nothing is known.
+            storage_walk_panics: kernel.types.has_member("bpf_local_storage_elem", "state") != Some(false),
         })
     }
 
@@ -325,11 +332,22 @@ const TRACED_WALK: Choice = Choice {
     programs: &[ITER_TCP, SET_STATE],
 };
 
-/// Connections that stay open are told of while they do.
-const OPEN_WALK: Choice = Choice {
+/// Connections that stay open, by their storage.
+const STORAGE_WALK: Choice = Choice {
     hook: "iter/bpf_sk_storage_map",
     programs: &[ITER_OPEN],
 };
+/// The same by the sockets of each network namespace.
+const SOCKET_WALK: Choice = Choice {
+    hook: "iter/tcp",
+    programs: &[ITER_TCP_OPEN],
+};
+/// The feature of connections that stay open.
+pub(super) const OPEN: &str = "open";
+/// Why the first is left out. Since 5d800f87d0a5 and 0be08389c7f2 (7.0) a socket that closes takes its storage away under
+/// the walk, which panics; 7.3.4 has no fix, and one would look the same from here (docs/kernel-reports).
+const STORAGE_WALK_PANICS: &str =
+    "iter/bpf_sk_storage_map panics kernels like this one (7.0 to 7.3); sockets are walked in each network namespace";
 
 /// Attaches, feature by feature.
 ///
@@ -346,11 +364,13 @@ pub(super) fn serve_features(
     } else {
         &[TRACED_WALK]
     };
-    let features = FEATURES
-        .iter()
-        .copied()
-        .chain([("existing", walk), ("open", &[OPEN_WALK])]);
-    features
+    let open: &[Choice] = if plan.storage_walk_panics {
+        &[SOCKET_WALK]
+    } else {
+        &[STORAGE_WALK, SOCKET_WALK]
+    };
+    let features = FEATURES.iter().copied().chain([("existing", walk), (OPEN, open)]);
+    let mut features: Vec<FeatureState> = features
         .map(|(feature, choices)| {
             if feature == TLS_LIBRARY
                 && let Some(reason) = tls_off
@@ -363,7 +383,11 @@ pub(super) fn serve_features(
             }
             serve(object, kernel, feature, choices, scopes)
         })
-        .collect()
+        .collect();
+    if plan.storage_walk_panics {
+        explain(&mut features, OPEN, STORAGE_WALK_PANICS);
+    }
+    features
 }
 
 /// The first choice that the kernel takes whole.
