@@ -72,7 +72,6 @@ pub const FIELDS: &[KernelField] = &[
     required("TCP_MSTAMP", "tcp_sock", "tcp_mstamp", 8),
     required("TCP_RCV_TSVAL", "tcp_sock", "rx_opt.rcv_tsval", 4),
     optional("TCP_RACK_RTT_US", "tcp_sock", "rack.rtt_us", 4),
-    required("TCP_CB_FLAGS", "tcp_sock", "bpf_sock_ops_cb_flags", 1),
     optional("TCP_IS_MPTCP", "tcp_sock", "is_mptcp", 1),
     required("ICSK_CA_STATE", "inet_connection_sock", "icsk_ca_state", 1),
     required("ICSK_PENDING", "inet_connection_sock", "icsk_pending", 1),

@@ -97,7 +97,12 @@ pub static EARLY_SEEN: Array<u32, 1> = Array::new();
 #[btf_map]
 pub static EMPTY: Array<ConnectionEvent, 1> = Array::new();
 
-/// Listening ports met by the socket iterator, (netns << 16 | port): tells the role of sockets opened before start.
+/// Sockets opened before hopline that have not closed: raised by the walk that finds them, lowered by their CLOSE. The agent
+/// stops tracing changes of state when there are none.
+#[btf_map]
+pub static LATE_OPEN: Array<u64, 1> = Array::new();
+
+/// Listening ports met by the walk over open files, (netns << 16 | port): tells the role of sockets opened before start.
 #[btf_map]
 pub static LISTENING: LruHashMap<u64, u32, 16384> = LruHashMap::new();
 

@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 
 use crate::{
-    maps::{CONNECTIONS, COUNTS, DNS, FAILURES, HELLOS, PROCESSES, SHARES},
+    maps::{CONNECTIONS, COUNTS, DNS, FAILURES, HELLOS, LATE_OPEN, PROCESSES, SHARES},
     settings,
 };
 
@@ -280,6 +280,15 @@ fn has_share(cgroup_id: u64, kind: u32, burst: u64) -> bool {
     }
     share.tokens -= 1;
     true
+}
+
+/// One more (or fewer, with -1) of the sockets opened before hopline.
+#[inline(always)]
+pub fn count_late(change: i64) {
+    if let Some(count) = LATE_OPEN.get_ptr_mut(0) {
+        // SAFETY: the entry lives as long as the map.
+        unsafe { add(count, change as u64) };
+    }
 }
 
 /// `*counter += amount`, atomically and wrapping.

@@ -4,7 +4,7 @@
 //! socket's own storage is charged to the application.
 
 use agent_ebpf::{
-    connection::{ConnectionState, FLAG_LATE, FLAG_RTT_KEPT, FLAG_RTT_REFUSED},
+    connection::{ConnectionState, FLAG_CALLBACKS, FLAG_LATE, FLAG_RTT_KEPT, FLAG_RTT_REFUSED},
     event::{ConnectionEvent, EventHeader, RTT_INTERVAL_NS, RTT_WINDOW, TOLD_AFTER_NS},
     loss::RTT_HISTOGRAMS_FULL,
     rtt::{BUCKETS, Clocks, GATE, RttCounts, RttEvent, RttHistogram, Sample, bucket},
@@ -48,6 +48,28 @@ pub fn add(state: &mut ConnectionState, tcp: *const TcpSock, sample_us: u32) {
     } else {
         histogram.counts.samples += 1;
         count(&mut histogram.counts, bucket(sample_us));
+    }
+}
+
+/// The last sample of a connection that was there before hopline, which nothing calls back for; unless it was taken already.
+///
+/// For the walk, which holds no lock: where the connection closes meanwhile, what that made is taken back.
+#[inline(always)]
+pub fn add_late(event: *mut ConnectionEvent, tcp: *const TcpSock) {
+    // SAFETY: the storage lives as long as this program runs; of a late connection nobody else adds samples.
+    let state = unsafe { &mut (*event).state };
+    if state.flags & FLAG_LATE == 0 || state.flags & FLAG_CALLBACKS != 0 {
+        return;
+    }
+    let received = (TcpSock::received_us(tcp) >> 10) as u32;
+    let sample = TcpSock::last_rtt_us(tcp);
+    if sample == 0 || received.wrapping_sub(state.rtt.gate) < GATE {
+        return;
+    }
+    add(state, tcp, sample);
+    // SAFETY: as above; volatile, as the close comes from elsewhere.
+    if unsafe { (&raw const (*event).state.closed_ns).read_volatile() } != 0 {
+        let _the_close_may_have = RTTS.remove(state.cookie);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The thread that owns the kernel side: it walks over existing sockets, reads counters and detaches, all of which block.
+//! The thread that owns the kernel side: it walks over open connections, reads counters and detaches, all of which block.
 //!
 //! Started by `agent`; everybody else asks through a [`KernelSide`].
 use std::{
@@ -23,13 +23,11 @@ use crate::{
 const REQUESTS: usize = 16;
 /// Open connections are reported this often: what waits is known at most this much later than it might be.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// A walk that has to enter namespaces (kernels 7.0 to 7.3) looks at the node's whole table of sockets in each: so many
-/// times as long as it took passes before the next one, so that it takes 2 % of a processor at most.
+/// A walk over the open files of all processes (kernels 7.0 to 7.3) takes as long as strangers have files: so many times as
+/// long passes before the next one, so that it takes 2 % of a processor at most.
 const REST_AFTER_WALK: u32 = 49;
 /// However long it took.
 const LONGEST_REST: Duration = Duration::from_secs(10);
-/// Where late sockets get no callbacks, all sockets are looked at after this many of those rounds.
-const ROUNDS_PER_WALK: u32 = 5;
 
 /// What the kernel programs counted.
 #[derive(Clone, Debug, Default)]
@@ -60,7 +58,7 @@ pub struct KernelSide {
 }
 
 impl KernelSide {
-    /// Moves `probes` to a thread of their own, which begins with a walk over the existing sockets.
+    /// Moves `probes` to a thread of their own, which begins with a search for sockets that are open already.
     pub fn start(probes: Probes) -> io::Result<Self> {
         let features = probes.features().into();
         let (requests, inbox) = sync_channel(REQUESTS);
@@ -109,36 +107,31 @@ impl KernelSide {
 }
 
 fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<bool>) {
-    walk(&mut probes);
-    walked.send_replace(true);
-    let walks_on = probes.needs_walks();
-    if !walks_on {
-        privileges::drop_capabilities(privileges::Keep {
-            enters_namespaces: probes.open_walk_enters_namespaces(),
-            ..privileges::Keep::default()
-        });
+    if let Err(error) = probes.find_existing() {
+        tracing::warn!(%error, "sockets opened before the start may be missing");
     }
+    walked.send_replace(true);
+    privileges::drop_capabilities(privileges::Keep::default());
     let mut due = Instant::now() + REPORT_EVERY;
-    let mut rounds = 0;
     loop {
         match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
             // Whoever asked may have gone since.
             Ok(Request::Numbers(answer)) => drop(answer.send(numbers(&probes))),
             Ok(Request::Detach(answer)) => {
                 let last = numbers(&probes);
+                probes.release();
                 drop(probes);
                 drop(answer.send(last));
                 return;
             }
             Err(RecvTimeoutError::Timeout) => {
                 let began = Instant::now();
-                rounds += 1;
                 if let Err(error) = probes.report_open() {
                     tracing::warn!(%error, "open connections are not reported");
                 }
-                due = began + rest_until(began.elapsed(), probes.open_walk_enters_namespaces());
-                if walks_on && rounds % ROUNDS_PER_WALK == 0 {
-                    walk(&mut probes);
+                due = began + rest_until(began.elapsed(), probes.looks_at_all_files());
+                if let Err(error) = probes.stop_tracing_states() {
+                    tracing::warn!(%error, "changes of state are traced for longer than needed");
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return,
@@ -147,17 +140,11 @@ fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<boo
 }
 
 /// From the begin of one walk over open connections to the next.
-fn rest_until(walk: Duration, enters_namespaces: bool) -> Duration {
-    if enters_namespaces {
+fn rest_until(walk: Duration, over_files: bool) -> Duration {
+    if over_files {
         (walk * (REST_AFTER_WALK + 1)).clamp(REPORT_EVERY, LONGEST_REST)
     } else {
         REPORT_EVERY
-    }
-}
-
-fn walk(probes: &mut Probes) {
-    if let Err(error) = probes.find_existing() {
-        tracing::warn!(%error, "sockets opened before the start may be missing");
     }
 }
 
@@ -183,8 +170,8 @@ mod tests {
 
     #[test]
     fn long_walks_rest_longer() {
-        let check = |walk_ms, enters, rest_ms| {
-            let rest = rest_until(Duration::from_millis(walk_ms), enters);
+        let check = |walk_ms, over_files, rest_ms| {
+            let rest = rest_until(Duration::from_millis(walk_ms), over_files);
             assert_eq!(rest, Duration::from_millis(rest_ms), "{walk_ms} ms");
         };
         check(0, true, 1000);

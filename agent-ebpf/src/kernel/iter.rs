@@ -2,13 +2,17 @@
 
 use core::ffi::c_void;
 
-use super::Sock;
+use aya_ebpf::helpers::generated::bpf_sock_from_file;
 
-/// Kernel's `struct bpf_iter__tcp`.
+use super::{Sock, Socket, file::File};
+
+/// Kernel's `struct bpf_iter__task_file`.
 #[repr(C)]
-pub struct TcpWalk {
+pub struct FileWalk {
     meta: *const c_void,
-    sk_common: *const Sock,
+    task: *const c_void,
+    descriptor: u64,
+    file: *const File,
 }
 
 /// Kernel's `struct bpf_iter__bpf_sk_storage_map`, of a map whose values are `T`.
@@ -20,13 +24,23 @@ pub struct StorageWalk<T> {
     value: *mut T,
 }
 
-impl TcpWalk {
-    /// The socket that the walk is at, which it has locked; `None` at the end.
+impl FileWalk {
+    /// The socket behind the open file that the walk is at, which the file keeps but nothing locks; `None` for any other
+    /// file and at the end.
     #[inline(always)]
     pub fn socket(walk: *const Self) -> Option<*const Sock> {
         // SAFETY: the context is valid for the program's run.
-        let sk = unsafe { (*walk).sk_common };
-        if sk.is_null() { None } else { Some(sk) }
+        let file = unsafe { (*walk).file };
+        if file.is_null() {
+            return None;
+        }
+        // SAFETY: the walk holds the file; the helper looks at what kind it is.
+        let socket: *const Socket = unsafe { bpf_sock_from_file(file.cast_mut().cast()) }.cast();
+        if socket.is_null() {
+            return None;
+        }
+        let sk = Socket::sk(socket);
+        if sk.is_null() { None } else { Some(sk.cast_const()) }
     }
 }
 

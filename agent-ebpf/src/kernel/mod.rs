@@ -17,7 +17,7 @@ pub use bounded::{from_one_to, index};
 pub use cgroup::Cgroup;
 pub use field::Field;
 pub use file::socket_cookie;
-pub use iter::{StorageWalk, TcpWalk};
+pub use iter::{FileWalk, StorageWalk};
 pub use sk_buff::SkBuff;
 pub use sock::{Net, Sock, Socket};
 pub use task::{Binprm, Task};

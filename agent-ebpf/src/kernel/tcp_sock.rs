@@ -43,8 +43,6 @@ static TCP_RCV_TSVAL: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TCP_RACK_RTT_US: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
-static TCP_CB_FLAGS: Field<TcpSock, u8> = Field::new();
-#[unsafe(no_mangle)]
 static TCP_IS_MPTCP: Field<TcpSock, u8> = Field::new();
 #[unsafe(no_mangle)]
 static ICSK_CA_STATE: Field<TcpSock, u8> = Field::new();
@@ -136,12 +134,6 @@ impl TcpSock {
         } else {
             0
         }
-    }
-
-    /// `BPF_SOCK_OPS_*_CB_FLAG` bits that are set on the socket.
-    #[inline(always)]
-    pub fn callback_flags(tcp: *const Self) -> u8 {
-        TCP_CB_FLAGS.read(tcp)
     }
 
     #[inline(always)]

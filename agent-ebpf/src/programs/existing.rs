@@ -1,96 +1,85 @@
-//! Sockets opened before hopline: found by the kernel's own walk over a network namespace's TCP sockets.
+//! Sockets opened before hopline: found once among the open files of all processes, listeners first.
+//!
+//! No walk over the kernel's own tables of sockets: `iter/tcp` takes a reference on requests whose count is 0
+//! (`docs/kernels.md`). Nothing locks a socket here; whatever happens to it meanwhile is seen by the programs that were attached
+//! before. `sock_ops` is not called back for a socket that it did not see born: `programs/state.rs` sees its close,
+//! `programs/open.rs` takes its RTT.
 
 use agent_ebpf::{
-    connection::{FLAG_CALLBACKS, FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, tcp_state},
+    connection::{FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, tcp_state},
     event::{CONNECTION_OPEN, ConnectionEvent, LISTENER_OPEN},
 };
-use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_SOCK_OPS_RTT_CB_FLAG, BPF_SOCK_OPS_STATE_CB_FLAG},
-    helpers::generated::{bpf_get_socket_cookie, bpf_setsockopt},
-};
+use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_get_socket_cookie};
 
 use crate::{
     inside,
-    kernel::{Sock, TcpSock, TcpWalk},
+    kernel::{FileWalk, Sock, TcpSock},
     maps::LISTENING,
-    phases, samples, settings, socket,
+    output, phases, socket,
 };
 
-const SOL_TCP: i32 = 6;
-/// `TCP_BPF_SOCK_OPS_CB_FLAGS` (include/uapi/linux/bpf.h): 6.1 has no such option here and answers EINVAL.
-const SOCK_OPS_CB_FLAGS: i32 = 1008;
-
-/// One socket of the walk, locked by it. Listeners come before connections.
+/// One open file of one process: a listener.
 #[unsafe(no_mangle)]
-#[unsafe(link_section = "iter/tcp")]
-pub extern "C" fn iter_tcp(walk: *const TcpWalk) -> i32 {
-    let Some(sk) = TcpWalk::socket(walk) else { return 0 };
-    let Some(tcp) = TcpSock::of(sk) else { return 0 };
-    let sk: *const Sock = tcp.cast_const().cast();
-    let tcp_state = Sock::state(sk);
-    if tcp_state == tcp_state::CLOSE || !inside::cgroup(Sock::cgroup(sk)) {
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn iter_listeners(walk: *const FileWalk) -> i32 {
+    let Some(tcp) = unseen(walk) else { return 0 };
+    if Sock::state(tcp.cast_const().cast()) != tcp_state::LISTEN {
         return 0;
     }
-    if let Some(event) = socket::find(tcp) {
-        sample_without_callbacks(event, tcp);
-        return 0;
-    }
-    let Some(event) = socket::find_or_create(tcp) else {
+    let Some(event) = begin(tcp, ROLE_LISTENER) else {
         return 0;
     };
-    let state = &mut event.state;
-    // SAFETY: `tcp` is a socket.
-    socket::restart(state, unsafe { bpf_get_socket_cookie(tcp.cast()) }, ROLE_CLIENT);
-    socket::identify(state, tcp);
-    state.inode = Sock::inode(sk);
-    state.tcp_state = tcp_state;
-    let port = u64::from(state.netns) << 16 | u64::from(u16::from_be_bytes(state.local_port));
-    let kind = if tcp_state == tcp_state::LISTEN {
-        state.role = ROLE_LISTENER;
-        let _role_of_its_children_is_then_a_guess = LISTENING.insert(port, 1, u64::from(BPF_ANY));
-        LISTENER_OPEN
-    } else {
-        if LISTENING.get_ptr(port).is_some() {
-            state.role = ROLE_SERVER;
-        }
-        CONNECTION_OPEN
-    };
-    state.flags |= FLAG_LATE;
-    phases::begin_unseen(&mut state.timeline);
-    if !settings::state_by_tracing() && ask_for_callbacks(tcp) {
-        state.flags |= FLAG_CALLBACKS;
-    }
-    socket::report(event, tcp, kind);
+    let _role_of_its_children_is_then_a_guess = LISTENING.insert(port(event), 1, u64::from(BPF_ANY));
+    socket::report(event, tcp, LISTENER_OPEN);
     0
 }
 
-/// Before 6.12 nothing calls back for a late socket: each walk takes the last sample instead. Where nothing was received
-/// since the walk before, the gate of `samples` refuses the same one again, but the sums have it twice.
-#[inline(always)]
-fn sample_without_callbacks(event: &mut ConnectionEvent, tcp: *const TcpSock) {
-    let state = &mut event.state;
-    if state.flags & FLAG_LATE == 0 || state.flags & FLAG_CALLBACKS != 0 || state.role == ROLE_LISTENER {
-        return;
+/// One open file of one process: a connection. Comes after all listeners.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn iter_existing(walk: *const FileWalk) -> i32 {
+    let Some(tcp) = unseen(walk) else { return 0 };
+    if matches!(
+        Sock::state(tcp.cast_const().cast()),
+        tcp_state::LISTEN | tcp_state::CLOSE
+    ) {
+        return 0;
     }
-    let sample = TcpSock::last_rtt_us(tcp);
-    if sample != 0 {
-        samples::add(state, tcp, sample);
+    let Some(event) = begin(tcp, ROLE_CLIENT) else { return 0 };
+    if LISTENING.get_ptr(port(event)).is_some() {
+        event.state.role = ROLE_SERVER;
     }
+    socket::report(event, tcp, CONNECTION_OPEN);
+    0
 }
 
+/// A TCP socket inside the watched cgroups that has no storage.
 #[inline(always)]
-fn ask_for_callbacks(tcp: *mut TcpSock) -> bool {
-    let mut flags =
-        i32::from(TcpSock::callback_flags(tcp)) | (BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG) as i32;
-    // SAFETY: the walk holds the socket's lock; `flags` is as long as said.
-    let result = unsafe {
-        bpf_setsockopt(
-            tcp.cast(),
-            SOL_TCP,
-            SOCK_OPS_CB_FLAGS,
-            (&raw mut flags).cast(),
-            size_of::<i32>() as i32,
-        )
-    };
-    result == 0
+fn unseen(walk: *const FileWalk) -> Option<*mut TcpSock> {
+    let tcp = TcpSock::of(FileWalk::socket(walk)?)?;
+    let is_new = inside::cgroup(Sock::cgroup(tcp.cast_const().cast())) && socket::find(tcp).is_none();
+    if is_new { Some(tcp) } else { None }
+}
+
+/// Makes its storage.
+#[inline(always)]
+fn begin<'a>(tcp: *mut TcpSock, role: u8) -> Option<&'a mut ConnectionEvent> {
+    let event = socket::find_or_create(tcp)?;
+    let state = &mut event.state;
+    // SAFETY: `tcp` is a socket.
+    socket::restart(state, unsafe { bpf_get_socket_cookie(tcp.cast()) }, role);
+    socket::identify(state, tcp);
+    let sk: *const Sock = tcp.cast_const().cast();
+    state.inode = Sock::inode(sk);
+    state.tcp_state = Sock::state(sk);
+    state.flags |= FLAG_LATE;
+    phases::begin_unseen(&mut state.timeline);
+    output::count_late(1);
+    Some(event)
+}
+
+/// The local port and its network namespace.
+#[inline(always)]
+fn port(event: &ConnectionEvent) -> u64 {
+    u64::from(event.state.netns) << 16 | u64::from(u16::from_be_bytes(event.state.local_port))
 }

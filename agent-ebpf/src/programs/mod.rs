@@ -9,6 +9,7 @@ mod connect;
 mod existing;
 mod open;
 mod process;
+mod release;
 mod retransmit;
 mod sock_ops;
 mod state;

@@ -1,8 +1,8 @@
 //! Connections that stay open: reported by a walk over them, so that one which ends at once costs one event.
 //!
-//! The agent starts the walk every second, over the storage itself or over each namespace's sockets. The first holds no
-//! socket's lock: what it sends may be a few instructions old in one part and newer in another, never torn within a
-//! number, and the CLOSE has all exactly. It panics kernels 7.0 to 7.3 (`docs/kernels.md`), which get the second.
+//! The agent starts the walk every second, over the storage itself or over the open files of all processes; the first
+//! panics kernels 7.0 to 7.3 (`docs/kernels.md`), which get the second. Neither holds a socket's lock: what they send may
+//! be a few instructions old in one part and newer in another, never torn within a number, and the CLOSE has all exactly.
 
 use agent_ebpf::{
     connection::{ConnectionState, ROLE_CLIENT, ROLE_SERVER},
@@ -10,7 +10,7 @@ use agent_ebpf::{
 };
 
 use crate::{
-    kernel::{StorageWalk, TcpSock, TcpWalk},
+    kernel::{FileWalk, Sock, StorageWalk, TcpSock},
     output, samples, socket,
 };
 
@@ -18,28 +18,20 @@ use crate::{
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/bpf_sk_storage_map")]
 pub extern "C" fn iter_open(walk: *const StorageWalk<ConnectionEvent>) -> i32 {
-    let Some((sk, value)) = StorageWalk::element(walk) else {
-        return 0;
-    };
-    if !is_connection(value) {
-        return 0;
-    }
-    if let Some(tcp) = TcpSock::of(sk) {
-        report(value, tcp);
+    if let Some((sk, value)) = StorageWalk::element(walk) {
+        report(value, sk);
     }
     0
 }
 
-/// One socket of a namespace, locked by the walk.
+/// One open file of one process.
 #[unsafe(no_mangle)]
-#[unsafe(link_section = "iter/tcp")]
-pub extern "C" fn iter_tcp_open(walk: *const TcpWalk) -> i32 {
-    let Some(sk) = TcpWalk::socket(walk) else { return 0 };
-    let Some(tcp) = TcpSock::of(sk) else { return 0 };
-    if let Some(event) = socket::find(tcp)
-        && is_connection(event)
+#[unsafe(link_section = "iter/task_file")]
+pub extern "C" fn iter_open_files(walk: *const FileWalk) -> i32 {
+    if let Some(sk) = FileWalk::socket(walk)
+        && let Some(event) = socket::find(sk)
     {
-        report(event, tcp);
+        report(event, sk);
     }
     0
 }
@@ -53,9 +45,13 @@ fn is_connection(value: *const ConnectionEvent) -> bool {
     matches!(state.role, ROLE_CLIENT | ROLE_SERVER) && begun_ns(state) != 0 && state.closed_ns == 0
 }
 
-/// Reports one that is old enough.
+/// Reports a connection that is old enough.
 #[inline(always)]
-fn report(value: *mut ConnectionEvent, tcp: *const TcpSock) {
+fn report(value: *mut ConnectionEvent, sk: *const Sock) {
+    if !is_connection(value) {
+        return;
+    }
+    let Some(tcp) = TcpSock::of(sk) else { return };
     // SAFETY: as in `is_connection`.
     let state = unsafe { &(*value).state };
     let now = socket::now();
@@ -63,6 +59,7 @@ fn report(value: *mut ConnectionEvent, tcp: *const TcpSock) {
     if first && now.saturating_sub(begun_ns(state)) < TOLD_AFTER_NS {
         return;
     }
+    samples::add_late(value, tcp);
     report_progress(value, tcp, now);
     samples::tell_open(&raw const *state, tcp, now);
 }

@@ -1,4 +1,4 @@
-//! Changes of state for sockets that `sock_ops` does not call back for: late ones before 6.12, all when it was refused.
+//! Changes of state for sockets that `sock_ops` does not call back for: late ones, and all when it was refused.
 
 use agent_ebpf::{
     connection::{FLAG_CALLBACKS, FLAG_LATE, ROLE_CLIENT, tcp_state},
@@ -9,7 +9,7 @@ use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use crate::{
     intent,
     kernel::{Sock, TcpSock},
-    settings, socket,
+    output, settings, socket,
 };
 
 const EADDRNOTAVAIL: u16 = 99;
@@ -59,6 +59,9 @@ fn connect_traced(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new
 #[inline(always)]
 fn follow(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new: u8) {
     if new == tcp_state::CLOSE {
+        if event.state.flags & FLAG_LATE != 0 {
+            output::count_late(-1);
+        }
         socket::close(event, tcp, old);
     } else {
         socket::enter(&mut event.state, new);

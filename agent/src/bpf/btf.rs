@@ -127,22 +127,6 @@ impl KernelTypes {
         Some(self.member(structure, member).is_some())
     }
 
-    /// Some enum of the kernel has a constant of this name.
-    pub(super) fn has_enumerator(&self, name: &str) -> bool {
-        self.positions
-            .iter()
-            .skip(1)
-            .filter_map(|&position| self.type_at(position))
-            .any(|ty| {
-                ty.kind == kind::ENUM
-                    && (0..ty.members as usize).any(|index| {
-                        self.u32(ty.position + 12 + index * 8)
-                            .and_then(|name| self.string(name))
-                            == Some(name.as_bytes())
-                    })
-            })
-    }
-
     /// Byte offset and size of `path` (members joined by dots) in the struct called `structure`.
     fn member(&self, structure: &str, path: &str) -> Option<(u32, u32)> {
         let mut ty = self.find(kind::STRUCT, structure)?;
@@ -302,8 +286,6 @@ mod tests {
         );
         assert!(types.tracepoint_arguments("tcp_retransmit_skb") >= 2);
         assert_eq!(types.tracepoint_arguments("no_such_tracepoint"), 0);
-        assert!(types.has_enumerator("BPF_SOCK_OPS_RTT_CB"));
-        assert!(!types.has_enumerator("BPF_SOCK_OPS_NO_SUCH_CB"));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 mod btf;
 mod cgroup;
 mod error;
-mod existing;
+mod iterator;
 #[cfg(debug_assertions)]
 mod log;
 mod multi;
@@ -92,12 +92,20 @@ impl Probes {
             plan::turn_off(&mut features, plan::OPEN, &error);
             None
         });
+        if plan.storage_may_vanish
+            && let Err(reason) = object.attach(&kernel, &plan::ITER_RELEASE_LISTENERS, &[])
+        {
+            tracing::warn!(
+                reason,
+                "listeners keep their storage when hopline ends, which harms a kernel 7.0"
+            );
+        }
         // While the rings are still the object's.
         let prober = prober(&mut object, &mut features);
-        if let Some(reason) = existing::confined() {
-            plan::explain(&mut features, "existing", reason);
-            if matches!(open, Some(OpenWalk::Sockets)) {
-                plan::explain(&mut features, plan::OPEN, open::CONFINED);
+        if let Some(reason) = iterator::confined() {
+            plan::explain(&mut features, plan::EXISTING, reason);
+            if matches!(open, Some(OpenWalk::Files(_))) {
+                plan::explain(&mut features, plan::OPEN, reason);
             }
         }
         drop(kernel);
@@ -138,28 +146,41 @@ impl Probes {
         &self.features
     }
 
-    /// Walks the TCP sockets of every network namespace: new ones are reported as late, known ones without callbacks
-    /// give a sample. Blocks; a walk of 100 000 sockets takes some tens of milliseconds.
+    /// Finds sockets opened before the start, listeners first, among the open files of all processes. Blocks.
     pub fn find_existing(&mut self) -> Result<(), BpfError> {
-        existing::walk_all(&mut self.object, existing::PROGRAM)
+        iterator::walk_files(&mut self.object, "iter_listeners")?;
+        iterator::walk_files(&mut self.object, "iter_existing")
     }
 
     /// Walks open connections: those that have moved on since the last walk are reported.
-    pub fn report_open(&mut self) -> Result<(), BpfError> {
-        match &self.open {
-            Some(open) => open.walk(&mut self.object),
-            None => Ok(()),
+    pub fn report_open(&self) -> Result<(), BpfError> {
+        self.open.as_ref().map_or(Ok(()), OpenWalk::walk)
+    }
+
+    /// Open connections are found among the open files of all processes, which takes time for each file.
+    pub fn looks_at_all_files(&self) -> bool {
+        matches!(self.open, Some(OpenWalk::Files(_)))
+    }
+
+    /// What has to be undone before everything is dropped; nothing is observed any more. Blocks.
+    pub fn release(&mut self) {
+        self.object.unload("sock_ops");
+        if let Err(error) = iterator::walk_files(&mut self.object, "iter_release_listeners") {
+            tracing::warn!(%error, "listeners keep their storage until the end");
         }
     }
 
-    /// Open connections are walked by the sockets of each namespace, which costs time for each.
-    pub fn open_walk_enters_namespaces(&self) -> bool {
-        matches!(self.open, Some(OpenWalk::Sockets))
-    }
-
-    /// Late sockets get no callbacks on this kernel: walk again every few seconds.
-    pub fn needs_walks(&self) -> bool {
-        self.object.is_attached("inet_sock_set_state")
+    /// Stops tracing changes of state once no socket needs it: of all on the node it is the one hook that runs for sockets of
+    /// others, too. Those that need it were opened before the start.
+    pub fn stop_tracing_states(&mut self) -> Result<(), BpfError> {
+        let traced = self
+            .features
+            .iter()
+            .any(|feature| feature.hook == plan::SET_STATE_HOOK.hook);
+        if !traced && self.object.is_attached(plan::SET_STATE.name) && stats::late_open(&self.object)? == 0 {
+            self.object.unload(plan::SET_STATE.name);
+        }
+        Ok(())
     }
 
     /// Events attempted and lost, by kind.

@@ -146,6 +146,21 @@ impl Object {
         Ok(())
     }
 
+    /// Takes a program off again.
+    pub(super) fn unload(&mut self, name: &str) {
+        if !self.attached.remove(name) {
+            return;
+        }
+        let unloaded = match self.ebpf.program_mut(name) {
+            Some(Program::SockOps(program)) => program.unload(),
+            Some(Program::BtfTracePoint(program)) => program.unload(),
+            _ => Ok(()),
+        };
+        if let Err(error) = unloaded {
+            tracing::debug!(name, %error, "a program stays until the end");
+        }
+    }
+
     pub(super) fn is_attached(&self, program: &str) -> bool {
         self.attached.contains(program)
     }

@@ -38,7 +38,7 @@ const SYS_EXIT_CONNECT: Attachment = Attachment {
     name: "sys_exit_connect",
     target: "syscalls/sys_exit_connect",
 };
-const SET_STATE: Attachment = Attachment {
+pub(super) const SET_STATE: Attachment = Attachment {
     name: "inet_sock_set_state",
     target: "inet_sock_set_state",
 };
@@ -50,17 +50,26 @@ const RETRANSMIT_SYNACK: Attachment = Attachment {
     name: "tcp_retransmit_synack",
     target: "tcp_retransmit_synack",
 };
-const ITER_TCP: Attachment = Attachment {
-    name: "iter_tcp",
-    target: "tcp",
+const ITER_LISTENERS: Attachment = Attachment {
+    name: "iter_listeners",
+    target: "task_file",
+};
+const ITER_EXISTING: Attachment = Attachment {
+    name: "iter_existing",
+    target: "task_file",
 };
 const ITER_OPEN: Attachment = Attachment {
     name: "iter_open",
     target: "bpf_sk_storage_map",
 };
-const ITER_TCP_OPEN: Attachment = Attachment {
-    name: "iter_tcp_open",
-    target: "tcp",
+const ITER_OPEN_FILES: Attachment = Attachment {
+    name: "iter_open_files",
+    target: "task_file",
+};
+/// No feature: what the end needs where [`Plan::storage_may_vanish`].
+pub(super) const ITER_RELEASE_LISTENERS: Attachment = Attachment {
+    name: "iter_release_listeners",
+    target: "task_file",
 };
 const INGRESS: Attachment = Attachment {
     name: "ingress",
@@ -113,8 +122,8 @@ pub(super) struct Plan {
     fexit: bool,
     sock_ops: bool,
     retransmit_has_result: bool,
-    late_callbacks: bool,
-    storage_walk_panics: bool,
+    /// A socket or map that goes clears pointers of its storage that others still follow.
+    pub(super) storage_may_vanish: bool,
 }
 
 /// The object's settings (`agent-ebpf/src/settings.rs`) by name; those not named keep their zero.
@@ -133,10 +142,8 @@ impl Plan {
             fexit: takes(&INET_STREAM_CONNECT),
             sock_ops: takes(&SOCK_OPS),
             retransmit_has_result: kernel.types.tracepoint_arguments("tcp_retransmit_skb") >= ARGUMENTS_WITH_RESULT,
-            // From 6.12 on a program may ask for callbacks on a socket that it did not see born.
-            late_callbacks: kernel.types.has_enumerator("TCP_BPF_SOCK_OPS_CB_FLAGS"),
             // The member came with the fault. Where the struct itself is not known, nothing is known.
-            storage_walk_panics: kernel.types.has_member("bpf_local_storage_elem", "state") != Some(false),
+            storage_may_vanish: kernel.types.has_member("bpf_local_storage_elem", "state") != Some(false),
         })
     }
 
@@ -167,12 +174,12 @@ pub(super) const TLS_LIBRARY: &str = "tls_library";
 
 /// A hook that may serve a feature: the programs that it takes and its name for people.
 #[derive(Clone, Copy)]
-struct Choice {
-    hook: &'static str,
+pub(super) struct Choice {
+    pub(super) hook: &'static str,
     programs: &'static [Attachment],
 }
 
-const SET_STATE_HOOK: Choice = Choice {
+pub(super) const SET_STATE_HOOK: Choice = Choice {
     hook: "tp_btf/inet_sock_set_state",
     programs: &[SET_STATE],
 };
@@ -321,15 +328,12 @@ const FEATURES: &[(&str, &[Choice])] = &[
     ),
 ];
 
-/// The walk where the kernel calls back for what it finds.
-const WALK: Choice = Choice {
-    hook: "iter/tcp",
-    programs: &[ITER_TCP],
-};
-/// The walk where it does not: the close is traced, samples are taken by walking again.
-const TRACED_WALK: Choice = Choice {
-    hook: "iter/tcp+tp_btf/inet_sock_set_state",
-    programs: &[ITER_TCP, SET_STATE],
+/// The feature of sockets opened before the start.
+pub(super) const EXISTING: &str = "existing";
+/// They are found once; nothing calls back for them, so their changes of state are traced.
+const EXISTING_WALK: Choice = Choice {
+    hook: "iter/task_file+tp_btf/inet_sock_set_state",
+    programs: &[ITER_LISTENERS, ITER_EXISTING, SET_STATE],
 };
 
 /// Connections that stay open, by their storage.
@@ -337,17 +341,17 @@ const STORAGE_WALK: Choice = Choice {
     hook: "iter/bpf_sk_storage_map",
     programs: &[ITER_OPEN],
 };
-/// The same by the sockets of each network namespace.
-const SOCKET_WALK: Choice = Choice {
-    hook: "iter/tcp",
-    programs: &[ITER_TCP_OPEN],
+/// The same by the open files of all processes.
+const FILE_WALK: Choice = Choice {
+    hook: "iter/task_file",
+    programs: &[ITER_OPEN_FILES],
 };
 /// The feature of connections that stay open.
 pub(super) const OPEN: &str = "open";
 /// Why the first is left out. Since 5d800f87d0a5 and 0be08389c7f2 (7.0) a socket that closes takes its storage away under
-/// the walk, which panics; 7.3.4 has no fix, and one would look the same from here (docs/kernel-reports).
-const STORAGE_WALK_PANICS: &str =
-    "iter/bpf_sk_storage_map panics kernels like this one (7.0 to 7.3); sockets are walked in each network namespace";
+/// the walk, which panics; 7.3.4 has no fix, and one would look the same from here (docs/kernels.md).
+const STORAGE_WALK_PANICS: &str = "iter/bpf_sk_storage_map panics kernels like this one (7.0 to 7.3), so open files are \
+                                   walked: connections without a file descriptor are seen when they end";
 
 /// Attaches, feature by feature.
 ///
@@ -359,17 +363,15 @@ pub(super) fn serve_features(
     scopes: &[Scope],
     tls_off: Option<&str>,
 ) -> Vec<FeatureState> {
-    let walk: &[Choice] = if plan.late_callbacks && plan.sock_ops {
-        &[WALK]
+    let open: &[Choice] = if plan.storage_may_vanish {
+        &[FILE_WALK]
     } else {
-        &[TRACED_WALK]
+        &[STORAGE_WALK, FILE_WALK]
     };
-    let open: &[Choice] = if plan.storage_walk_panics {
-        &[SOCKET_WALK]
-    } else {
-        &[STORAGE_WALK, SOCKET_WALK]
-    };
-    let features = FEATURES.iter().copied().chain([("existing", walk), (OPEN, open)]);
+    let features = FEATURES
+        .iter()
+        .copied()
+        .chain([(EXISTING, &[EXISTING_WALK][..]), (OPEN, open)]);
     let mut features: Vec<FeatureState> = features
         .map(|(feature, choices)| {
             if feature == TLS_LIBRARY
@@ -384,7 +386,7 @@ pub(super) fn serve_features(
             serve(object, kernel, feature, choices, scopes)
         })
         .collect();
-    if plan.storage_walk_panics {
+    if plan.storage_may_vanish {
         explain(&mut features, OPEN, STORAGE_WALK_PANICS);
     }
     features

@@ -6,7 +6,7 @@ use agent_ebpf::{
     event::{KINDS, kind_name},
     loss::{EventCounts, FAILURES, Share, ShareKey, failure_name},
 };
-use aya::maps::HashMap;
+use aya::maps::{Array, HashMap};
 
 use super::{BpfError, object::Object};
 use crate::selfmetrics::{CgroupThrottled, ProgramStats};
@@ -46,6 +46,14 @@ pub(super) fn failures(object: &Object) -> Result<Vec<(&'static str, u64)>, BpfE
             ))
         })
         .collect()
+}
+
+/// Sockets opened before the start that have not closed.
+pub(super) fn late_open(object: &Object) -> Result<u64, BpfError> {
+    const NAME: &str = "LATE_OPEN";
+    let failed = |source| BpfError::Map { name: NAME, source };
+    let count: Array<_, u64> = object.map(NAME)?.try_into().map_err(failed)?;
+    count.get(&0, 0).map_err(failed)
 }
 
 pub(super) fn shares(object: &Object) -> Result<Vec<CgroupThrottled>, BpfError> {

@@ -30,7 +30,7 @@ const FEATURES: [&str; 15] = [
 ];
 
 /// A program and the features that nothing else serves.
-const PROGRAMS: [(&str, &[&str]); 22] = [
+const PROGRAMS: [(&str, &[&str]); 24] = [
     ("connect4", &["dns_owner"]),
     ("connect6", &["dns_owner"]),
     ("sendmsg4", &["dns_owner"]),
@@ -47,8 +47,10 @@ const PROGRAMS: [(&str, &[&str]); 22] = [
     ("egress", &["payload", "dns"]),
     ("tcp_rcv_space_adjust", &["tls_library"]),
     ("tls_probe", &["tls_library"]),
-    ("iter_tcp", &["existing"]),
-    ("iter_open", &["open"]),
+    ("iter_listeners", &["existing"]),
+    ("iter_existing", &["existing"]),
+    ("iter_open", &[]),
+    ("iter_open_files", &["open"]),
     ("sched_process_fork", &[]),
     ("sched_process_exec", &[]),
     ("sched_process_exit", &[]),
@@ -109,12 +111,12 @@ fn is_enabled(metrics: &Metrics, feature: &str) -> bool {
     metrics.sum("hopline_feature_enabled", &[("feature", feature)]) > 0
 }
 
-/// The feature is served without this program: the tracepoint is not missed where the kernel has fexit, nor are traced
-/// states where late sockets can ask for callbacks (6.12).
+/// The feature is served without this program: the tracepoint is not missed where the kernel has fexit, nor a walk over files
+/// where there is one over storage.
 fn has_another_hook(whole: &Metrics, program: &str, feature: &str) -> bool {
     let hook = match program {
         "sys_exit_connect" => "fexit/inet_stream_connect",
-        "inet_sock_set_state" => "iter/tcp",
+        "iter_open_files" => "iter/bpf_sk_storage_map",
         _ => return false,
     };
     whole.sum("hopline_feature_enabled", &[("feature", feature), ("hook", hook)]) > 0
