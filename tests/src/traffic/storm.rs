@@ -32,8 +32,8 @@ pub(crate) struct StormArguments {
     /// Where they go, on loopback.
     #[arg(long)]
     port: u16,
-    /// Connections of all threads per second; 0 for as fast as it goes.
-    #[arg(long, default_value_t = 0)]
+    /// Connections of all threads per second.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     rate: u64,
     /// Connections that are held and closed at once.
     #[arg(long)]
@@ -130,11 +130,10 @@ fn add(all: &Mutex<Stormed>, one: Stormed) {
 /// One thread's connections that end at once.
 fn short_ones(arguments: &StormArguments, begin: Instant, ends: &AtomicBool) -> Stormed {
     let mut stormed = Stormed::default();
-    let rate = arguments.rate as f64 / arguments.threads as f64;
+    let every = Duration::from_secs_f64(arguments.threads as f64 / arguments.rate as f64);
     for number in 0.. {
-        while arguments.rate != 0 && number as f64 >= begin.elapsed().as_secs_f64() * rate {
-            thread::sleep(Duration::from_micros(500));
-        }
+        let due = begin + every.mul_f64(number as f64);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
         if ends.load(Ordering::Relaxed) {
             break;
         }
