@@ -35,6 +35,9 @@ pub(crate) struct Cli {
     /// Length of a scenario that can be long or short: flood, replay, budget and hostile.
     #[arg(long)]
     seconds: Option<u64>,
+    /// The same in minutes: close-storm.
+    #[arg(long, conflicts_with = "seconds")]
+    minutes: Option<u64>,
     /// Fewer cells and connections in a scenario that has a short form: timeline, names, dns, path and others.
     #[arg(long)]
     short: bool,
@@ -64,6 +67,7 @@ enum Internal {
     Raw(traffic::raw::RawArguments),
     Talk(traffic::talk::TalkArguments),
     Stay(traffic::stay::StayArguments),
+    Storm(traffic::storm::StormArguments),
     Relay(traffic::relay::RelayArguments),
     Resolver(traffic::names::resolver::ResolverArguments),
     Steps(traffic::names::steps::StepsArguments),
@@ -119,6 +123,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Raw(arguments) => traffic::raw::run(arguments),
         Internal::Talk(arguments) => traffic::talk::run(arguments),
         Internal::Stay(arguments) => traffic::stay::run(arguments),
+        Internal::Storm(arguments) => traffic::storm::run(arguments),
         Internal::Relay(arguments) => traffic::relay::run(arguments),
         Internal::Resolver(arguments) => traffic::names::resolver::run(arguments),
         Internal::Steps(arguments) => traffic::names::steps::run(arguments),
@@ -143,7 +148,8 @@ fn run_scenario(cli: &Cli) -> anyhow::Result<bool> {
     tools::check(scenario.tools)?;
     signals::block()?;
     let mut verdict = Verdict::new(scenario.name);
-    let outcome = Lab::set_up(cli.sabotage, cli.tolerance, cli.seconds, cli.short).and_then(|lab| {
+    let seconds = cli.seconds.or(cli.minutes.map(|minutes| minutes * 60));
+    let outcome = Lab::set_up(cli.sabotage, cli.tolerance, seconds, cli.short).and_then(|lab| {
         lab.check_hopline()?;
         let _awake = Awake::keep(&lab)?;
         (scenario.run)(&lab, &mut verdict)

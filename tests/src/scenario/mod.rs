@@ -4,6 +4,7 @@ mod alerts;
 mod budget;
 mod busy;
 mod churn;
+mod close_storm;
 mod compare;
 mod connect;
 mod dashboards;
@@ -71,6 +72,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "20 000 processes that live for one connection: none missed, each with its owner",
         tools: &["ip"],
         run: churn::run,
+    },
+    Scenario {
+        name: "close-storm",
+        about: "connections that end in masses: the agent lives, answers, counts each, and reports what stays open",
+        tools: &["ip"],
+        run: close_storm::run,
     },
     Scenario {
         name: "flood",

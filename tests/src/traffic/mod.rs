@@ -17,4 +17,5 @@ pub(crate) mod refuse;
 pub(crate) mod relay;
 pub(crate) mod server;
 pub(crate) mod stay;
+pub(crate) mod storm;
 pub(crate) mod talk;

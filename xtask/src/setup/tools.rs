@@ -84,6 +84,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(Purpose::Vm, "depmod", "kmod"),
     tool(Purpose::Vm, "cpio", "cpio"),
     tool(Purpose::Vm, "busybox", "busybox-static"),
+    tool(Purpose::Vm, "xz", "xz-utils"),
     tool(Purpose::Bench, "bpftool", "bpftool"),
     tool(Purpose::Bench, "ip", "iproute2"),
     tool(Purpose::Bench, "curl", "curl"),

@@ -14,6 +14,7 @@ use super::summary::Outcome;
 const SABOTAGE: &[(&str, &str)] = &[
     ("connect", "shift"),
     ("churn", "swap"),
+    ("close-storm", "drop"),
     ("failures", "drop"),
     ("stuck", "drop"),
     ("states", "drop"),

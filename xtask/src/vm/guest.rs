@@ -1,40 +1,28 @@
-//! What the guest does after it switched to this machine's root: one bash script, written for one boot into its results.
+//! What the guest does after it switched to this machine's root: one bash script, written for each boot into its results.
 //!
-//! Each job leaves `NAME.log` and `NAME.status`; the console has one line as each begins and ends.
+//! Each job leaves `NAME.log` and `NAME.status`; the console has one line as each begins and ends. What is done is not done
+//! again in a further boot: that goes on with the job that ended the last one, which finds what it kept in `$VM_STATE`.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use super::jobs::{Job, Jobs, Kind};
 use super::kernel::Kernel;
+use super::preempt::Preempt;
 
+/// Begins the guest's first words.
+pub(super) const UP: &str = "up, ";
 /// The guest's last word.
 pub(super) const DONE: &str = "done";
-/// Seconds that one scenario may take under emulation.
-const SCENARIO_LIMIT: u32 = 900;
+/// A file in the results: why this kernel cannot run as it was asked to.
+pub(super) const REFUSED: &str = "refused";
+/// A file in the results: the boot was ended on purpose, and another is to follow.
+pub(super) const AGAIN: &str = "again";
 
-/// What is run on each kernel.
-#[derive(Debug)]
-pub(super) struct Jobs {
-    pub(super) hopline: PathBuf,
-    pub(super) lab: PathBuf,
-    /// Scenarios of the lab, and their options here.
-    pub(super) scenarios: Vec<(&'static str, &'static [&'static str])>,
-}
-
-impl Jobs {
-    /// Names of all jobs, in order.
-    pub(super) fn names(&self) -> Vec<&'static str> {
-        ["doctor", "whole_node"]
-            .into_iter()
-            .chain(self.scenarios.iter().map(|(name, _)| *name))
-            .collect()
-    }
-}
-
-/// File systems (not /tmp: a checkout may be there), modules, and a function that runs one job.
+/// File systems (not /tmp: a checkout may be there), modules, and functions: one that runs a job, and the jobs that are
+/// no scenarios.
 const PREPARE: &str = r#"mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t tmpfs run /run
@@ -44,17 +32,45 @@ mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup /sys/fs/cgroup
 mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs trace /sys/kernel/tracing
+mount -t debugfs debug /sys/kernel/debug
 mkdir -p "/lib/modules/$release"
 mount --bind "$modules" "/lib/modules/$release"
 for module in veth tun sch_netem; do modprobe "$module" || echo "vm: modprobe $module failed"; done
 ip link set lo up
+power_off() {
+    sync
+    echo o >/proc/sysrq-trigger
+    sleep 30
+}
+check_preempt() {
+    local offered=$(cat /sys/kernel/debug/sched/preempt 2>/dev/null)
+    case " $offered " in
+        *"($1)"*) echo "vm: preempt: $offered" ;;
+        *) echo "${offered:-no choice}" >/vm-results/refused; power_off ;;
+    esac
+}
 job() {
-    local name=$1 begin=$SECONDS
-    shift
-    timeout --kill-after=20 "$limit" "$@" >"/vm-results/$name.log" 2>&1 </dev/null
+    local limit=$1 name=$2 begin=$SECONDS
+    shift 2
+    [ ! -e "/vm-results/$name.status" ] || return 0
+    timeout --kill-after=20 "$limit" "$@" >>"/vm-results/$name.log" 2>&1 </dev/null
     local status=$?
     echo "$status" >"/vm-results/$name.status"
     echo "vm: $name ended with $status after $((SECONDS - begin)) s"
+}
+# Ends this boot as a power failure would. In the next one the job that called this is called again, with VM_BOOT one higher.
+again() {
+    echo "boot $VM_BOOT of this job ends here"
+    touch /vm-results/again
+    echo b >/proc/sysrq-trigger
+    sleep 30
+}
+# What the jobs of several boots rely on: another boot, and what the first one kept.
+second_boot() {
+    local id=$(cat /proc/sys/kernel/random/boot_id) kept=$VM_STATE/second_boot
+    [ -e "$kept" ] || { echo "$id" >"$kept"; again; }
+    echo "boot $VM_BOOT is $id, the first was $(cat "$kept")"
+    [ "$VM_BOOT" = 2 ] && [ "$(cat "$kept")" != "$id" ]
 }
 # Nobody says which cgroup: hopline must see the connections of this whole machine.
 whole_node() {
@@ -80,46 +96,54 @@ whole_node() {
     echo "served $served of 5, refused $refused of 1"
     [ "$served" = 5 ] && [ "$refused" = 1 ]
 }
-export -f whole_node
+export -f again second_boot whole_node
 "#;
 
-/// Writes `guest.sh` for this kernel.
-pub(super) fn write(jobs: &Jobs, kernel: &Kernel, directory: &Path) -> Result<()> {
+/// Writes `guest.sh` for this boot of this kernel.
+pub(super) fn write(
+    jobs: &Jobs,
+    kernel: &Kernel,
+    preempt: Option<Preempt>,
+    directory: &Path,
+    number: u32,
+) -> Result<()> {
     // As here: tools may be in places of their own. The file system is this one.
     let path = std::env::var_os("PATH").context("PATH is not set")?;
-    let mut script = format!("export HOME=/tmp PATH={}\n", quote(Path::new(&path)));
-    let mut line = |text: String| {
-        script.push_str(&text);
-        script.push('\n');
-    };
-    line(format!(
-        "release={} modules={} limit={SCENARIO_LIMIT}",
-        quote(Path::new(&kernel.release)),
-        quote(&kernel.modules())
-    ));
-    line(format!("export HOPLINE_BIN={}", quote(&jobs.hopline)));
-    line(PREPARE.to_owned());
-    line(format!(
-        "echo 'vm: up, '\"$(uname -r)\"\njob doctor {} doctor --json",
-        quote(&jobs.hopline)
-    ));
-    line("job whole_node bash -c whole_node".to_owned());
-    for (name, options) in &jobs.scenarios {
-        let mut command = format!(
-            "job {name} {} {name} --tolerance vm --json /vm-results/{name}.json",
-            quote(&jobs.lab)
-        );
-        for option in *options {
-            // Writing to a String cannot fail.
-            let _ = write!(command, " {option}");
-        }
-        line(command);
-    }
-    line(format!(
-        "sync\necho 'vm: {DONE}'\necho o >/proc/sysrq-trigger\nsleep 30"
-    ));
+    let mut lines = vec![
+        format!("export HOME=/tmp PATH={}", quote(Path::new(&path))),
+        format!(
+            "release={} modules={}",
+            quote(Path::new(&kernel.release)),
+            quote(&kernel.modules())
+        ),
+        format!("export HOPLINE_BIN={}", quote(&jobs.hopline)),
+        format!("export VM_BOOT={number} VM_STATE=/vm-results/state"),
+        "mkdir -p $VM_STATE".to_owned(),
+        PREPARE.to_owned(),
+        format!("echo 'vm: {UP}'\"$(uname -r)\""),
+    ];
+    lines.extend(preempt.map(|mode| format!("check_preempt {mode}")));
+    lines.extend(jobs.list.iter().map(|job| command(job, jobs)));
+    lines.push(format!("echo 'vm: {DONE}'\npower_off\n"));
     let file = directory.join("guest.sh");
-    fs::write(&file, script).with_context(|| format!("writing {}", file.display()))
+    fs::write(&file, lines.join("\n")).with_context(|| format!("writing {}", file.display()))
+}
+
+/// The line that runs the job.
+fn command(job: &Job, jobs: &Jobs) -> String {
+    let (name, limit) = (job.name, job.limit());
+    match &job.kind {
+        Kind::Doctor => format!("job {limit} {name} {} doctor --json", quote(&jobs.hopline)),
+        Kind::Function => format!("job {limit} {name} bash -c {name}"),
+        Kind::Scenario(options) => {
+            let options = options.iter().map(|option| format!(" {}", quote(Path::new(option))));
+            format!(
+                "job {limit} {name} {} {name} --tolerance vm --json /vm-results/{name}.json{}",
+                quote(&jobs.lab),
+                options.collect::<String>()
+            )
+        }
+    }
 }
 
 fn quote(path: &Path) -> String {

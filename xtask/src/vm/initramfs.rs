@@ -17,6 +17,9 @@ use crate::process;
 /// Modules that reach the host's files; some are built in on some kernels.
 const MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 
+/// Ends the name of a compressed module: new kernels have those.
+const PACKED: &str = ".xz";
+
 /// Runs before the host's root is there: busybox alone. `results` is the only place that the guest can write to for good.
 const INIT: &str = "#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -48,8 +51,14 @@ pub(super) fn pack(kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
             .context("a module's file")?
             .to_string_lossy()
             .into_owned();
-        fs::copy(&module, tree.path().join("modules").join(&name))?;
-        list.push_str(&name);
+        let plain = name.trim_end_matches(PACKED);
+        let to = tree.path().join("modules").join(plain);
+        if plain == name {
+            fs::copy(&module, to)?;
+        } else {
+            unpack(&module, &to)?;
+        }
+        list.push_str(plain);
         list.push('\n');
     }
     fs::write(tree.path().join("modules/list"), list)?;
@@ -57,6 +66,16 @@ pub(super) fn pack(kernel: &Kernel, directory: &Path) -> Result<PathBuf> {
     fs::write(&init, INIT)?;
     fs::set_permissions(&init, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     archive(tree.path(), &directory.join("initramfs.cpio"))
+}
+
+/// busybox loads plain modules only.
+fn unpack(module: &Path, to: &Path) -> Result<()> {
+    let mut xz = Command::new(tool("xz")?);
+    process::run(
+        xz.args(["--decompress", "--stdout"])
+            .arg(module)
+            .stdout(fs::File::create(to)?),
+    )
 }
 
 /// Files of the modules with what they need, in the order of loading.

@@ -6,6 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::suite::{self, Lists};
 use super::tool;
 use crate::{process, workspace};
 
@@ -14,12 +15,17 @@ use crate::{process, workspace};
 pub(super) struct Kernel {
     /// As `uname -r` says it.
     pub(super) release: String,
-    /// Its `boot` and `lib/modules` are here.
+    /// Its `lib/modules` is here, and its `boot` where it has one.
     pub(super) directory: PathBuf,
 }
 
 impl Kernel {
+    /// The file to boot: new packages have it beside the modules.
     pub(super) fn image(&self) -> PathBuf {
+        let beside = self.modules().join("vmlinuz");
+        if beside.is_file() {
+            return beside;
+        }
         self.directory.join("boot").join(format!("vmlinuz-{}", self.release))
     }
 
@@ -37,7 +43,8 @@ pub(crate) fn are_cached(versions: &[&str]) -> bool {
         .all(|version| cached(version).is_ok_and(|kernel| kernel.is_some()))
 }
 
-/// The cached kernel of the series, else the newest that can be downloaded.
+/// The cached kernel of the series, else the newest that can be downloaded: by the system's own lists, then by those of the
+/// suite that has the series.
 pub(super) fn fetch(version: &str) -> Result<Kernel> {
     if let Some(kernel) = cached(version)? {
         return Ok(kernel);
@@ -46,20 +53,32 @@ pub(super) fn fetch(version: &str) -> Result<Kernel> {
         process::find("apt-get").is_some(),
         "no apt: put {PREFIX}{version}*-amd64 unpacked below .cache/vm/kernels"
     );
-    let mut packages = packages(version)?;
-    if packages.is_empty() {
-        process::output(Command::new("apt-get").args(["-qq", "update"]))?;
-        packages = self::packages(version)?;
+    if let Some(kernel) = newest_of(&Lists::System, version)? {
+        return Ok(kernel);
     }
-    // An index may list what the mirror no longer has.
-    for package in &packages {
-        println!("vm: downloading {package}");
-        match download(package) {
-            Ok(kernel) => return Ok(kernel),
+    let Some(suite) = suite::of_series(version) else {
+        bail!(
+            "no kernel of the series {version}: neither in this machine's lists of packages nor in a known suite of Debian"
+        );
+    };
+    match newest_of(&Lists::fetch(suite)?, version)? {
+        Some(kernel) => Ok(kernel),
+        None => bail!("Debian's {suite} gives no kernel of the series {version}"),
+    }
+}
+
+/// The newest kernel of the series by these lists, which may name what the mirror no longer has: then the next.
+fn newest_of(lists: &Lists, version: &str) -> Result<Option<Kernel>> {
+    let names = lists.names(version)?;
+    let releases = names.iter().filter_map(|name| name.strip_prefix(PREFIX));
+    for release in newest_first(releases, version) {
+        println!("vm: downloading Linux {release} ({lists})");
+        match download(lists, release, &suite::packages(release, &names)) {
+            Ok(kernel) => return Ok(Some(kernel)),
             Err(error) => println!("vm: {error:#}"),
         }
     }
-    bail!("Debian's mirror gives no kernel of the series {version} (this release of Debian may not have one)")
+    Ok(None)
 }
 
 fn kernels() -> PathBuf {
@@ -84,16 +103,6 @@ fn cached(version: &str) -> Result<Option<Kernel>> {
     }))
 }
 
-/// Packages of the series, newest first.
-fn packages(version: &str) -> Result<Vec<String>> {
-    let names = process::output(Command::new("apt-cache").args(["pkgnames", &format!("{PREFIX}{version}.")]))?;
-    let releases = newest_first(names.lines().filter_map(|name| name.strip_prefix(PREFIX)), version);
-    Ok(releases
-        .into_iter()
-        .map(|release| format!("{PREFIX}{release}"))
-        .collect())
-}
-
 /// Releases like `6.1.0-50-amd64` and `6.12.117+deb12-amd64`: no cloud (it lacks 9p), no real-time, no unsigned flavour.
 fn newest_first<'a>(releases: impl Iterator<Item = &'a str>, version: &str) -> Vec<&'a str> {
     let is_plain = |release: &str| {
@@ -101,7 +110,12 @@ fn newest_first<'a>(releases: impl Iterator<Item = &'a str>, version: &str) -> V
         let flavour = rest.map(|rest| {
             rest.trim_start_matches(|character: char| character.is_ascii_digit() || ".-+".contains(character))
         });
-        flavour.is_some_and(|flavour| matches!(flavour, "amd64" | "deb12-amd64" | "deb13-amd64"))
+        flavour.is_some_and(|flavour| {
+            let of_debian = flavour
+                .strip_prefix("deb")
+                .map(|rest| rest.trim_start_matches(|character: char| character.is_ascii_digit()));
+            flavour == "amd64" || of_debian == Some("-amd64")
+        })
     };
     let mut plain: Vec<&str> = releases.filter(|release| is_plain(release)).collect();
     plain.sort_by_key(|release| std::cmp::Reverse(numbers(release)));
@@ -116,32 +130,47 @@ fn numbers(release: &str) -> Vec<u64> {
 }
 
 /// Downloads and unpacks into a directory beside, moved to its place when complete.
-fn download(package: &str) -> Result<Kernel> {
-    let release = package.strip_prefix(PREFIX).context("a kernel package")?.to_owned();
+fn download(lists: &Lists, release: &str, packages: &[String]) -> Result<Kernel> {
     fs::create_dir_all(kernels())?;
     let unpacked = tempfile::Builder::new()
         .prefix(".unpacking-")
         .tempdir_in(workspace::cache("vm"))?;
-    process::output(
-        Command::new("apt-get")
-            .current_dir(unpacked.path())
-            .args(["-qq", "download", package]),
-    )?;
-    let archive = only_file(unpacked.path())?;
-    process::output(Command::new("dpkg").arg("-x").arg(&archive).arg(unpacked.path()))?;
-    fs::remove_file(archive)?;
+    for package in packages {
+        process::output(
+            lists
+                .apt("apt-get")
+                .current_dir(unpacked.path())
+                .args(["-qq", "download", package]),
+        )?;
+        let archive = only_archive(unpacked.path())?;
+        process::output(Command::new("dpkg").arg("-x").arg(&archive).arg(unpacked.path()))?;
+        fs::remove_file(archive)?;
+    }
+    let lib = unpacked.path().join("lib");
+    if !lib.exists() {
+        // Where packages know of one /lib only, tools for modules still look in the other.
+        std::os::unix::fs::symlink("usr/lib", &lib)?;
+    }
     process::output(
         Command::new(tool("depmod")?)
             .arg("-b")
             .arg(unpacked.path())
-            .arg(&release),
+            .arg(release),
     )?;
-    let directory = kernels().join(&release);
-    fs::rename(unpacked.keep(), &directory)?;
-    Ok(Kernel { release, directory })
+    let kernel = Kernel {
+        release: release.to_owned(),
+        directory: kernels().join(release),
+    };
+    let complete = unpacked.keep();
+    if let Err(error) = fs::rename(&complete, &kernel.directory) {
+        fs::remove_dir_all(&complete)?;
+        // Another run may have put the same kernel there.
+        ensure!(kernel.image().is_file(), "{}: {error}", kernel.directory.display());
+    }
+    Ok(kernel)
 }
 
-fn only_file(directory: &Path) -> Result<PathBuf> {
+fn only_archive(directory: &Path) -> Result<PathBuf> {
     let mut archives = fs::read_dir(directory)?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
     archives
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
@@ -174,6 +203,25 @@ mod tests {
         assert_eq!(
             newest_first(names.into_iter(), "6.12"),
             ["6.12.117+deb12-amd64", "6.12.9+deb12-amd64"]
+        );
+        let names = [
+            "7.2.9+deb13-amd64",
+            "7.2.12+deb14-amd64",
+            "7.2.12+deb13-cloud-amd64",
+            "7.2.12+deb13-rt-amd64",
+            "7.3.4+deb13-amd64",
+            "7.2.12+debug-amd64",
+        ];
+        assert_eq!(
+            newest_first(names.into_iter(), "7.2"),
+            ["7.2.12+deb14-amd64", "7.2.9+deb13-amd64"]
+        );
+        assert_eq!(
+            newest_first(
+                ["5.10.0-30-amd64", "5.10.0-32-amd64", "5.10.0-32-rt-amd64"].into_iter(),
+                "5.10"
+            ),
+            ["5.10.0-32-amd64", "5.10.0-30-amd64"]
         );
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
-use super::guest::Jobs;
+use super::jobs::Jobs;
 
 /// What `hopline doctor --json` prints.
 #[derive(Debug, Deserialize)]
@@ -46,7 +46,7 @@ pub(super) fn print(release: &str, jobs: &Jobs, directory: &Path) -> usize {
                 println!("FAIL {release} feature {}: {}", lost.name, lost.reason);
                 failed += 1;
             }
-            // Both series have fentry; another hook there would be a silent fallback.
+            // Every series has fentry; another hook there would be a silent fallback.
             let syn = doctor.features.iter().find(|feature| feature.name == "syn");
             if syn.is_none_or(|syn| syn.hook != "fentry/tcp_connect") {
                 println!("FAIL {release} feature syn: not served by fentry/tcp_connect");
@@ -56,7 +56,7 @@ pub(super) fn print(release: &str, jobs: &Jobs, directory: &Path) -> usize {
         Err(error) => println!("{release}: {error:#}"),
     }
     println!("\n{release}: results (logs in {})", directory.display());
-    for name in jobs.names() {
+    for name in jobs.list.iter().map(|job| job.name) {
         let status = fs::read_to_string(directory.join(format!("{name}.status"))).unwrap_or_default();
         let log = fs::read_to_string(directory.join(format!("{name}.log"))).unwrap_or_default();
         if status.trim() == "0" {
