@@ -47,8 +47,8 @@ pub(crate) struct Arguments {
     /// Kernel series.
     #[arg(value_name = "VERSION", default_values = ["6.1", "6.12"])]
     versions: Vec<String>,
-    /// Scenarios of the lab, each followed by options of its own; doctor, whole_node, second_boot. All that fit an emulated
-    /// machine when none is named.
+    /// Scenarios of the lab, each followed by options of its own, or other jobs (an unknown name lists all); without any,
+    /// all that fit an emulated machine.
     #[arg(last = true, value_name = "SCENARIO [OPTIONS]")]
     scenarios: Vec<String>,
     /// Preemption of the kernel; a kernel without this mode fails.

@@ -74,7 +74,11 @@ pub(super) fn print(release: &str, jobs: &Jobs, directory: &Path) -> usize {
         }
         println!(
             "FAIL {release} {name}: {}",
-            if status.is_empty() { "did not run" } else { "status " }.to_owned() + status.trim()
+            match status.trim() {
+                "" if directory.join(format!("{name}.log")).exists() => "did not end".to_owned(),
+                "" => "did not run".to_owned(),
+                status => format!("status {status}"),
+            }
         );
     }
     failed

@@ -30,10 +30,11 @@ impl Lists {
         for below in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(directory.join(below))?;
         }
-        let keys = Path::new(KEYRING)
-            .is_file()
-            .then(|| format!(" signed-by={KEYRING}"))
-            .unwrap_or_default();
+        let keys = if Path::new(KEYRING).is_file() {
+            format!(" signed-by={KEYRING}")
+        } else {
+            String::new()
+        };
         let source = format!("deb [arch=amd64{keys}] {} {suite} main\n", mirror()?);
         fs::write(directory.join("sources.list"), source)?;
         let lists = Self::Suite { name: suite, directory };
