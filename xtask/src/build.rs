@@ -26,6 +26,17 @@ pub(crate) fn agent() -> Result<PathBuf> {
     release("hopline", "hopline")
 }
 
+/// The hopline that `HOPLINE_BIN` names, an older one perhaps; else builds it.
+pub(crate) fn agent_under_test() -> Result<PathBuf> {
+    let Some(named) = std::env::var_os("HOPLINE_BIN") else {
+        return agent();
+    };
+    let file = std::path::absolute(named)?;
+    ensure!(file.is_file(), "HOPLINE_BIN: {} is no file", file.display());
+    println!("hopline is {} (HOPLINE_BIN)", file.display());
+    Ok(file)
+}
+
 /// Builds the lab and says where it is.
 pub(crate) fn lab() -> Result<PathBuf> {
     release("lab", "lab")

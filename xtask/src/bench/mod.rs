@@ -32,6 +32,7 @@ use traffic::Load;
 
 /// Measure what hopline costs.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "HOPLINE_BIN in the environment names another build to measure.")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     what: What,
@@ -124,7 +125,7 @@ fn kernel(arguments: &KernelArguments) -> Result<()> {
     }
     let lab = build::lab()?;
     let mut bench = Bench {
-        hopline: build::agent()?,
+        hopline: build::agent_under_test()?,
         sandbox: Sandbox::new()?,
         awake: awake(&lab)?,
         lab,

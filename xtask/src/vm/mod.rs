@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     )?;
     let list = jobs::asked_for(&arguments.scenarios)?;
     let jobs = Jobs {
-        hopline: hopline()?,
+        hopline: build::agent_under_test()?,
         lab: build::lab_and_programs()?,
         list,
     };
@@ -124,17 +124,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         bail!("{failed} checks failed");
     }
     Ok(())
-}
-
-/// The hopline that `HOPLINE_BIN` names, else one that is built.
-fn hopline() -> Result<PathBuf> {
-    let Some(named) = std::env::var_os("HOPLINE_BIN") else {
-        return build::agent();
-    };
-    let file = std::path::absolute(named)?;
-    ensure!(file.is_file(), "HOPLINE_BIN: {} is no file", file.display());
-    println!("vm: hopline is {} (HOPLINE_BIN)", file.display());
-    Ok(file)
 }
 
 /// Runs all jobs on one kernel, in as many boots as they take; prints the results and says how many failed.
