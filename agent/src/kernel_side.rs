@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::time::{ClockId, clock_gettime};
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -23,11 +24,11 @@ use crate::{
 const REQUESTS: usize = 16;
 /// Open connections are reported this often: what waits is known at most this much later than it might be.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// A walk over the open files of all processes (kernels 7.0 to 7.3) takes as long as strangers have files: so many times as
-/// long passes before the next one, so that it takes 2 % of a processor at most.
-const REST_AFTER_WALK: u32 = 49;
+/// A walk over the open files of all processes (kernels from 7.0; some 0.4 µs for each) takes as long as strangers have files: so
+/// many times the processor's time that it took passes until the next one, so that walks take 5 % of one at most.
+const WALK_SHARE: u32 = 20;
 /// However long it took.
-const LONGEST_REST: Duration = Duration::from_secs(10);
+const LONGEST_REST: Duration = Duration::from_secs(5);
 
 /// What the kernel programs counted.
 #[derive(Clone, Debug, Default)]
@@ -125,11 +126,12 @@ fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<boo
                 return;
             }
             Err(RecvTimeoutError::Timeout) => {
-                let began = Instant::now();
+                let (began, worked) = (Instant::now(), processor_time());
                 if let Err(error) = probes.report_open() {
                     tracing::warn!(%error, "open connections are not reported");
                 }
-                due = began + rest_until(began.elapsed(), probes.looks_at_all_files());
+                let worked = processor_time().saturating_sub(worked);
+                due = began + from_walk_to_walk(worked, probes.looks_at_all_files());
                 if let Err(error) = probes.stop_tracing_states() {
                     tracing::warn!(%error, "changes of state are traced for longer than needed");
                 }
@@ -140,12 +142,17 @@ fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<boo
 }
 
 /// From the begin of one walk over open connections to the next.
-fn rest_until(walk: Duration, over_files: bool) -> Duration {
+fn from_walk_to_walk(worked: Duration, over_files: bool) -> Duration {
     if over_files {
-        (walk * (REST_AFTER_WALK + 1)).clamp(REPORT_EVERY, LONGEST_REST)
+        (worked * WALK_SHARE).clamp(REPORT_EVERY, LONGEST_REST)
     } else {
         REPORT_EVERY
     }
+}
+
+/// Of this thread, since its start. Not the time that passed: a busy node makes no walk dearer.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// All numbers; what cannot be read is told and left out.
@@ -171,13 +178,13 @@ mod tests {
     #[test]
     fn long_walks_rest_longer() {
         let check = |walk_ms, over_files, rest_ms| {
-            let rest = rest_until(Duration::from_millis(walk_ms), over_files);
+            let rest = from_walk_to_walk(Duration::from_millis(walk_ms), over_files);
             assert_eq!(rest, Duration::from_millis(rest_ms), "{walk_ms} ms");
         };
         check(0, true, 1000);
         check(20, true, 1000);
-        check(60, true, 3000);
-        check(900, true, 10_000);
+        check(60, true, 1200);
+        check(900, true, 5000);
         check(900, false, 1000);
     }
 }

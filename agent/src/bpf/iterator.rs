@@ -1,12 +1,9 @@
 //! Runs iterator programs: a link says over what, each walk starts from it and is driven by reading.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{self, Read as _},
-    os::{
-        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
 };
 
 use super::{
@@ -85,14 +82,6 @@ impl Iterator {
 /// Runs a program over the open files of all processes, once; does nothing when it is not loaded.
 pub(super) fn walk_files(object: &mut Object, program: &str) -> Result<(), BpfError> {
     Iterator::of(object, program, None)?.map_or(Ok(()), |iterator| iterator.walk())
-}
-
-/// Why walks over files miss processes, if they do.
-pub(super) fn confined() -> Option<&'static str> {
-    /// The first namespace's (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
-    const FIRST: u64 = 0xefff_fffc;
-    let own = fs::metadata("/proc/self/ns/pid").map_or(FIRST, |namespace| namespace.ino());
-    (own != FIRST).then_some("in a PID namespace: sockets of processes outside are not found")
 }
 
 fn link(program: BorrowedFd<'_>, map_fd: Option<RawFd>) -> io::Result<OwnedFd> {

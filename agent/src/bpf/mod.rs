@@ -5,6 +5,7 @@
 
 mod btf;
 mod cgroup;
+mod confined;
 mod error;
 mod iterator;
 #[cfg(debug_assertions)]
@@ -102,7 +103,10 @@ impl Probes {
         }
         // While the rings are still the object's.
         let prober = prober(&mut object, &mut features);
-        if let Some(reason) = iterator::confined() {
+        if let Some(reason) = confined::network() {
+            plan::explain(&mut features, plan::EXISTING, reason);
+        }
+        if let Some(reason) = confined::processes() {
             plan::explain(&mut features, plan::EXISTING, reason);
             if matches!(open, Some(OpenWalk::Files(_))) {
                 plan::explain(&mut features, plan::OPEN, reason);
