@@ -227,6 +227,9 @@ pub struct CompareArgs {
     /// Go on after the handshake though the certificate has a fault
     #[arg(long)]
     pub insecure: bool,
+    /// Take features that are switched off from this YAML file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -301,8 +304,10 @@ const DOCTOR_EXAMPLES: &str = "\
 Examples:
   hopline doctor
       Kernel, BTF, cgroup v2, and per feature the hook in use and why not a better one.
-  hopline doctor --json | jq '.features[] | select(.enabled | not)'
+  hopline doctor --json | jq '.features[] | select(.enabled or .switched_off | not)'
       What does not work here.
+  hopline doctor --config /etc/hopline/hopline.yaml
+      The same with the features that this configuration switches off.
 
 The kernel programs are loaded for an empty cgroup, one of its own where it may make one: nothing on the node is watched.";
 
@@ -310,6 +315,9 @@ The kernel programs are loaded for an empty cgroup, one of its own where it may 
 #[derive(Debug, Args)]
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub struct DoctorArgs {
+    /// Leave out what this YAML file switches off
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -396,7 +404,9 @@ mod tests {
         check("hopline replay", false);
         check("hopline replay a b --json", true);
         check("hopline replay a --config b.yaml", true);
+        check("hopline compare http://a/ --config b.yaml", true);
         check("hopline doctor --json --log-format json", true);
+        check("hopline doctor --config a.yaml", true);
         check("hopline doctor --log-level loud", false);
         check("hopline agent --ring-bytes 5000", false);
         check("hopline agent --ring-bytes 65536", true);

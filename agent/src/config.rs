@@ -4,6 +4,7 @@
 //! or a value that cannot be is refused with file, line and key.
 mod destinations;
 mod environment;
+mod features;
 mod kubernetes;
 mod paths;
 mod spike;
@@ -20,6 +21,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
+pub use features::{Feature, FeaturesConfig};
 pub use kubernetes::{CriSocket, KubernetesConfig, Use};
 pub use paths::{PathsConfig, TraceWhat};
 pub use spike::SpikeConfig;
@@ -56,6 +58,8 @@ pub struct Config {
     /// A connection that waits longer is told as STUCK.
     #[serde(deserialize_with = "waiting_time")]
     pub stuck_after: Duration,
+    /// Features that are switched off.
+    pub features: FeaturesConfig,
     /// Groups of destinations, before the built-in ones.
     #[serde(deserialize_with = "destinations::groups")]
     pub groups: groups::Configured,
@@ -138,6 +142,7 @@ impl Default for Config {
             share: 20_000,
             waiting_after: Duration::from_secs(1),
             stuck_after: Duration::from_secs(5),
+            features: FeaturesConfig::default(),
             groups: groups::Configured::new(),
             builtin_groups: true,
             dns_ports: vec![53],
@@ -218,6 +223,19 @@ impl Config {
         Ok(config)
     }
 
+    /// With what `features` switches off elsewhere in the configuration: it asks for nothing that is off.
+    pub fn with_switches(&self) -> Self {
+        let mut config = self.clone();
+        if self.features.is_off(Feature::Path) {
+            config.paths.trace = TraceWhat::Off;
+        }
+        if self.features.is_off(Feature::Kubernetes) {
+            config.kubernetes.api = Use::Off;
+            config.kubernetes.cri_socket = CriSocket::Off;
+        }
+        config
+    }
+
     /// The file, or the defaults.
     pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
         let Some(file) = file else { return Ok(Self::default()) };
@@ -293,6 +311,7 @@ waiting_after: {waiting_after}
 # A connection that waits longer is told as STUCK.
 stuck_after: {stuck_after}
 
+{features}
 # Groups of destinations, each with names, *.example.com for all names below one, addresses and networks, with :port
 # behind them if only one is meant:
 #   mirrors-internal: [\"*.mirror.corp.example\", \"10.1.2.0/24\", \"artifacts.corp.example:8443\"]
@@ -354,6 +373,7 @@ record:
             share = self.share,
             waiting_after = Seconds(self.waiting_after),
             stuck_after = Seconds(self.stuck_after),
+            features = self.features.to_yaml(),
             groups = destinations::groups_to_yaml(&self.groups),
             builtin_groups = self.builtin_groups,
             dns_ports = destinations::list(&self.dns_ports),

@@ -65,6 +65,8 @@ pub struct FeatureState {
     pub hook: String,
     /// Whether any hook serves it.
     pub enabled: bool,
+    /// The configuration switched it off: that it is off is no fault.
+    pub switched_off: bool,
     /// Why a better hook, or any, was refused; empty when the first choice serves.
     pub reason: String,
 }

@@ -15,6 +15,7 @@ mod open;
 mod perf;
 mod plan;
 mod stats;
+mod switches;
 mod syscall;
 mod uprobe;
 
@@ -27,13 +28,14 @@ pub use self::{
     error::BpfError,
     perf::{Mapping, Mappings},
     stats::KernelCounts,
+    switches::SWITCHED_OFF,
     uprobe::{Probe, Prober},
 };
 use self::{object::Object, open::OpenWalk, plan::Plan};
-use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
-
-/// Why libraries are not probed where nobody asked for it; everything else is a fault of the kernel.
-pub const TLS_SWITCHED_OFF: &str = "tls.probes is off";
+use crate::{
+    config::FeaturesConfig,
+    selfmetrics::{CgroupThrottled, FeatureState, ProgramStats},
+};
 
 /// What to load and for whom.
 #[derive(Clone, Debug)]
@@ -49,6 +51,10 @@ pub struct ProbeOptions {
     pub dns_ports: Vec<u16>,
     /// Whether TLS libraries are to be probed.
     pub tls_probes: bool,
+    /// Features that are switched off.
+    pub features: FeaturesConfig,
+    /// Whether programs on cgroups alone are loaded.
+    pub safe_mode: bool,
     /// Programs to treat as refused by the kernel, for tests; each must be one of the object's.
     pub fail_programs: Vec<String>,
 }
@@ -82,12 +88,8 @@ impl Probes {
         let scopes = cgroup::scopes(&options.cgroups)?;
         let plan = Plan::for_this_kernel(&kernel, options)?;
         let mut object = Object::load(&kernel, &plan, &scopes, options)?;
-        let tls_off = if options.tls_probes {
-            uprobe::refused()
-        } else {
-            Some(TLS_SWITCHED_OFF.to_owned())
-        };
-        let mut features = plan::serve_features(&mut object, &kernel, &plan, &scopes, tls_off.as_deref());
+        let tls_off = if options.safe_mode { None } else { uprobe::refused() };
+        let mut features = plan::serve_features(&mut object, &kernel, &plan, &scopes, options, tls_off.as_deref());
         let open = OpenWalk::of(&mut object).unwrap_or_else(|error| {
             plan::turn_off(&mut features, plan::OPEN, &error);
             None
@@ -110,12 +112,12 @@ impl Probes {
         }
         drop(kernel);
         give_memory_back();
-        if !features.iter().any(|feature| feature.enabled) {
+        let mut wanted = features.iter().filter(|feature| !feature.switched_off);
+        if let Some(first) = wanted.next()
+            && !features.iter().any(|feature| feature.enabled)
+        {
             return Err(BpfError::NothingLoaded {
-                reason: features
-                    .first()
-                    .map(|feature| feature.reason.clone())
-                    .unwrap_or_default(),
+                reason: first.reason.clone(),
             });
         }
         Ok(Self {

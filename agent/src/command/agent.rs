@@ -6,14 +6,13 @@ use tokio::{net::TcpListener, sync::broadcast};
 
 use super::{CommandError, Logging, Signals, block_on, print, tell_losses};
 use crate::{
-    agent, bpf,
+    agent,
     cli::AgentArgs,
     config::Config,
     export::{http, prometheus},
     owner::Listener,
     pipeline::{Output, Pipeline, PipelineSettings},
     privileges::{self, Keep},
-    tracer,
 };
 
 /// Records that a listener of the stream may be behind before it misses some.
@@ -51,12 +50,11 @@ async fn serve(config: Config) -> Result<ExitCode, CommandError> {
     let address = listener.local_addr()?;
     let records: broadcast::Sender<Arc<Output>> = broadcast::Sender::new(STREAM_RECORDS);
     let mut running = agent::start(&config, Listener::Stream(records), Keep::default())?;
-    let by_choice = [tracer::SWITCHED_OFF, bpf::TLS_SWITCHED_OFF];
     for state in running
         .handle()
         .features()
         .iter()
-        .filter(|state| !state.enabled && !by_choice.contains(&state.reason.as_str()))
+        .filter(|state| !state.enabled && !state.switched_off)
     {
         tracing::warn!(
             feature = state.feature,

@@ -69,12 +69,14 @@ impl Plan {
 
 pub(super) fn run(args: &CompareArgs, logging: Logging) -> Result<ExitCode, CommandError> {
     logging.start_quiet();
+    let features = Config::read(args.config.as_deref())?.features;
     let plan = Arc::new(Plan::new(args)?);
     privileges::no_new_privs();
     let cgroup = OwnCgroup::create("compare")?;
     cgroup.enter()?;
     let config = Config {
         cgroups: vec![cgroup.path().to_owned()],
+        features,
         ..Config::default()
     };
     let rows = block_on(measure(&plan, &config))?;

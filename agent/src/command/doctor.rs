@@ -23,8 +23,20 @@ const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Small: nothing will go through it.
 const RING_BYTES: u32 = 1 << 16;
 
+/// The defaults with all that can be switched on: what this machine could do.
+fn everything() -> Config {
+    let mut config = Config::default();
+    config.tls.probes = true;
+    config
+}
+
 pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, CommandError> {
     logging.start_quiet();
+    let config = match &args.config {
+        Some(file) => Config::read(Some(file))?,
+        None => everything(),
+    };
+    let config = config.with_switches();
     privileges::no_new_privs();
     privileges::raise_memlock();
     let host = Host::running()?;
@@ -42,18 +54,20 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         let options = ProbeOptions {
             cgroups: vec![cgroup],
             ring_bytes: RING_BYTES,
-            share_per_second: Config::default().share,
-            dns_ports: Config::default().dns_ports,
-            tls_probes: true,
+            share_per_second: config.share,
+            dns_ports: config.dns_ports.clone(),
+            tls_probes: config.tls.probes,
+            features: config.features.clone(),
+            safe_mode: false,
             fail_programs: Vec::new(),
         };
         let probes = Probes::load(&options)?;
         let mut features = probes.features().to_vec();
-        features.push(tracer::feature());
+        features.push(agent::path_switched_off(&config).unwrap_or_else(tracer::feature));
         features
     };
-    let targets = tls_targets::survey(&agent::tls_settings(&Config::default()));
-    let pods = kubernetes::Settings::new(&Config::default().kubernetes, &host.node).describe();
+    let targets = tls_targets::survey(&agent::tls_settings(&config));
+    let pods = kubernetes::Settings::new(&config.kubernetes, &host.node).describe();
     let btf = Path::new(BTF).exists();
     let statistics = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1");
     if args.json {

@@ -32,7 +32,9 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
             i64::from(pods.source.is_some()),
         )
     });
-    let features = own.features.iter().map(|state| {
+    // What somebody does not want is not missing.
+    let wanted = own.features.iter().filter(|state| !state.switched_off);
+    let features = wanted.map(|state| {
         (
             [("feature", state.feature), ("hook", state.hook.as_str())],
             i64::from(state.enabled),
