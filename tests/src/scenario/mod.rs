@@ -177,7 +177,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "degrade",
-        about: "each kernel program refused in turn, beside foreign programs",
+        about: "each kernel program refused in turn, features switched off by name, beside foreign programs",
         tools: &["ip"],
         run: degrade::run,
     },
