@@ -93,6 +93,7 @@ pub struct Handle {
     tls_targets: Option<watch::Receiver<Arc<TlsTargets>>>,
     /// Whether network paths are traced.
     path_feature: FeatureState,
+    safe_mode: bool,
 }
 
 /// The last word of an agent that has ended.
@@ -116,7 +117,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         dns_ports: config.dns_ports.clone(),
         tls_probes: config.tls.probes,
         features: config.features.clone(),
-        safe_mode: false,
+        safe_mode: config.safe_mode.is_some(),
         fail_programs: config.fail_programs.clone(),
     };
     let recorder = recorder(config, &host)?;
@@ -171,6 +172,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         stream_dropped: Arc::default(),
         tls_targets: tls_targets.as_ref().map(tls_targets::Watch::targets),
         path_feature,
+        safe_mode: config.safe_mode.is_some(),
     };
     Ok(Running {
         handle,
@@ -411,6 +413,7 @@ impl Handle {
                 .map(|targets| TlsTargets::clone(&targets.borrow()))
                 .unwrap_or_default(),
             features: self.features(),
+            safe_mode: self.safe_mode,
             events: kind_counts(&scrape.snapshot.counts.events, &kernel),
             throttled: kernel.throttled,
             failures: kernel

@@ -34,6 +34,7 @@ use crate::{
     },
     declared::Declaration,
     groups,
+    safe_mode::SafeMode,
 };
 
 /// Everything that can be set.
@@ -84,6 +85,12 @@ pub struct Config {
     pub environment: BTreeSet<String>,
     /// Recording of the event stream.
     pub record: RecordConfig,
+    /// Where starts and ends are noted; none for no safe mode.
+    #[serde(deserialize_with = "state_dir")]
+    pub state_dir: Option<PathBuf>,
+    /// The node is in safe mode, by its history alone.
+    #[serde(skip)]
+    pub safe_mode: Option<SafeMode>,
     /// Programs to do without, as if the kernel had refused them: by flag alone, for the lab.
     #[serde(skip)]
     pub fail_programs: Vec<String>,
@@ -153,6 +160,8 @@ impl Default for Config {
             paths: PathsConfig::default(),
             environment: BTreeSet::new(),
             record: RecordConfig::default(),
+            state_dir: Some(PathBuf::from("/var/lib/hopline")),
+            safe_mode: None,
             fail_programs: Vec::new(),
         }
     }
@@ -218,6 +227,9 @@ impl Config {
         }
         if let Some(bytes) = watch.ring_bytes {
             config.limits.ring_bytes = bytes;
+        }
+        if let Some(directory) = &watch.state_dir {
+            config.state_dir = Some(directory.clone()).filter(|directory| !directory.as_os_str().is_empty());
         }
         config.fail_programs.clone_from(&watch.fail_program);
         Ok(config)
@@ -358,6 +370,11 @@ record:
   rotate_bytes: {rotate_bytes}
   # How many files are kept, the one being written included.
   keep: {keep}
+
+# Where the agent notes that it starts and ends. After two boots that ended uncleanly while it ran, or five crashes within ten
+# minutes, it starts in safe mode: kernel programs on cgroups alone, for a day or until `hopline doctor --leave-safe-mode`. null: no
+# safe mode.
+state_dir: {state_dir}
 ",
             listen = self.listen,
             cgroups = quoted_list(&self.cgroups),
@@ -388,6 +405,7 @@ record:
             paths = self.paths.to_yaml(),
             rotate_bytes = Bytes(self.record.rotate_bytes),
             keep = self.record.keep,
+            state_dir = or_null(self.state_dir.as_deref()),
         )
     }
 }
@@ -473,6 +491,17 @@ fn rotate_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Er
         return Err(de::Error::custom(format_args!("{text} is too small, at least 64KiB")));
     }
     Ok(bytes)
+}
+
+fn state_dir<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::deserialize(deserializer)?.filter(|path| !path.as_os_str().is_empty());
+    match &path {
+        Some(path) if !path.is_absolute() => Err(de::Error::custom(format_args!(
+            "`{}` is no absolute path",
+            path.display()
+        ))),
+        _ => Ok(path),
+    }
 }
 
 fn cgroups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {

@@ -8,6 +8,8 @@ use serde::Serialize;
 pub struct SelfMetrics {
     /// Which hook serves each feature.
     pub features: Vec<FeatureState>,
+    /// Programs on cgroups alone, as the node died under hopline.
+    pub safe_mode: bool,
     /// Events by kind, as the kernel side and the reader counted them.
     pub events: Vec<KindCounts>,
     /// Events that a cgroup lost because it had used up its share of a crowded ring.

@@ -71,6 +71,7 @@ fn printed_values_read_back() {
         rotate_bytes: (1 << 20) + 1,
         keep: 1,
     };
+    config.state_dir = Some("/mnt/a \"b\"".into());
     config.log = LogConfig {
         level: Level(tracing::Level::WARN),
         format: LogFormat::Json,
@@ -107,6 +108,25 @@ fn features_are_switched_by_name() {
     check("features:\n  open: 0\n", "hopline.yaml:2: features.open: ", "on or off");
     check("features:\n  open: off\n  open: on\n", "hopline.yaml:", "open");
     check("features: [open]\n", "hopline.yaml:1: features: ", "");
+}
+
+#[test]
+fn the_state_directory_is_read_and_refused() {
+    let at = |text: &str| parse(text).map(|config| config.state_dir);
+    assert_eq!(at(""), Ok(Some("/var/lib/hopline".into())));
+    assert_eq!(at("state_dir: /a\n"), Ok(Some("/a".into())));
+    assert_eq!(at("state_dir: \"\"\n"), Ok(None));
+    assert_eq!(at("state_dir: null\n"), Ok(None));
+    let config = Config {
+        state_dir: None,
+        ..Config::default()
+    };
+    assert_eq!(parse(&config.to_yaml()), Ok(config));
+    check(
+        "state_dir: a/b\n",
+        "hopline.yaml:1: state_dir: ",
+        "`a/b` is no absolute path",
+    );
 }
 
 #[test]

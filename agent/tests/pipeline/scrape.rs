@@ -154,6 +154,7 @@ fn every_family() {
         "hopline_series_folded_total{family=\"hopline_tcp_bytes_total\"} 0".into(),
         "hopline_feature_enabled{feature=\"syn\",hook=\"kprobe\"} 1".into(),
         "hopline_feature_enabled{feature=\"open\",hook=\"\"} 0".into(),
+        "hopline_safe_mode 0".into(),
         "hopline_bpf_run_seconds_total{program=\"sock_ops\"} 1.5".into(),
         "hopline_bpf_runs_total{program=\"sock_ops\"} 7".into(),
         format!("hopline_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
