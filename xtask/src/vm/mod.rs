@@ -77,6 +77,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("retransmits", &[]),
     ("overflow", &[]),
     ("degrade", &[]),
+    ("safe-mode", &[]),
     ("churn", &[]),
     ("flood", &["--seconds", "10"]),
     ("spike", &[]),
