@@ -26,6 +26,7 @@ use aya::maps::{MapData, RingBuf};
 pub use self::{
     cgroup::unified_mount,
     error::BpfError,
+    object::SAFE_MODE,
     perf::{Mapping, Mappings},
     stats::KernelCounts,
     switches::SWITCHED_OFF,

@@ -32,7 +32,7 @@ const HELLO_RING_FRACTION: u32 = 2;
 /// The ring of DNS messages is this much smaller: most are short, and few wait.
 const DNS_RING_FRACTION: u32 = 4;
 /// Why a program is not loaded though the kernel might take it.
-const SAFE_MODE: &str = "safe mode: programs on cgroups alone";
+pub const SAFE_MODE: &str = "safe mode: programs on cgroups alone";
 /// Target of the program on what comes in.
 pub(super) const INGRESS: &str = "ingress";
 

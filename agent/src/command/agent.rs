@@ -6,7 +6,7 @@ use tokio::{net::TcpListener, sync::broadcast, time::sleep};
 
 use super::{CommandError, Logging, Signals, again::Again, block_on, print, safe_mode, tell_losses};
 use crate::{
-    agent,
+    agent, bpf,
     cli::AgentArgs,
     config::Config,
     export::{http, prometheus},
@@ -60,7 +60,7 @@ async fn serve(mut config: Config) -> Result<ExitCode, CommandError> {
         .handle()
         .features()
         .iter()
-        .filter(|state| !state.enabled && !state.switched_off)
+        .filter(|state| !state.enabled && !state.switched_off && !state.reason.contains(bpf::SAFE_MODE))
     {
         tracing::warn!(
             feature = state.feature,

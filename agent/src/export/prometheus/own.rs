@@ -47,13 +47,14 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
         "Whether a feature works, and the hook that serves it.",
         features,
     )?;
-    let none: [(&str, &str); 0] = [];
-    gauges(
-        encoder,
-        "hopline_safe_mode",
-        "1 while only kernel programs on cgroups are loaded, as the node or the agent died repeatedly; else 0.",
-        [(none, i64::from(own.safe_mode))],
-    )?;
+    encoder
+        .encode_descriptor(
+            "hopline_safe_mode",
+            "1 while only kernel programs on cgroups are loaded, as the node or the agent died repeatedly; else 0.",
+            None,
+            MetricType::Gauge,
+        )?
+        .encode_gauge(&i64::from(own.safe_mode))?;
     tls_targets(encoder, own)?;
     kubernetes(encoder, &snapshot.counts)?;
     programs(encoder, own)?;
