@@ -130,18 +130,22 @@ pub(super) fn judge(record: Option<&Record>, leave: bool, now: &Moment) -> Judge
     }
     let mut history = continued(record, now);
     let quiet_s = quiet_s(&history, now);
-    if was_in && quiet_s >= QUIET_S {
+    let is_quiet = quiet_s >= QUIET_S;
+    if was_in && is_quiet {
         return fresh(now, Some("a day without an unclean end"));
     }
     if quiet_s >= FORGOTTEN_S {
         history.unclean_boots = 0;
     }
     let since_unix_s = before.safe_mode.as_ref().map_or(now.unix_s, |mode| mode.since_unix_s);
-    history.safe_mode = reason(&history)
-        .map(|reason| SafeMode { reason, since_unix_s })
-        .or_else(|| before.safe_mode.clone());
+    // Also where nothing could be noted for a day: whoever is let out by time must not come back in by the same file.
+    if !is_quiet {
+        history.safe_mode = reason(&history)
+            .map(|reason| SafeMode { reason, since_unix_s })
+            .or_else(|| before.safe_mode.clone());
+    }
     let remaining_s = if history.safe_mode.is_some() {
-        QUIET_S.saturating_sub(quiet_s)
+        QUIET_S - quiet_s
     } else {
         0
     };

@@ -115,6 +115,9 @@ fn two_unclean_boots() {
     check(&[Start(9), End(5), Boot(9), Boot(9)], None);
     // A crash of the agent within a boot is no end of the boot.
     check(&[Start(9), Start(5), Boot(9)], None);
+    // The agent is started a day after the boot.
+    check(&[Start(9), Boot(9), Boot(DAY)], None);
+    check(&[Start(9), Boot(9), Boot(DAY - 1)], TWO_BOOTS);
     // The second within a week, or later.
     check(&[Start(9), Boot(9), End(6 * DAY), Start(9), Boot(9)], TWO_BOOTS);
     check(&[Start(9), Boot(9), End(8 * DAY), Start(9), Boot(9)], None);
