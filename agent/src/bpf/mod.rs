@@ -96,6 +96,7 @@ impl Probes {
             None
         });
         if plan.storage_may_vanish
+            && object.is_attached("sock_ops")
             && let Err(reason) = object.attach(&kernel, &plan::ITER_RELEASE_LISTENERS, &[])
         {
             tracing::warn!(

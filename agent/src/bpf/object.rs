@@ -19,7 +19,7 @@ use super::{
     cgroup::Scope,
     error::reason,
     multi,
-    plan::{Plan, Settings},
+    plan::{ITER_RELEASE_LISTENERS, Plan, Settings},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hopline-ebpf"));
@@ -131,13 +131,15 @@ impl Object {
 
     /// Why these programs are not even offered to the kernel, if they are not.
     pub(super) fn forbids(&self, programs: &[Attachment]) -> Option<String> {
-        let is_on_cgroups = |program: &Attachment| {
-            matches!(
-                self.ebpf.program(program.name),
-                Some(Program::CgroupSockAddr(_) | Program::CgroupSkb(_) | Program::SockOps(_))
-            )
+        let is_allowed = |program: &Attachment| {
+            // Runs once, at the end, where the end itself would harm the kernel without it.
+            *program == ITER_RELEASE_LISTENERS
+                || matches!(
+                    self.ebpf.program(program.name),
+                    Some(Program::CgroupSockAddr(_) | Program::CgroupSkb(_) | Program::SockOps(_))
+                )
         };
-        let is_forbidden = self.cgroups_only && !programs.iter().all(is_on_cgroups);
+        let is_forbidden = self.cgroups_only && !programs.iter().all(is_allowed);
         is_forbidden.then(|| SAFE_MODE.to_owned())
     }
 
@@ -234,7 +236,7 @@ impl Object {
 }
 
 /// How one program is attached.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attachment {
     /// Name of the program.
     pub(super) name: &'static str,

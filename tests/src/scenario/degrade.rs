@@ -1,7 +1,7 @@
 //! Each kernel program refused in turn: its feature goes down or takes another hook, all others still export. Beside
 //! programs of somebody else on the same cgroup, which keep working. Then features switched off by name.
 
-mod switches;
+pub(super) mod switches;
 
 use anyhow::{Result, ensure};
 

@@ -16,6 +16,7 @@ use crate::bpf;
 use crate::hopline::{Agent, AgentOptions, Metrics, Trace};
 use crate::lab::Lab;
 use crate::netns::NetNs;
+use crate::scenario::degrade::switches::left_for_the_end;
 use crate::topology::busy_loopback;
 use crate::traffic::connect::attempts;
 use crate::verdict::Verdict;
@@ -99,7 +100,8 @@ impl Stage<'_> {
         verdict.count("log: with the reason", reasons, 1);
 
         let tracing = bpf::tracing_programs(agent.process().pid())?;
-        verdict.count("tracing programs (/proc/PID/fdinfo)", tracing, 0);
+        let left = left_for_the_end(whole);
+        verdict.count("tracing programs (/proc/PID/fdinfo)", tracing, left);
         let enabled = |metrics: &Metrics| {
             let mut names = metrics.values("hopline_feature_enabled", "feature");
             names.retain(|name| metrics.sum("hopline_feature_enabled", &[("feature", name)]) > 0);
@@ -133,14 +135,14 @@ impl Stage<'_> {
         let samples = of_clients("hopline_tcp_rtt_seconds_count");
         verdict.at_least("RTT samples", samples as f64, 1.0, "");
 
-        self.others_follow(verdict)?;
+        self.others_follow(verdict, left)?;
         agent.stop()
     }
 
     /// Whoever loads programs beside the agent loads no more, and says why.
-    fn others_follow(&self, verdict: &mut Verdict) -> Result<()> {
+    fn others_follow(&self, verdict: &mut Verdict, left: u64) -> Result<()> {
         let trace = Trace::start_at(self.lab, "safe-mode", self.lab.traffic.path(), &self.directory)?;
-        verdict.count("trace: tracing programs", bpf::tracing_programs(trace.pid())?, 0);
+        verdict.count("trace: tracing programs", bpf::tracing_programs(trace.pid())?, left);
         self.connects()?;
         let said = trace.logged("hopline: safe mode, as the agent ended uncleanly 5 times")?;
         let records = trace.finish()?;
