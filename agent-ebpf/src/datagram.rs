@@ -46,6 +46,9 @@ struct Message<B> {
 /// In process context only: the programs that see the packets may not ask for the task before 6.10.
 #[inline(always)]
 pub fn own(address: *const bpf_sock_addr) {
+    if !settings::notes_dns_owners() {
+        return;
+    }
     // SAFETY: the context is valid for the program's run.
     let (port, sk) = unsafe { ((*address).user_port, (*address).__bindgen_anon_1.sk) };
     if sk.is_null() {

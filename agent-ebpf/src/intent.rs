@@ -18,7 +18,7 @@ use crate::{kernel::Task, maps::INTENTS, output, settings};
 /// subflow's.
 #[inline(always)]
 fn is_matched_by_thread(state: &ConnectionState) -> bool {
-    settings::match_intents() || state.flags & FLAG_MPTCP != 0
+    settings::tells_failures_before_syn() && (settings::match_intents() || state.flags & FLAG_MPTCP != 0)
 }
 
 /// This thread is about to connect.

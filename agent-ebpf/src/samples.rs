@@ -14,7 +14,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use crate::{
     kernel::{TcpSock, index},
     maps::{EMPTY, RTTS},
-    output, socket,
+    output, settings, socket,
 };
 
 /// One raw sample that the last acknowledgement gave.
@@ -58,7 +58,7 @@ pub fn add(state: &mut ConnectionState, tcp: *const TcpSock, sample_us: u32) {
 pub fn add_late(event: *mut ConnectionEvent, tcp: *const TcpSock) {
     // SAFETY: the storage lives as long as this program runs; of a late connection nobody else adds samples.
     let state = unsafe { &mut (*event).state };
-    if state.flags & FLAG_LATE == 0 || state.flags & FLAG_CALLBACKS != 0 {
+    if !settings::takes_rtt() || state.flags & FLAG_LATE == 0 || state.flags & FLAG_CALLBACKS != 0 {
         return;
     }
     let received = (TcpSock::received_us(tcp) >> 10) as u32;

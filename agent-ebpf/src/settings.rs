@@ -22,6 +22,26 @@ static STATE_BY_TRACING: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static RETRANSMIT_RESULT: Global<u32> = Global::new(0);
 
+/// 1: connects of client sockets are left to `sock_ops`.
+#[unsafe(no_mangle)]
+static CONNECT_OFF: Global<u32> = Global::new(0);
+
+/// 1: nobody asks for connects that fail before a SYN.
+#[unsafe(no_mangle)]
+static FAILURE_BEFORE_SYN_OFF: Global<u32> = Global::new(0);
+
+/// 1: no RTT samples are taken or asked for.
+#[unsafe(no_mangle)]
+static RTT_OFF: Global<u32> = Global::new(0);
+
+/// 1: payload of connections passes without being looked at.
+#[unsafe(no_mangle)]
+static PAYLOAD_OFF: Global<u32> = Global::new(0);
+
+/// 1: who sends DNS messages is not noted.
+#[unsafe(no_mangle)]
+static DNS_OWNER_OFF: Global<u32> = Global::new(0);
+
 /// Bytes of the ring of connection events; a power of two.
 #[unsafe(no_mangle)]
 static CONNECTION_RING_BYTES: Global<u32> = Global::new(0);
@@ -73,6 +93,31 @@ pub fn state_by_tracing() -> bool {
 #[inline(always)]
 pub fn retransmit_has_result() -> bool {
     RETRANSMIT_RESULT.load() != 0
+}
+
+#[inline(always)]
+pub fn takes_connects() -> bool {
+    CONNECT_OFF.load() == 0
+}
+
+#[inline(always)]
+pub fn tells_failures_before_syn() -> bool {
+    FAILURE_BEFORE_SYN_OFF.load() == 0
+}
+
+#[inline(always)]
+pub fn takes_rtt() -> bool {
+    RTT_OFF.load() == 0
+}
+
+#[inline(always)]
+pub fn looks_at_payload() -> bool {
+    PAYLOAD_OFF.load() == 0
+}
+
+#[inline(always)]
+pub fn notes_dns_owners() -> bool {
+    DNS_OWNER_OFF.load() == 0
 }
 
 #[inline(always)]

@@ -22,7 +22,7 @@ use aya_ebpf::{
 use crate::{
     kernel::{Sock, TcpSock},
     maps::{SOCKETS, SYNACKS},
-    output, samples,
+    output, samples, settings,
 };
 
 const AF_INET: u16 = 2;
@@ -145,7 +145,9 @@ pub fn accepted(state: &mut ConnectionState, tcp: *const TcpSock, cookie: u64) {
         let handshake_us = TcpSock::srtt_us(tcp);
         if handshake_us != 0 {
             state.syn_ns = now() - u64::from(handshake_us) * 1000;
-            add_rtt_sample(&mut state.rtt, handshake_us);
+            if settings::takes_rtt() {
+                add_rtt_sample(&mut state.rtt, handshake_us);
+            }
         }
     } else if let Some(first) = SYNACKS.get_ptr(cookie) {
         // SAFETY: the entry lives as long as this program runs.
@@ -217,7 +219,9 @@ fn closed_by(old: u8, error: u16) -> u8 {
 #[inline(always)]
 pub fn report(event: &mut ConnectionEvent, tcp: *const TcpSock, kind: u32) {
     event.state.counters = TcpSock::counters(tcp);
-    event.state.rtt.var_us = TcpSock::rttvar_us(tcp);
+    if settings::takes_rtt() {
+        event.state.rtt.var_us = TcpSock::rttvar_us(tcp);
+    }
     send(event, kind);
 }
 

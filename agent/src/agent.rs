@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     aggregate::Snapshot,
     bpf::{self, BpfError, ProbeOptions, Probes},
-    config::{Config, TraceWhat},
+    config::{Config, Feature, TraceWhat},
     export::http,
     host::{self, Host},
     kernel_side::{KernelNumbers, KernelSide},
@@ -93,6 +93,7 @@ pub struct Handle {
     tls_targets: Option<watch::Receiver<Arc<TlsTargets>>>,
     /// Whether network paths are traced.
     path_feature: FeatureState,
+    safe_mode: bool,
 }
 
 /// The last word of an agent that has ended.
@@ -106,6 +107,7 @@ pub struct Finished {
 
 /// Attaches the kernel programs and starts every stage; of this thread's capabilities only those of `keep` stay.
 pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running, AgentError> {
+    let config = &config.with_switches();
     let host = Host::running()?;
     privileges::raise_memlock();
     let options = ProbeOptions {
@@ -114,6 +116,8 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         share_per_second: config.share,
         dns_ports: config.dns_ports.clone(),
         tls_probes: config.tls.probes,
+        features: config.features.clone(),
+        safe_mode: config.safe_mode.is_some(),
         fail_programs: config.fail_programs.clone(),
     };
     let recorder = recorder(config, &host)?;
@@ -168,6 +172,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         stream_dropped: Arc::default(),
         tls_targets: tls_targets.as_ref().map(tls_targets::Watch::targets),
         path_feature,
+        safe_mode: config.safe_mode.is_some(),
     };
     Ok(Running {
         handle,
@@ -236,19 +241,37 @@ fn start_tracer(
         exclude: paths.exclude.clone(),
         seed: tracer::seed(),
     };
-    let off = |reason| FeatureState {
-        feature: tracer::FEATURE,
-        hook: String::new(),
-        enabled: false,
-        reason,
-    };
-    if paths.trace == TraceWhat::Off {
-        return (None, off(tracer::SWITCHED_OFF.to_owned()));
+    if let Some(off) = path_switched_off(config) {
+        return (None, off);
     }
     match tracer::start(settings, inputs.downgrade()) {
         Ok(tracer) => (Some(tracer), tracer::feature()),
-        Err(error) => (None, off(error.to_string())),
+        Err(error) => (
+            None,
+            FeatureState {
+                feature: tracer::FEATURE,
+                reason: error.to_string(),
+                ..FeatureState::default()
+            },
+        ),
     }
+}
+
+/// That network paths are not traced, when the configuration says so.
+pub fn path_switched_off(config: &Config) -> Option<FeatureState> {
+    let reason = if config.features.is_off(Feature::Path) {
+        bpf::SWITCHED_OFF
+    } else if config.paths.trace == TraceWhat::Off {
+        tracer::SWITCHED_OFF
+    } else {
+        return None;
+    };
+    Some(FeatureState {
+        feature: tracer::FEATURE,
+        switched_off: true,
+        reason: reason.to_owned(),
+        ..FeatureState::default()
+    })
 }
 
 fn recorder(config: &Config, host: &Host) -> Result<Option<Recorder>, RecordingError> {
@@ -390,6 +413,7 @@ impl Handle {
                 .map(|targets| TlsTargets::clone(&targets.borrow()))
                 .unwrap_or_default(),
             features: self.features(),
+            safe_mode: self.safe_mode,
             events: kind_counts(&scrape.snapshot.counts.events, &kernel),
             throttled: kernel.throttled,
             failures: kernel

@@ -80,6 +80,9 @@ pub struct WatchArgs {
     /// Size of the ring buffer of connection events
     #[arg(long, value_name = "BYTES", hide = true, value_parser = parse_ring_bytes)]
     pub ring_bytes: Option<u32>,
+    /// Note starts and ends in this directory, as `state_dir` of the configuration; empty: nowhere. For the lab
+    #[arg(long, value_name = "DIR", hide = true, value_parser = parse_state_dir)]
+    pub state_dir: Option<PathBuf>,
     /// Do without this kernel program, as if the kernel had refused it; may be repeated. For the lab
     #[arg(long, value_name = "NAME", hide = true)]
     pub fail_program: Vec<String>,
@@ -227,6 +230,9 @@ pub struct CompareArgs {
     /// Go on after the handshake though the certificate has a fault
     #[arg(long)]
     pub insecure: bool,
+    /// Take features that are switched off from this YAML file
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -301,8 +307,12 @@ const DOCTOR_EXAMPLES: &str = "\
 Examples:
   hopline doctor
       Kernel, BTF, cgroup v2, and per feature the hook in use and why not a better one.
-  hopline doctor --json | jq '.features[] | select(.enabled | not)'
+  hopline doctor --json | jq '.features[] | select(.enabled or .switched_off | not)'
       What does not work here.
+  hopline doctor --config /etc/hopline/hopline.yaml
+      The same with the features that this configuration switches off.
+  hopline doctor --leave-safe-mode
+      Load everything again at the next start of the agent.
 
 The kernel programs are loaded for an empty cgroup, one of its own where it may make one: nothing on the node is watched.";
 
@@ -310,9 +320,23 @@ The kernel programs are loaded for an empty cgroup, one of its own where it may 
 #[derive(Debug, Args)]
 #[command(after_help = DOCTOR_EXAMPLES)]
 pub struct DoctorArgs {
+    /// Leave out what this YAML file switches off
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// End safe mode with the next start of the agent
+    #[arg(long, conflicts_with = "json")]
+    pub leave_safe_mode: bool,
+    /// As of the agent
+    #[arg(long, value_name = "DIR", hide = true, value_parser = parse_state_dir)]
+    pub state_dir: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Any text: an empty one has a meaning.
+fn parse_state_dir(text: &str) -> Result<PathBuf, std::convert::Infallible> {
+    Ok(PathBuf::from(text))
 }
 
 /// `hopline run-in-cgroup`.
@@ -396,7 +420,11 @@ mod tests {
         check("hopline replay", false);
         check("hopline replay a b --json", true);
         check("hopline replay a --config b.yaml", true);
+        check("hopline compare http://a/ --config b.yaml", true);
         check("hopline doctor --json --log-format json", true);
+        check("hopline doctor --config a.yaml", true);
+        check("hopline doctor --leave-safe-mode --config a.yaml", true);
+        check("hopline agent --state-dir=", true);
         check("hopline doctor --log-level loud", false);
         check("hopline agent --ring-bytes 5000", false);
         check("hopline agent --ring-bytes 65536", true);

@@ -4,6 +4,7 @@
 //! or a value that cannot be is refused with file, line and key.
 mod destinations;
 mod environment;
+mod features;
 mod kubernetes;
 mod paths;
 mod spike;
@@ -20,6 +21,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, de};
 
+pub use features::{Feature, FeaturesConfig};
 pub use kubernetes::{CriSocket, KubernetesConfig, Use};
 pub use paths::{PathsConfig, TraceWhat};
 pub use spike::SpikeConfig;
@@ -32,6 +34,7 @@ use crate::{
     },
     declared::Declaration,
     groups,
+    safe_mode::SafeMode,
 };
 
 /// Everything that can be set.
@@ -56,6 +59,8 @@ pub struct Config {
     /// A connection that waits longer is told as STUCK.
     #[serde(deserialize_with = "waiting_time")]
     pub stuck_after: Duration,
+    /// Features that are switched off.
+    pub features: FeaturesConfig,
     /// Groups of destinations, before the built-in ones.
     #[serde(deserialize_with = "destinations::groups")]
     pub groups: groups::Configured,
@@ -80,6 +85,12 @@ pub struct Config {
     pub environment: BTreeSet<String>,
     /// Recording of the event stream.
     pub record: RecordConfig,
+    /// Where starts and ends are noted; none for no safe mode.
+    #[serde(deserialize_with = "state_dir")]
+    pub state_dir: Option<PathBuf>,
+    /// The node is in safe mode, by its history alone.
+    #[serde(skip)]
+    pub safe_mode: Option<SafeMode>,
     /// Programs to do without, as if the kernel had refused them: by flag alone, for the lab.
     #[serde(skip)]
     pub fail_programs: Vec<String>,
@@ -138,6 +149,7 @@ impl Default for Config {
             share: 20_000,
             waiting_after: Duration::from_secs(1),
             stuck_after: Duration::from_secs(5),
+            features: FeaturesConfig::default(),
             groups: groups::Configured::new(),
             builtin_groups: true,
             dns_ports: vec![53],
@@ -148,6 +160,8 @@ impl Default for Config {
             paths: PathsConfig::default(),
             environment: BTreeSet::new(),
             record: RecordConfig::default(),
+            state_dir: Some(PathBuf::from("/var/lib/hopline")),
+            safe_mode: None,
             fail_programs: Vec::new(),
         }
     }
@@ -214,8 +228,24 @@ impl Config {
         if let Some(bytes) = watch.ring_bytes {
             config.limits.ring_bytes = bytes;
         }
+        if let Some(directory) = &watch.state_dir {
+            config.state_dir = Some(directory.clone()).filter(|directory| !directory.as_os_str().is_empty());
+        }
         config.fail_programs.clone_from(&watch.fail_program);
         Ok(config)
+    }
+
+    /// With what `features` switches off elsewhere in the configuration: it asks for nothing that is off.
+    pub fn with_switches(&self) -> Self {
+        let mut config = self.clone();
+        if self.features.is_off(Feature::Path) {
+            config.paths.trace = TraceWhat::Off;
+        }
+        if self.features.is_off(Feature::Kubernetes) {
+            config.kubernetes.api = Use::Off;
+            config.kubernetes.cri_socket = CriSocket::Off;
+        }
+        config
     }
 
     /// The file, or the defaults.
@@ -293,6 +323,7 @@ waiting_after: {waiting_after}
 # A connection that waits longer is told as STUCK.
 stuck_after: {stuck_after}
 
+{features}
 # Groups of destinations, each with names, *.example.com for all names below one, addresses and networks, with :port
 # behind them if only one is meant:
 #   mirrors-internal: [\"*.mirror.corp.example\", \"10.1.2.0/24\", \"artifacts.corp.example:8443\"]
@@ -339,6 +370,11 @@ record:
   rotate_bytes: {rotate_bytes}
   # How many files are kept, the one being written included.
   keep: {keep}
+
+# Where the agent notes that it starts and ends. After two boots that ended uncleanly while it ran, or five crashes within ten
+# minutes, it starts in safe mode: kernel programs on cgroups alone, for a day or until `hopline doctor --leave-safe-mode`. null: no
+# safe mode.
+state_dir: {state_dir}
 ",
             listen = self.listen,
             cgroups = quoted_list(&self.cgroups),
@@ -354,6 +390,7 @@ record:
             share = self.share,
             waiting_after = Seconds(self.waiting_after),
             stuck_after = Seconds(self.stuck_after),
+            features = self.features.to_yaml(),
             groups = destinations::groups_to_yaml(&self.groups),
             builtin_groups = self.builtin_groups,
             dns_ports = destinations::list(&self.dns_ports),
@@ -368,6 +405,7 @@ record:
             paths = self.paths.to_yaml(),
             rotate_bytes = Bytes(self.record.rotate_bytes),
             keep = self.record.keep,
+            state_dir = or_null(self.state_dir.as_deref()),
         )
     }
 }
@@ -453,6 +491,17 @@ fn rotate_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Er
         return Err(de::Error::custom(format_args!("{text} is too small, at least 64KiB")));
     }
     Ok(bytes)
+}
+
+fn state_dir<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    let path = Option::<PathBuf>::deserialize(deserializer)?.filter(|path| !path.as_os_str().is_empty());
+    match &path {
+        Some(path) if !path.is_absolute() => Err(de::Error::custom(format_args!(
+            "`{}` is no absolute path",
+            path.display()
+        ))),
+        _ => Ok(path),
+    }
 }
 
 fn cgroups<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {

@@ -42,6 +42,16 @@ pub fn monotonic_ns() -> u64 {
     u64::try_from(clock_ns(ClockId::CLOCK_MONOTONIC)).unwrap_or_default()
 }
 
+/// `CLOCK_BOOTTIME`, seconds: time since the boot, suspended time included.
+pub fn uptime_s() -> u64 {
+    u64::try_from(clock_ns(ClockId::CLOCK_BOOTTIME) / 1_000_000_000).unwrap_or_default()
+}
+
+/// `CLOCK_REALTIME`, seconds, for people.
+pub fn unix_s() -> u64 {
+    u64::try_from(clock_ns(ClockId::CLOCK_REALTIME) / 1_000_000_000).unwrap_or_default()
+}
+
 /// `CLOCK_REALTIME` minus `CLOCK_MONOTONIC`, nanoseconds: the best of three readings.
 pub fn clock_offset_ns() -> i64 {
     (0..3)

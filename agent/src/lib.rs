@@ -7,7 +7,7 @@
 //! per command on top of it; `recording` keeps and reads back the stream of inputs. `fetch` is a client of hopline's own,
 //! and `compare` what comes of it beside the records. `sweeper` looks at the kernel's own list of sockets (`sockets`),
 //! `tls_targets` at the programs that bring TLS with them (`elf`), `kubernetes` asks who the pods are (`workloads`),
-//! `tracer` sends the probes of `path`.
+//! `tracer` sends the probes of `path`. `safe_mode` remembers starts and ends, for a node that died under hopline.
 pub mod agent;
 pub mod aggregate;
 pub mod attribution;
@@ -38,6 +38,7 @@ pub mod privileges;
 pub mod protocol;
 pub mod reader;
 pub mod recording;
+pub mod safe_mode;
 pub mod selfmetrics;
 pub mod sockets;
 pub mod sweeper;

@@ -3,6 +3,7 @@
 //! Measured on 6.18: once everything is attached, reading maps and rings, program statistics and detaching need no
 //! capability at all (they go by file descriptors). What remains is `/proc` of other users' processes, entering network
 //! namespaces where late sockets need walks, sockets are listed and probes sent (those need raw sockets too), and a recording in a directory of another user.
+//! In safe mode a waiting thread of `command::again` keeps all of them for the day after which the agent starts anew.
 use std::io;
 
 use nix::sys::{

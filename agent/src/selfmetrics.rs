@@ -8,6 +8,8 @@ use serde::Serialize;
 pub struct SelfMetrics {
     /// Which hook serves each feature.
     pub features: Vec<FeatureState>,
+    /// Programs on cgroups alone, as the node died under hopline.
+    pub safe_mode: bool,
     /// Events by kind, as the kernel side and the reader counted them.
     pub events: Vec<KindCounts>,
     /// Events that a cgroup lost because it had used up its share of a crowded ring.
@@ -65,6 +67,8 @@ pub struct FeatureState {
     pub hook: String,
     /// Whether any hook serves it.
     pub enabled: bool,
+    /// The configuration switched it off: that it is off is no fault.
+    pub switched_off: bool,
     /// Why a better hook, or any, was refused; empty when the first choice serves.
     pub reason: String,
 }

@@ -3,7 +3,7 @@
 //!
 //! Written as instructions, so that the lab needs no BPF compiler; loaded and attached by the plain system call.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 
@@ -70,6 +70,19 @@ impl Kind {
             _ => 1,
         }
     }
+}
+
+/// How many programs that are not on cgroups a process holds, as the kernel says of its descriptors.
+pub(crate) fn tracing_programs(pid: u32) -> Result<u64> {
+    const ON_CGROUPS: [&str; 3] = ["8", "13", "18"];
+    let mut count = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        // A descriptor that was closed meanwhile is no program's.
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let kind = text.lines().find_map(|line| line.strip_prefix("prog_type:"));
+        count += u64::from(kind.is_some_and(|kind| !ON_CGROUPS.contains(&kind.trim())));
+    }
+    Ok(count)
 }
 
 /// A counting program on a cgroup; detached when dropped.

@@ -167,7 +167,7 @@ impl Agent {
     pub(crate) fn start(hopline: &Path, listen: SocketAddr, cgroup: Option<&Path>, more: &[String]) -> Result<Self> {
         let mut command = Command::new(hopline);
         command
-            .args(["agent", "--listen", &listen.to_string()])
+            .args(["agent", "--listen", &listen.to_string(), "--state-dir="])
             .stdin(Stdio::null());
         if let Some(cgroup) = cgroup {
             command.arg("--cgroup").arg(cgroup);

@@ -17,7 +17,7 @@ use crate::{
     datagram, intent,
     kernel::{Sock, Socket, TcpSock},
     maps::CONNECT_STARTED,
-    owner, socket,
+    owner, settings, socket,
 };
 
 const AF_INET: u16 = 2;
@@ -83,7 +83,7 @@ fn intend(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock
         datagram::own(address);
         return;
     }
-    if protocol != IPPROTO_TCP || sk.is_null() {
+    if protocol != IPPROTO_TCP || sk.is_null() || !settings::takes_connects() {
         return;
     }
     let Some(event) = socket::find_or_create(sk) else {

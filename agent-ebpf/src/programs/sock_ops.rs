@@ -79,7 +79,7 @@ fn connecting(ctx: &SockOpsContext) {
     }
     socket::identify(state, tcp);
     state.tcp_state = tcp_state::SYN_SENT;
-    call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
+    call_back(ctx, of_connections());
     state.flags |= FLAG_CALLBACKS;
 }
 
@@ -94,7 +94,7 @@ fn accepted(ctx: &SockOpsContext) {
     socket::accepted(&mut event.state, tcp, cookie(ctx));
     early::adopt(&mut event.state);
     // ESTABLISHED follows at once, or later for TCP Fast Open: the state callback marks both.
-    call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
+    call_back(ctx, of_connections());
     event.state.flags |= FLAG_CALLBACKS;
 }
 
@@ -135,6 +135,10 @@ fn state_changed(ctx: &SockOpsContext) {
 /// is older than the sample.
 #[inline(always)]
 fn rtt_sample(ctx: &SockOpsContext) {
+    // Somebody else may have asked for the call.
+    if !settings::takes_rtt() {
+        return;
+    }
     let Some(sk) = sk(ctx) else { return };
     let Some(event) = socket::find(sk) else { return };
     if event.state.role == ROLE_LISTENER {
@@ -155,6 +159,16 @@ fn rtt_sample(ctx: &SockOpsContext) {
 fn cookie(ctx: &SockOpsContext) -> u64 {
     // SAFETY: the helper takes this context.
     unsafe { bpf_get_socket_cookie(ctx.as_ptr()) }
+}
+
+/// The callbacks that a connection needs.
+#[inline(always)]
+fn of_connections() -> u32 {
+    if settings::takes_rtt() {
+        BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG
+    } else {
+        BPF_SOCK_OPS_STATE_CB_FLAG
+    }
 }
 
 /// Adds to the callbacks that others may have asked for on this socket.

@@ -21,7 +21,7 @@ use crate::{
     kernel::index,
     phases::{self, Payload},
     segment::{self, Segment},
-    socket,
+    settings, socket,
 };
 
 /// What a `cgroup_skb` program returns to let a packet pass: hopline never decides.
@@ -44,6 +44,10 @@ fn observe(skb: *const __sk_buff, egress: bool) {
     // SAFETY: the context is valid for the program's run.
     let sk = unsafe { (*skb).__bindgen_anon_2.sk };
     if sk.is_null() || Segment::is_bare(skb) {
+        return;
+    }
+    if !settings::looks_at_payload() {
+        datagram::observe(skb, egress);
         return;
     }
     let Some(event) = socket::find(sk.cast_const()) else {

@@ -16,6 +16,7 @@ mod open;
 mod perf;
 mod plan;
 mod stats;
+mod switches;
 mod syscall;
 mod uprobe;
 
@@ -26,15 +27,17 @@ use aya::maps::{MapData, RingBuf};
 pub use self::{
     cgroup::unified_mount,
     error::BpfError,
+    object::SAFE_MODE,
     perf::{Mapping, Mappings},
     stats::KernelCounts,
+    switches::SWITCHED_OFF,
     uprobe::{Probe, Prober},
 };
 use self::{object::Object, open::OpenWalk, plan::Plan};
-use crate::selfmetrics::{CgroupThrottled, FeatureState, ProgramStats};
-
-/// Why libraries are not probed where nobody asked for it; everything else is a fault of the kernel.
-pub const TLS_SWITCHED_OFF: &str = "tls.probes is off";
+use crate::{
+    config::FeaturesConfig,
+    selfmetrics::{CgroupThrottled, FeatureState, ProgramStats},
+};
 
 /// What to load and for whom.
 #[derive(Clone, Debug)]
@@ -50,6 +53,10 @@ pub struct ProbeOptions {
     pub dns_ports: Vec<u16>,
     /// Whether TLS libraries are to be probed.
     pub tls_probes: bool,
+    /// Features that are switched off.
+    pub features: FeaturesConfig,
+    /// Whether programs on cgroups alone are loaded.
+    pub safe_mode: bool,
     /// Programs to treat as refused by the kernel, for tests; each must be one of the object's.
     pub fail_programs: Vec<String>,
 }
@@ -83,17 +90,14 @@ impl Probes {
         let scopes = cgroup::scopes(&options.cgroups)?;
         let plan = Plan::for_this_kernel(&kernel, options)?;
         let mut object = Object::load(&kernel, &plan, &scopes, options)?;
-        let tls_off = if options.tls_probes {
-            uprobe::refused()
-        } else {
-            Some(TLS_SWITCHED_OFF.to_owned())
-        };
-        let mut features = plan::serve_features(&mut object, &kernel, &plan, &scopes, tls_off.as_deref());
+        let tls_off = if options.safe_mode { None } else { uprobe::refused() };
+        let mut features = plan::serve_features(&mut object, &kernel, &plan, &scopes, options, tls_off.as_deref());
         let open = OpenWalk::of(&mut object).unwrap_or_else(|error| {
             plan::turn_off(&mut features, plan::OPEN, &error);
             None
         });
         if plan.storage_may_vanish
+            && object.is_attached("sock_ops")
             && let Err(reason) = object.attach(&kernel, &plan::ITER_RELEASE_LISTENERS, &[])
         {
             tracing::warn!(
@@ -114,12 +118,12 @@ impl Probes {
         }
         drop(kernel);
         give_memory_back();
-        if !features.iter().any(|feature| feature.enabled) {
+        let mut wanted = features.iter().filter(|feature| !feature.switched_off);
+        if let Some(first) = wanted.next()
+            && !features.iter().any(|feature| feature.enabled)
+        {
             return Err(BpfError::NothingLoaded {
-                reason: features
-                    .first()
-                    .map(|feature| feature.reason.clone())
-                    .unwrap_or_default(),
+                reason: first.reason.clone(),
             });
         }
         Ok(Self {

@@ -19,7 +19,7 @@ use super::{
     cgroup::Scope,
     error::reason,
     multi,
-    plan::{Plan, Settings},
+    plan::{ITER_RELEASE_LISTENERS, Plan, Settings},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hopline-ebpf"));
@@ -31,6 +31,8 @@ const PROCESS_RING_FRACTION: u32 = 4;
 const HELLO_RING_FRACTION: u32 = 2;
 /// The ring of DNS messages is this much smaller: most are short, and few wait.
 const DNS_RING_FRACTION: u32 = 4;
+/// Why a program is not loaded though the kernel might take it.
+pub const SAFE_MODE: &str = "safe mode: programs on cgroups alone";
 /// Target of the program on what comes in.
 pub(super) const INGRESS: &str = "ingress";
 
@@ -39,6 +41,7 @@ pub(super) const INGRESS: &str = "ingress";
 pub(super) struct Object {
     ebpf: Ebpf,
     refused: Vec<String>,
+    cgroups_only: bool,
     attached: BTreeSet<&'static str>,
     #[cfg(debug_assertions)]
     _log: std::sync::Arc<()>,
@@ -52,12 +55,7 @@ impl Object {
         scopes: &[Scope],
         options: &ProbeOptions,
     ) -> Result<Self, BpfError> {
-        let mut this = Self::with_globals(
-            kernel,
-            &plan.settings(options),
-            options.ring_bytes,
-            &options.fail_programs,
-        )?;
+        let mut this = Self::with_globals(kernel, &plan.settings(options), options.ring_bytes, options)?;
         let map = this
             .ebpf
             .map_mut("SCOPE")
@@ -75,14 +73,14 @@ impl Object {
 
     /// An instance with the smallest rings, to try on this kernel what the plan depends on.
     pub(super) fn for_trial(kernel: &Kernel, options: &ProbeOptions) -> Result<Self, BpfError> {
-        Self::with_globals(kernel, &Settings::new(), 0, &options.fail_programs)
+        Self::with_globals(kernel, &Settings::new(), 0, options)
     }
 
     fn with_globals(
         kernel: &Kernel,
         settings: &Settings,
         ring_bytes: u32,
-        refused: &[String],
+        options: &ProbeOptions,
     ) -> Result<Self, BpfError> {
         let offsets = FIELDS
             .iter()
@@ -117,6 +115,7 @@ impl Object {
         }
         #[cfg_attr(not(debug_assertions), expect(unused_mut, reason = "only the log takes a map out"))]
         let mut ebpf = loader.load(OBJECT)?;
+        let refused = &options.fail_programs;
         if let Some(name) = refused.iter().find(|name| ebpf.program(name).is_none()) {
             return Err(BpfError::Object(format!("it has no program `{name}` to do without")));
         }
@@ -124,15 +123,33 @@ impl Object {
             #[cfg(debug_assertions)]
             _log: super::log::forward(&mut ebpf),
             ebpf,
-            refused: refused.to_vec(),
+            refused: refused.clone(),
+            cgroups_only: options.safe_mode,
             attached: BTreeSet::new(),
         })
+    }
+
+    /// Why these programs are not even offered to the kernel, if they are not.
+    pub(super) fn forbids(&self, programs: &[Attachment]) -> Option<String> {
+        let is_allowed = |program: &Attachment| {
+            // Runs once, at the end, where the end itself would harm the kernel without it.
+            *program == ITER_RELEASE_LISTENERS
+                || matches!(
+                    self.ebpf.program(program.name),
+                    Some(Program::CgroupSockAddr(_) | Program::CgroupSkb(_) | Program::SockOps(_))
+                )
+        };
+        let is_forbidden = self.cgroups_only && !programs.iter().all(is_allowed);
+        is_forbidden.then(|| SAFE_MODE.to_owned())
     }
 
     /// Loads and attaches one program; the error is the kernel's reason in one line.
     pub(super) fn attach(&mut self, kernel: &Kernel, program: &Attachment, scopes: &[Scope]) -> Result<(), String> {
         if self.refused.iter().any(|name| name == program.name) {
             return Err("refused for a test".to_owned());
+        }
+        if let Some(reason) = self.forbids(std::slice::from_ref(program)) {
+            return Err(reason);
         }
         if self.attached.contains(program.name) {
             return Ok(());
@@ -219,7 +236,7 @@ impl Object {
 }
 
 /// How one program is attached.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attachment {
     /// Name of the program.
     pub(super) name: &'static str,

@@ -7,6 +7,7 @@ use super::{
     btf::Kernel,
     cgroup::Scope,
     object::{Attachment, INGRESS as INGRESS_TARGET, Object},
+    switches,
 };
 use crate::selfmetrics::FeatureState;
 
@@ -135,12 +136,13 @@ impl Plan {
         // Passing the transmit result made it a third argument (6.18).
         const ARGUMENTS_WITH_RESULT: u32 = 3;
         let mut trial = Object::for_trial(kernel, options)?;
-        let mut takes = |program| trial.attach(kernel, program, &[]).is_ok();
+        let mut takes =
+            |feature, program| !switches::is_off(options, feature) && trial.attach(kernel, program, &[]).is_ok();
         Ok(Self {
-            fentry: takes(&TCP_CONNECT_FENTRY),
-            kprobe: takes(&TCP_CONNECT_KPROBE),
-            fexit: takes(&INET_STREAM_CONNECT),
-            sock_ops: takes(&SOCK_OPS),
+            fentry: takes("syn", &TCP_CONNECT_FENTRY),
+            kprobe: takes("syn", &TCP_CONNECT_KPROBE),
+            fexit: takes("failure_before_syn", &INET_STREAM_CONNECT),
+            sock_ops: takes("state", &SOCK_OPS),
             retransmit_has_result: kernel.types.tracepoint_arguments("tcp_retransmit_skb") >= ARGUMENTS_WITH_RESULT,
             // The member came with the fault. Where the struct itself is not known, nothing is known.
             storage_may_vanish: kernel.types.has_member("bpf_local_storage_elem", "state") != Some(false),
@@ -149,17 +151,25 @@ impl Plan {
 
     /// What the kernel side is told before the load.
     pub(super) fn settings(&self, options: &ProbeOptions) -> Settings {
-        let [a, b] = packed(&options.dns_ports);
-        vec![
+        // Without ports nothing is DNS.
+        let [a, b] = if switches::is_off(options, "dns") {
+            packed(&[])
+        } else {
+            packed(&options.dns_ports)
+        };
+        let traced = !self.sock_ops && !options.safe_mode && !switches::is_off(options, "state");
+        let mut settings = vec![
             ("DNS_PORTS_A", a),
             ("DNS_PORTS_B", b),
             ("WHOLE_NODE", options.cgroups.is_empty().into()),
             ("MATCH_INTENTS", (!self.fexit).into()),
             ("SYN_BY_KPROBE", (!self.fentry && self.kprobe).into()),
-            ("STATE_BY_TRACING", (!self.sock_ops).into()),
+            ("STATE_BY_TRACING", traced.into()),
             ("RETRANSMIT_RESULT", self.retransmit_has_result.into()),
             ("SHARE_PER_SECOND", options.share_per_second),
-        ]
+        ];
+        settings.extend(switches::settings(options));
+        settings
     }
 }
 
@@ -355,12 +365,14 @@ const STORAGE_WALK_PANICS: &str = "iter/bpf_sk_storage_map panics kernels like t
 
 /// Attaches, feature by feature.
 ///
-/// With a reason in `tls_off` the one for TLS libraries is left out: its hook runs at each read of every socket.
+/// What is off by choice is left out; with a reason in `tls_off` so are TLS libraries: their hook runs at each read of every
+/// socket.
 pub(super) fn serve_features(
     object: &mut Object,
     kernel: &Kernel,
     plan: &Plan,
     scopes: &[Scope],
+    options: &ProbeOptions,
     tls_off: Option<&str>,
 ) -> Vec<FeatureState> {
     let open: &[Choice] = if plan.storage_may_vanish {
@@ -374,6 +386,14 @@ pub(super) fn serve_features(
         .chain([(EXISTING, &[EXISTING_WALK][..]), (OPEN, open)]);
     let mut features: Vec<FeatureState> = features
         .map(|(feature, choices)| {
+            if let Some(reason) = switches::reason(options, feature) {
+                return FeatureState {
+                    feature,
+                    switched_off: true,
+                    reason,
+                    ..FeatureState::default()
+                };
+            }
             if feature == TLS_LIBRARY
                 && let Some(reason) = tls_off
             {
@@ -383,7 +403,13 @@ pub(super) fn serve_features(
                     ..FeatureState::default()
                 };
             }
-            serve(object, kernel, feature, choices, scopes)
+            let mut state = serve(object, kernel, feature, choices, scopes);
+            if let Some(lack) = switches::lack(options, feature)
+                && state.enabled
+            {
+                add_reason(&mut state, lack);
+            }
+            state
         })
         .collect();
     if plan.storage_may_vanish {
@@ -402,6 +428,12 @@ fn serve(
 ) -> FeatureState {
     let mut reasons = Vec::new();
     for choice in choices {
+        if let Some(reason) = object.forbids(choice.programs) {
+            if !reasons.contains(&reason) {
+                reasons.push(reason);
+            }
+            continue;
+        }
         let refused = choice.programs.iter().find_map(|program| {
             object
                 .attach(kernel, program, scopes)
@@ -415,6 +447,7 @@ fn serve(
                     hook: choice.hook.to_owned(),
                     enabled: true,
                     reason: reasons.join("; "),
+                    ..FeatureState::default()
                 };
             }
             Some(reason) if !reasons.contains(&reason) => reasons.push(reason),
@@ -423,9 +456,8 @@ fn serve(
     }
     FeatureState {
         feature,
-        hook: String::new(),
-        enabled: false,
         reason: reasons.join("; "),
+        ..FeatureState::default()
     }
 }
 
@@ -444,9 +476,26 @@ pub(super) fn explain(features: &mut [FeatureState], feature: &str, reason: &str
         .iter_mut()
         .filter(|state| state.feature == feature && state.enabled)
     {
-        if !state.reason.is_empty() {
-            state.reason.push_str("; ");
+        add_reason(state, reason);
+    }
+}
+
+fn add_reason(state: &mut FeatureState, reason: &str) {
+    if !state.reason.is_empty() {
+        state.reason.push_str("; ");
+    }
+    state.reason.push_str(reason);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::FEATURES;
+    use crate::config::Feature;
+
+    #[test]
+    fn every_feature_can_be_switched_off() {
+        for name in FEATURES.iter().map(|(name, _)| *name).chain(["existing", "open"]) {
+            serde_json::from_value::<Feature>(name.into()).expect(name);
         }
-        state.reason.push_str(reason);
     }
 }

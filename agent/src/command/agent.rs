@@ -1,19 +1,19 @@
 //! `hopline agent`: the daemon.
-use std::{process::ExitCode, sync::Arc};
+use std::{future::pending, process::ExitCode, sync::Arc};
 
 use anyhow::anyhow;
-use tokio::{net::TcpListener, sync::broadcast};
+use tokio::{net::TcpListener, sync::broadcast, time::sleep};
 
-use super::{CommandError, Logging, Signals, block_on, print, tell_losses};
+use super::{CommandError, Logging, Signals, again::Again, block_on, print, safe_mode, tell_losses};
 use crate::{
     agent, bpf,
     cli::AgentArgs,
     config::Config,
     export::{http, prometheus},
+    host::Host,
     owner::Listener,
     pipeline::{Output, Pipeline, PipelineSettings},
     privileges::{self, Keep},
-    tracer,
 };
 
 /// Records that a listener of the stream may be behind before it misses some.
@@ -39,7 +39,7 @@ pub(super) fn run(args: &AgentArgs, logging: Logging) -> Result<ExitCode, Comman
     block_on(serve(config))
 }
 
-async fn serve(config: Config) -> Result<ExitCode, CommandError> {
+async fn serve(mut config: Config) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::new()?;
     // Before anything is attached: the likeliest mistake costs nothing then.
     let listener = TcpListener::bind(config.listen).await.map_err(|error| {
@@ -50,13 +50,17 @@ async fn serve(config: Config) -> Result<ExitCode, CommandError> {
     })?;
     let address = listener.local_addr()?;
     let records: broadcast::Sender<Arc<Output>> = broadcast::Sender::new(STREAM_RECORDS);
-    let mut running = agent::start(&config, Listener::Stream(records), Keep::default())?;
-    let by_choice = [tracer::SWITCHED_OFF, bpf::TLS_SWITCHED_OFF];
+    // On disk before the first program is loaded: the kernel may die a moment later.
+    let noted = safe_mode::start(&mut config, &Host::running()?);
+    let again = config.safe_mode.is_some().then(Again::prepare).transpose()?;
+    let started = agent::start(&config, Listener::Stream(records), Keep::default());
+    // An orderly refusal is no crash.
+    let mut running = started.inspect_err(|_| noted.end())?;
     for state in running
         .handle()
         .features()
         .iter()
-        .filter(|state| !state.enabled && !by_choice.contains(&state.reason.as_str()))
+        .filter(|state| !state.enabled && !state.switched_off && !state.reason.contains(bpf::SAFE_MODE))
     {
         tracing::warn!(
             feature = state.feature,
@@ -66,15 +70,32 @@ async fn serve(config: Config) -> Result<ExitCode, CommandError> {
     }
     let server = tokio::spawn(http::serve(listener, running.handle().clone()));
     tracing::info!(%address, "attached; metrics at http://{address}/metrics");
-    let ended = tokio::select! {
-        () = signals.end() => None,
-        error = running.ended() => Some(error),
+    let safe_mode_over = async {
+        match &again {
+            Some(_) => sleep(noted.remaining).await,
+            None => pending().await,
+        }
+    };
+    let is_over = tokio::select! {
+        () = signals.end() => false,
+        () = safe_mode_over => true,
+        error = running.ended() => {
+            server.abort();
+            return Err(error.into());
+        }
     };
     server.abort();
-    if let Some(error) = ended {
-        return Err(error.into());
-    }
     tracing::info!("ending");
-    tell_losses(&signals.or_cut_short(running.stop()).await?);
-    Ok(ExitCode::SUCCESS)
+    let stopped = signals.or_cut_short(running.stop()).await;
+    // Somebody asked for the end: however it went, nothing crashed.
+    noted.end();
+    tell_losses(&stopped?);
+    match again {
+        Some(again) if is_over => {
+            tracing::info!("safe mode has lasted a day: starting anew");
+            drop(noted);
+            again.begin()
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
 }

@@ -8,7 +8,9 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc;
 
 use self::{collector::Collector, crew::Crew};
-use super::{CommandError, Logging, Signals, block_on, own_cgroup::OwnCgroup, print, progress::Progress, tell_losses};
+use super::{
+    CommandError, Logging, Signals, block_on, own_cgroup::OwnCgroup, print, progress::Progress, safe_mode, tell_losses,
+};
 use crate::{
     agent,
     cli::CompareArgs,
@@ -16,6 +18,7 @@ use crate::{
     config::Config,
     export::compare as export,
     fetch::{Client, Target, Trust},
+    host::Host,
     owner::Listener,
     privileges::{self, Keep},
 };
@@ -69,14 +72,18 @@ impl Plan {
 
 pub(super) fn run(args: &CompareArgs, logging: Logging) -> Result<ExitCode, CommandError> {
     logging.start_quiet();
+    let file = Config::read(args.config.as_deref())?;
     let plan = Arc::new(Plan::new(args)?);
     privileges::no_new_privs();
     let cgroup = OwnCgroup::create("compare")?;
     cgroup.enter()?;
-    let config = Config {
+    let mut config = Config {
         cgroups: vec![cgroup.path().to_owned()],
+        features: file.features,
+        state_dir: file.state_dir,
         ..Config::default()
     };
+    safe_mode::follow(&mut config, &Host::running()?);
     let rows = block_on(measure(&plan, &config))?;
     let judged = compare::judge(&args.fail_if, &rows);
     if args.json {

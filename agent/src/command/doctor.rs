@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     CommandError, Logging,
     own_cgroup::{self, OwnCgroup},
-    print,
+    print, safe_mode,
 };
 use crate::{
     agent,
@@ -16,18 +16,54 @@ use crate::{
     config::Config,
     export::human,
     host::Host,
-    kubernetes, privileges, tls_targets, tracer,
+    kubernetes, privileges,
+    safe_mode::ask_to_leave,
+    tls_targets, tracer,
 };
 
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 /// Small: nothing will go through it.
 const RING_BYTES: u32 = 1 << 16;
 
+/// Asks the next start of the agent to load everything again.
+fn leave(config: &Config) -> Result<ExitCode, CommandError> {
+    let (Some(directory), Some(mode)) = (&config.state_dir, &config.safe_mode) else {
+        print("this node is not in safe mode\n")?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    ask_to_leave(directory).context("cannot ask the agent to leave safe mode")?;
+    print(&format!(
+        "was in safe mode: {}\nrestart the agent: it loads everything again\n",
+        mode.reason
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The defaults with all that can be switched on: what this machine could do.
+fn everything() -> Config {
+    let mut config = Config::default();
+    config.tls.probes = true;
+    config
+}
+
 pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, CommandError> {
     logging.start_quiet();
+    let config = match &args.config {
+        Some(file) => Config::read(Some(file))?,
+        None => everything(),
+    };
+    let mut config = config.with_switches();
+    if let Some(directory) = &args.state_dir {
+        config.state_dir = Some(directory.clone()).filter(|directory| !directory.as_os_str().is_empty());
+    }
     privileges::no_new_privs();
     privileges::raise_memlock();
     let host = Host::running()?;
+    // Nothing more is loaded here either: trying a program is how the node died.
+    config.safe_mode = safe_mode::found(&config, &host);
+    if args.leave_safe_mode {
+        return leave(&config);
+    }
     let cgroup_root = bpf::unified_mount();
     let features = {
         // The programs go before the cgroup does.
@@ -42,18 +78,20 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         let options = ProbeOptions {
             cgroups: vec![cgroup],
             ring_bytes: RING_BYTES,
-            share_per_second: Config::default().share,
-            dns_ports: Config::default().dns_ports,
-            tls_probes: true,
+            share_per_second: config.share,
+            dns_ports: config.dns_ports.clone(),
+            tls_probes: config.tls.probes,
+            features: config.features.clone(),
+            safe_mode: config.safe_mode.is_some(),
             fail_programs: Vec::new(),
         };
         let probes = Probes::load(&options)?;
         let mut features = probes.features().to_vec();
-        features.push(tracer::feature());
+        features.push(agent::path_switched_off(&config).unwrap_or_else(tracer::feature));
         features
     };
-    let targets = tls_targets::survey(&agent::tls_settings(&Config::default()));
-    let pods = kubernetes::Settings::new(&Config::default().kubernetes, &host.node).describe();
+    let targets = tls_targets::survey(&agent::tls_settings(&config));
+    let pods = kubernetes::Settings::new(&config.kubernetes, &host.node).describe();
     let btf = Path::new(BTF).exists();
     let statistics = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1");
     if args.json {
@@ -63,6 +101,10 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             "cgroup2": cgroup_root,
             "bpf_statistics": statistics,
             "pods": pods,
+            "safe_mode": config.safe_mode.as_ref().map(|mode| json!({
+                "reason": mode.reason.to_string(),
+                "since_unix_s": mode.since_unix_s,
+            })),
             "features": features,
             "tls_targets": targets,
         });
@@ -70,7 +112,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         return Ok(ExitCode::SUCCESS);
     }
     print(&format!(
-        "kernel          {}\nBTF             {}\ncgroup v2       {}\nBPF statistics  {}\nnames of pods   {pods}\n\n{}",
+        "kernel          {}\nBTF             {}\ncgroup v2       {}\nBPF statistics  {}\nnames of pods   {pods}\nsafe mode       {}\n\n{}",
         host.kernel,
         if btf { BTF } else { "none" },
         cgroup_root.map_or_else(|| "not mounted".to_owned(), |path| path.display().to_string()),
@@ -79,6 +121,13 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         } else {
             "off; `sysctl kernel.bpf_stats_enabled=1` makes hopline_bpf_* tell times"
         },
+        config.safe_mode.as_ref().map_or_else(
+            || "off".to_owned(),
+            |mode| format!(
+                "on: {}; `hopline doctor --leave-safe-mode` and a restart of the agent end it",
+                mode.reason
+            )
+        ),
         human::features(&features) + &human::tls_targets(&targets),
     ))?;
     Ok(ExitCode::SUCCESS)

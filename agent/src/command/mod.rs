@@ -1,4 +1,5 @@
 //! One file per command. Each turns what was typed into what is used, runs, and gives the exit code.
+mod again;
 mod agent;
 mod compare;
 mod doctor;
@@ -8,6 +9,7 @@ mod path;
 mod printer;
 mod progress;
 mod replay;
+mod safe_mode;
 mod top;
 mod trace;
 

@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{CommandError, Logging, Signals, block_on, print, tell_losses};
+use super::{CommandError, Logging, Signals, block_on, print, safe_mode, tell_losses};
 use crate::{
     agent::{self, Running},
     cli::TopArgs,
@@ -24,6 +24,7 @@ use crate::{
         json,
     },
     fetch::Target,
+    host::Host,
     owner::Listener,
     privileges::{self, Keep},
 };
@@ -52,6 +53,7 @@ pub(super) fn run(args: &TopArgs, logging: Logging) -> Result<ExitCode, CommandE
     let mut config = Config::load(&args.watch)?;
     // Who only looks sends nothing.
     config.paths.trace = TraceWhat::Off;
+    safe_mode::follow(&mut config, &Host::running()?);
     block_on(of_own(args, config))
 }
 

@@ -25,13 +25,14 @@ use super::{
     own_cgroup::OwnCgroup,
     print,
     printer::{self, Style},
-    tell_losses,
+    safe_mode, tell_losses,
 };
 use crate::{
     agent::{self, Finished, Handle, Running},
     cli::TraceArgs,
     config::{Config, TraceWhat},
     export::{http::Source as _, human},
+    host::Host,
     owner::Listener,
     privileges::{self, Keep},
 };
@@ -49,6 +50,7 @@ pub(super) fn run(args: &TraceArgs, logging: Logging) -> Result<ExitCode, Comman
     // Who only looks sends nothing.
     config.paths.trace = TraceWhat::Off;
     logging.start_quiet();
+    safe_mode::follow(&mut config, &Host::running()?);
     let output = match &args.output {
         Some(path) => File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
         None => printer::stdout()?,

@@ -20,6 +20,7 @@ fn printed_values_read_back() {
         stuck_after: Duration::from_millis(2500),
         ..Config::default()
     };
+    config.features = [Feature::Rtt, Feature::TlsLibrary].into_iter().collect();
     config.groups = [
         ("a".to_owned(), vec![]),
         (
@@ -70,6 +71,7 @@ fn printed_values_read_back() {
         rotate_bytes: (1 << 20) + 1,
         keep: 1,
     };
+    config.state_dir = Some("/mnt/a \"b\"".into());
     config.log = LogConfig {
         level: Level(tracing::Level::WARN),
         format: LogFormat::Json,
@@ -83,6 +85,58 @@ fn check(text: &str, start: &str, part: &str) {
     assert!(error.starts_with(start), "{error}");
     assert!(error.contains(part), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
+}
+
+#[test]
+fn features_are_switched_by_name() {
+    let off = |text: &str| parse(text).map(|config| config.features);
+    let rtt = Ok([Feature::Rtt].into_iter().collect());
+    assert_eq!(off("features: {rtt: off, open: on}\n"), rtt);
+    assert_eq!(off("features:\n  rtt: false\n  open: true\n"), rtt);
+    assert_eq!(off("features:\n  rtt: \"off\"\n"), rtt);
+    assert_eq!(off("features: {}\n"), Ok(FeaturesConfig::default()));
+    check(
+        "features:\n  rtt: off\n  opne: off\n",
+        "hopline.yaml:3: features.opne: ",
+        "unknown variant",
+    );
+    check(
+        "features:\n  open: maybe\n",
+        "hopline.yaml:2: features.open: ",
+        "`maybe` is neither on nor off",
+    );
+    check("features:\n  open: 0\n", "hopline.yaml:2: features.open: ", "on or off");
+    check("features:\n  open: off\n  open: on\n", "hopline.yaml:", "open");
+    check("features: [open]\n", "hopline.yaml:1: features: ", "");
+}
+
+#[test]
+fn the_state_directory_is_read_and_refused() {
+    let at = |text: &str| parse(text).map(|config| config.state_dir);
+    assert_eq!(at(""), Ok(Some("/var/lib/hopline".into())));
+    assert_eq!(at("state_dir: /a\n"), Ok(Some("/a".into())));
+    assert_eq!(at("state_dir: \"\"\n"), Ok(None));
+    assert_eq!(at("state_dir: null\n"), Ok(None));
+    let config = Config {
+        state_dir: None,
+        ..Config::default()
+    };
+    assert_eq!(parse(&config.to_yaml()), Ok(config));
+    check(
+        "state_dir: a/b\n",
+        "hopline.yaml:1: state_dir: ",
+        "`a/b` is no absolute path",
+    );
+}
+
+#[test]
+fn switches_reach_what_is_configured_elsewhere() {
+    let config = parse("features: {path: off, kubernetes: off}\npaths: {trace: all}\n").expect("good");
+    let used = config.with_switches();
+    assert_eq!(used.paths.trace, TraceWhat::Off);
+    assert_eq!(used.kubernetes.api, Use::Off);
+    assert_eq!(used.kubernetes.cri_socket, CriSocket::Off);
+    assert_eq!(Config::default().with_switches(), Config::default());
 }
 
 #[test]

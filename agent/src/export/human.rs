@@ -182,7 +182,11 @@ pub fn features(features: &[FeatureState]) -> String {
     let hook_width = width(&mut features.iter().map(|state| state.hook.len())).max("off".len());
     let mut text = String::new();
     for state in features {
-        let mark = if state.enabled { "ok " } else { "OFF" };
+        let mark = match (state.enabled, state.switched_off) {
+            (true, _) => "ok ",
+            (false, true) => "off",
+            (false, false) => "OFF",
+        };
         let hook = if state.hook.is_empty() { "off" } else { &state.hook };
         let line = format!(
             "{mark}  {:<feature_width$}  {hook:<hook_width$}  {}",
@@ -468,18 +472,23 @@ pub(crate) mod tests {
                 feature: "syn",
                 hook: "fentry".into(),
                 enabled: true,
-                reason: String::new(),
+                ..FeatureState::default()
             },
             FeatureState {
                 feature: "existing",
-                hook: String::new(),
-                enabled: false,
                 reason: "EPERM".into(),
+                ..FeatureState::default()
+            },
+            FeatureState {
+                feature: "rtt",
+                switched_off: true,
+                reason: "by choice".into(),
+                ..FeatureState::default()
             },
         ];
         assert_eq!(
             features(&states),
-            "ok   syn       fentry\nOFF  existing  off     EPERM\n"
+            "ok   syn       fentry\nOFF  existing  off     EPERM\noff  rtt       off     by choice\n"
         );
     }
 }

@@ -30,6 +30,7 @@ pub fn feature() -> FeatureState {
             String::new()
         },
         enabled,
+        switched_off: false,
         reason: if enabled {
             String::new()
         } else {

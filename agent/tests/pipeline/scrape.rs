@@ -67,12 +67,23 @@ fn history() -> Pipeline {
 
 fn own() -> SelfMetrics {
     SelfMetrics {
-        features: vec![FeatureState {
-            feature: "syn",
-            hook: "kprobe".into(),
-            enabled: true,
-            reason: String::new(),
-        }],
+        features: vec![
+            FeatureState {
+                feature: "syn",
+                hook: "kprobe".into(),
+                enabled: true,
+                ..FeatureState::default()
+            },
+            FeatureState {
+                feature: "open",
+                ..FeatureState::default()
+            },
+            FeatureState {
+                feature: "rtt",
+                switched_off: true,
+                ..FeatureState::default()
+            },
+        ],
         events: vec![KindCounts {
             kind: "connection_close",
             ring_full: 2,
@@ -142,6 +153,8 @@ fn every_family() {
         "hopline_series{family=\"hopline_tcp_handshake_duration_seconds\"} 44".into(),
         "hopline_series_folded_total{family=\"hopline_tcp_bytes_total\"} 0".into(),
         "hopline_feature_enabled{feature=\"syn\",hook=\"kprobe\"} 1".into(),
+        "hopline_feature_enabled{feature=\"open\",hook=\"\"} 0".into(),
+        "hopline_safe_mode 0".into(),
         "hopline_bpf_run_seconds_total{program=\"sock_ops\"} 1.5".into(),
         "hopline_bpf_runs_total{program=\"sock_ops\"} 7".into(),
         format!("hopline_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")),
@@ -152,6 +165,10 @@ fn every_family() {
     assert!(
         text.contains(&format!("hopline_tcp_retransmits_total{{{server},group=\"\"")),
         "{text}"
+    );
+    assert!(
+        !text.contains("hopline_feature_enabled{feature=\"rtt\""),
+        "what is switched off is not missing"
     );
     assert!(text.ends_with("# EOF\n"));
 }

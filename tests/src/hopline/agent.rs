@@ -27,6 +27,8 @@ pub(crate) struct AgentOptions<'a> {
     pub(crate) without: Option<&'a str>,
     /// Configuration file.
     pub(crate) config: Option<&'a Path>,
+    /// Where it notes that it starts and ends; nowhere without.
+    pub(crate) state_dir: Option<&'a Path>,
     /// With probes in TLS libraries and nothing else, where there is no such file.
     pub(crate) tls_probes: bool,
 }
@@ -52,6 +54,9 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?);
+        command
+            .arg("--state-dir")
+            .arg(options.state_dir.unwrap_or(Path::new("")));
         if let Some(file) = options.record {
             command.arg("--record").arg(file);
         }
@@ -205,6 +210,14 @@ impl Agent {
         }
     }
 
+    /// Whether its metrics become what is `wanted` within `limit`, though it may not answer for a while.
+    pub(crate) fn answers_until(&self, limit: Duration, wanted: impl Fn(&Metrics) -> bool) -> Result<bool> {
+        process::poll(limit * self.patience, || {
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(self.scrape().is_ok_and(|metrics| wanted(&metrics)))
+        })
+    }
+
     /// How many lines of its log hold this.
     pub(crate) fn logged(&self, text: &str) -> Result<u64> {
         let log = fs::read_to_string(&self.log)?;
@@ -224,6 +237,13 @@ impl Agent {
 
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
+    }
+
+    /// Ends it as nobody can prepare for.
+    pub(crate) fn kill(mut self) -> Result<()> {
+        self.process.signal(Signal::SIGKILL)?;
+        self.process.wait(END * self.patience)?;
+        Ok(())
     }
 
     /// Ends it as an init system would; its exit must be clean.

@@ -26,6 +26,7 @@ const KEPT: &[&str] = &[
     "hopline_events_attempted_total",
     "hopline_events_lost_total",
     "hopline_feature_enabled",
+    "hopline_safe_mode",
 ];
 
 pub(super) fn shift(time_us: u64) -> u64 {

@@ -15,6 +15,8 @@ use super::{END, Fallback, Lookup, START, Sabotage, Spike, lookup, sabotage};
 use crate::lab::Lab;
 use crate::process::{self, Process};
 
+const STATE_DIR: &str = "--state-dir";
+
 #[derive(Debug)]
 pub(crate) struct Trace {
     process: Process,
@@ -41,6 +43,11 @@ impl Trace {
         Self::start_with(lab, name, cgroup, config.as_ref().map_or(&[], |options| options))
     }
 
+    /// The same beside an agent that keeps its history in `state_dir`.
+    pub(crate) fn start_at(lab: &Lab, name: &str, cgroup: &Path, state_dir: &Path) -> Result<Self> {
+        Self::start_with(lab, name, cgroup, &[STATE_DIR.as_ref(), state_dir.as_os_str()])
+    }
+
     fn start_with(lab: &Lab, name: &str, cgroup: &Path, options: &[&OsStr]) -> Result<Self> {
         let output = lab.file(format!("{name}.jsonl"));
         let log = lab.file(format!("{name}.log"));
@@ -52,6 +59,9 @@ impl Trace {
             .stdin(Stdio::null())
             .stdout(File::create(&output)?)
             .stderr(File::create(&log)?);
+        if !options.contains(&STATE_DIR.as_ref()) {
+            command.args([STATE_DIR, ""]);
+        }
         let process = Process::spawn(command, None, &lab.tools)?;
         let mut trace = Self {
             process,
@@ -75,6 +85,16 @@ impl Trace {
         })?;
         ensure!(ready, "hopline trace is not ready: {}", tail(&self.log));
         Ok(())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// How many lines on stderr begin with this.
+    pub(crate) fn logged(&self, start: &str) -> Result<u64> {
+        let log = fs::read_to_string(&self.log)?;
+        Ok(log.lines().filter(|line| line.starts_with(start)).count() as u64)
     }
 
     /// What it has printed so far.

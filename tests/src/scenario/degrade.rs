@@ -1,5 +1,7 @@
 //! Each kernel program refused in turn: its feature goes down or takes another hook, all others still export. Beside
-//! programs of somebody else on the same cgroup, which keep working.
+//! programs of somebody else on the same cgroup, which keep working. Then features switched off by name.
+
+pub(super) mod switches;
 
 use anyhow::{Result, ensure};
 
@@ -96,6 +98,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
             none_or(&expected),
         );
     }
+    switches::run(&stage, verdict, &whole)?;
     stage.connects(verdict, "after hopline")
 }
 

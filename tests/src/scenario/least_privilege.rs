@@ -110,7 +110,7 @@ fn wrapped(lab: &Lab, name: &str, capabilities: &[String], mount: &str, program:
 fn compare_contained(lab: &Lab, verdict: &mut Verdict, hopline: &Path, capabilities: &[String]) -> Result<()> {
     let mut command = Command::new(hopline);
     command
-        .args(["agent", "--listen", "127.0.0.1:0", "--cgroup"])
+        .args(["agent", "--listen", "127.0.0.1:0", "--state-dir=", "--cgroup"])
         .arg(lab.traffic.path())
         .stdin(Stdio::null())
         .stdout(Stdio::null())

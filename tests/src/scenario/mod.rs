@@ -31,6 +31,7 @@ mod replay;
 mod retransmits;
 mod route_change;
 mod rtt;
+mod safe_mode;
 mod spike;
 mod states;
 mod stuck;
@@ -177,9 +178,15 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "degrade",
-        about: "each kernel program refused in turn, beside foreign programs",
+        about: "each kernel program refused in turn, features switched off by name, beside foreign programs",
         tools: &["ip"],
         run: degrade::run,
+    },
+    Scenario {
+        name: "safe-mode",
+        about: "an agent that was killed five times: programs on cgroups alone, said and measured; how it is left",
+        tools: &["ip"],
+        run: safe_mode::run,
     },
     Scenario {
         name: "trace",

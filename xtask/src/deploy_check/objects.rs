@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 /// The port of the agent's HTTP server.
 const PORT: u64 = 9737;
+/// Where the agent notes that it starts and ends: the default of `state_dir`.
+const STATE: &str = "/var/lib/hopline";
 /// All that least privilege adds; docs/install-kubernetes.md has the reasons.
 const CAPABILITIES: [&str; 6] = [
     "BPF",
@@ -103,6 +105,16 @@ pub(super) fn check(name: &str, objects: &[Value]) -> Vec<String> {
         "its configuration is not there",
     );
 
+    let is_kept = |mount: &Value| {
+        let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]);
+        mount["mountPath"] == STATE && volume.is_some_and(|volume| volume["hostPath"]["path"] == STATE)
+    };
+    let mounts = container["volumeMounts"].as_array().map(Vec::as_slice);
+    expect(
+        mounts.unwrap_or_default().iter().any(is_kept),
+        "its history does not outlive the pod: no safe mode",
+    );
+
     let security = &container["securityContext"];
     if security["privileged"] == false {
         let added = security["capabilities"]["add"]
@@ -175,7 +187,14 @@ mod tests {
     #[test]
     fn an_empty_set_has_many_faults() {
         let found = check("x", &[json!({"kind": "DaemonSet"})]).join("\n");
-        for part in ["tag", "hostPID", "startupProbe", "priority class", "configuration"] {
+        for part in [
+            "tag",
+            "hostPID",
+            "startupProbe",
+            "priority class",
+            "configuration",
+            "safe mode",
+        ] {
             assert!(found.contains(part), "{part}: {found}");
         }
         assert_eq!(check("x", &[]).len(), 1);

@@ -72,6 +72,62 @@ second_boot() {
     echo "boot $VM_BOOT is $id, the first was $(cat "$kept")"
     [ "$VM_BOOT" = 2 ] && [ "$(cat "$kept")" != "$id" ]
 }
+# Boots that end under a running agent: after two the third starts in safe mode. A clean stop before the end does not count.
+safe-mode() {
+    local history=$VM_STATE/history counter=$VM_STATE/safe-mode agent mode step
+    step=$(($(cat "$counter" 2>/dev/null || echo 0) + 1))
+    echo $step >"$counter"
+    begin() {
+        echo "step $step: the agent starts"
+        "$HOPLINE_BIN" agent --state-dir "$history" >/tmp/agent.log 2>&1 &
+        agent=$!
+        local tries=0
+        until curl -sf -o /dev/null http://127.0.0.1:9737/readyz; do
+            sleep 0.5
+            [ $((tries += 1)) -lt 240 ] || { echo 'the agent was not ready'; cat /tmp/agent.log; return 1; }
+        done
+        curl -s http://127.0.0.1:9737/metrics >/tmp/metrics
+        mode=$(grep '^hopline_safe_mode ' /tmp/metrics)
+        cat /tmp/agent.log
+        echo "step $step: $mode, should be $1"
+        [ "$mode" = "hopline_safe_mode $1" ]
+    }
+    end() {
+        kill -TERM $agent
+        wait $agent || { echo "the agent ended with $?"; cat /tmp/agent.log; return 1; }
+    }
+    case $step in
+        1 | 2) begin 0 || return 1 ;;
+        3)
+            begin 1 || return 1
+            grep -q '2 boots ended uncleanly while hopline ran' /tmp/agent.log || { echo 'not the reason'; return 1; }
+            # Of the types of programs (include/uapi/linux/bpf.h) those on cgroups alone.
+            local tracing=$(cat /proc/$agent/fdinfo/* | grep '^prog_type:' | grep -cvwE '8|13|18')
+            local loaded=$(cat /proc/$agent/fdinfo/* | grep -c '^prog_type:')
+            # From 7.0 on one walk is there for the end.
+            local walks=$(($(uname -r | cut -d. -f1) >= 7))
+            echo "$loaded programs, $tracing of them tracing, should be $walks"
+            [ "$loaded" -gt 0 ] && [ "$tracing" = "$walks" ] || return 1
+            curl -s -o /dev/null http://127.0.0.1:9737/livez
+            sleep 2
+            curl -s http://127.0.0.1:9737/metrics >/tmp/metrics
+            grep 'hopline_tcp_handshake_duration_seconds_count.*role="client"' /tmp/metrics || { echo 'no connection'; return 1; }
+            "$HOPLINE_BIN" trace --state-dir "$history" --for 1s || return 1
+            "$HOPLINE_BIN" doctor --state-dir "$history" || return 1
+            end || return 1
+            # A clean stop keeps safe mode, an operator ends it. Then this boot ends uncleanly as well: one, counted anew.
+            begin 1 && end || return 1
+            "$HOPLINE_BIN" doctor --state-dir "$history" --leave-safe-mode || return 1
+            begin 0 || return 1
+            ;;
+        4) begin 0 && end || return 1 ;;
+        *)
+            begin 0 && end
+            return
+            ;;
+    esac
+    again
+}
 # Nobody says which cgroup: hopline must see the connections of this whole machine.
 whole_node() {
     "$HOPLINE_BIN" trace --json >/tmp/records 2>/tmp/errors &
@@ -96,7 +152,7 @@ whole_node() {
     echo "served $served of 5, refused $refused of 1"
     [ "$served" = 5 ] && [ "$refused" = 1 ]
 }
-export -f again second_boot whole_node
+export -f again second_boot safe-mode whole_node
 "#;
 
 /// Writes `guest.sh` for this boot of this kernel.

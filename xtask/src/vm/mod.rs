@@ -95,7 +95,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
 pub(crate) const VM_ONLY: &[(&str, &[&str])] = &[("close-storm", &["--minutes", "1"])];
 
 /// Jobs that are functions of the guest's script; true for those that run unless others are named.
-const FUNCTIONS: &[(&str, bool)] = &[("whole_node", true), ("second_boot", false)];
+const FUNCTIONS: &[(&str, bool)] = &[("whole_node", true), ("safe-mode", true), ("second_boot", false)];
 
 /// Boots that one run of a kernel may take, those that a job asks for included.
 const MOST_BOOTS: u32 = 8;

@@ -32,7 +32,9 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
             i64::from(pods.source.is_some()),
         )
     });
-    let features = own.features.iter().map(|state| {
+    // What somebody does not want is not missing.
+    let wanted = own.features.iter().filter(|state| !state.switched_off);
+    let features = wanted.map(|state| {
         (
             [("feature", state.feature), ("hook", state.hook.as_str())],
             i64::from(state.enabled),
@@ -45,6 +47,14 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
         "Whether a feature works, and the hook that serves it.",
         features,
     )?;
+    encoder
+        .encode_descriptor(
+            "hopline_safe_mode",
+            "1 while only kernel programs on cgroups are loaded, as the node or the agent died repeatedly; else 0.",
+            None,
+            MetricType::Gauge,
+        )?
+        .encode_gauge(&i64::from(own.safe_mode))?;
     tls_targets(encoder, own)?;
     kubernetes(encoder, &snapshot.counts)?;
     programs(encoder, own)?;

@@ -143,7 +143,7 @@ fn shown(value: &str) -> String {
 }
 
 fn is_about_itself(name: &str) -> bool {
-    const PREFIXES: [&str; 13] = [
+    const PREFIXES: [&str; 14] = [
         "process_",
         "hopline_bpf_",
         "hopline_build_info",
@@ -152,6 +152,7 @@ fn is_about_itself(name: &str) -> bool {
         "hopline_events_",
         "hopline_feature_enabled",
         "hopline_hello_",
+        "hopline_safe_mode",
         "hopline_series",
         "hopline_socket_sweep",
         "hopline_sockets_unattributed",

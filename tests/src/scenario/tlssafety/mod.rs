@@ -33,6 +33,7 @@ const WITH_PROBES: AgentOptions<'_> = AgentOptions {
     share: None,
     without: None,
     config: None,
+    state_dir: None,
     tls_probes: true,
 };
 const KILLS: u32 = 50;
