@@ -2,11 +2,12 @@
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::anyhow;
-use tokio::{net::TcpListener, sync::broadcast};
+use tokio::sync::broadcast;
 
 use super::{CommandError, Logging, Signals, block_on, print, tell_losses};
 use crate::{
-    agent, bpf,
+    agent::{self, AgentError},
+    bpf,
     cli::AgentArgs,
     config::Config,
     export::{http, prometheus},
@@ -41,8 +42,9 @@ pub(super) fn run(args: &AgentArgs, logging: Logging) -> Result<ExitCode, Comman
 
 async fn serve(config: Config) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::new()?;
+    let descriptors = enough_descriptors()?;
     // Before anything is attached: the likeliest mistake costs nothing then.
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+    let listener = http::listen(config.listen).map_err(|error| {
         anyhow!(
             "cannot listen on {}: {error}; end what listens there or choose another address with --listen",
             config.listen
@@ -64,17 +66,32 @@ async fn serve(config: Config) -> Result<ExitCode, CommandError> {
             "this kernel does not serve a feature"
         );
     }
-    let server = tokio::spawn(http::serve(listener, running.handle().clone()));
+    let mut server = http::start(listener, running.handle().clone(), descriptors)?;
     tracing::info!(%address, "attached; metrics at http://{address}/metrics");
     let ended = tokio::select! {
         () = signals.end() => None,
         error = running.ended() => Some(error),
+        () = server.ended() => Some(AgentError::Stopped("HTTP server")),
     };
-    server.abort();
+    drop(server);
     if let Some(error) = ended {
         return Err(error.into());
     }
     tracing::info!("ending");
     tell_losses(&signals.or_cut_short(running.stop()).await?);
     Ok(ExitCode::SUCCESS)
+}
+
+/// As many descriptors as this process may have; below a certain number nothing works for long.
+fn enough_descriptors() -> Result<usize, CommandError> {
+    let descriptors = privileges::raise_descriptors()?;
+    let needed = http::NEEDED_DESCRIPTORS;
+    if descriptors < needed {
+        return Err(anyhow!(
+            "{needed} open files are needed and {descriptors} are allowed; raise the limit with LimitNOFILE= in the \
+             systemd unit, --ulimit nofile= of the container runtime, or ulimit -Hn"
+        )
+        .into());
+    }
+    Ok(descriptors)
 }
