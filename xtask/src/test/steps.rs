@@ -33,6 +33,7 @@ const HERE_ONLY: &[(&str, &[&str])] = &[
     ("pods", &["--short"]),
     ("probe-budget", &["--seconds", "30"]),
     ("proxy-chain", &["--short"]),
+    ("starve", &["--short"]),
     ("tls-safety", &["--short"]),
 ];
 

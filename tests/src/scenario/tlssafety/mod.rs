@@ -34,6 +34,7 @@ const WITH_PROBES: AgentOptions<'_> = AgentOptions {
     without: None,
     config: None,
     tls_probes: true,
+    place: None,
 };
 const KILLS: u32 = 50;
 const KILLS_SHORT: u32 = 5;
