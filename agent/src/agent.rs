@@ -424,6 +424,7 @@ impl Handle {
             programs: kernel.programs,
             stream_dropped: self.stream_dropped.load(Ordering::Relaxed),
             recording_dropped: scrape.recording_dropped,
+            http: None, // The server adds its own.
             process: host::process_stats(),
         }
     }

@@ -54,6 +54,24 @@ pub fn raise_memlock() {
     }
 }
 
+/// Lets this process have as many files open as the hard limit allows, and says how many those are.
+pub fn raise_descriptors() -> io::Result<usize> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    }
+    Ok(usize::try_from(hard).unwrap_or(usize::MAX))
+}
+
+/// Gives memory back that was freed here and there: the allocator keeps what lies below something that is still in use.
+pub fn release_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions; it locks the allocator's arenas one by one, as any allocation does.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Puts this thread before others: what it does is little, and late it is worth nothing. Called before capabilities are
 /// dropped; a refusal is no error.
 pub fn hurry() {
@@ -175,6 +193,13 @@ mod tests {
             assert_eq!(after[index].permitted, before[index].permitted & kept.permitted);
             assert_eq!(after[index].inheritable, 0);
         }
+    }
+
+    #[test]
+    fn the_soft_limit_of_descriptors_is_the_hard_one() {
+        let allowed = raise_descriptors().expect("setrlimit");
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("getrlimit");
+        assert_eq!((soft, hard), (allowed as u64, allowed as u64));
     }
 
     #[test]

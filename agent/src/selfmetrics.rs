@@ -24,8 +24,25 @@ pub struct SelfMetrics {
     pub recording_dropped: u64,
     /// Files with TLS code.
     pub tls_targets: TlsTargets,
+    /// The HTTP server; none where nothing listens.
+    pub http: Option<HttpNumbers>,
     /// The agent's own process.
     pub process: ProcessStats,
+}
+
+/// What became of connections and requests of the HTTP server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HttpNumbers {
+    /// Connections that are open.
+    pub open: u64,
+    /// Connections that there may be.
+    pub limit: u64,
+    /// Connections that have ended, by how they did.
+    pub ended: Vec<(&'static str, u64)>,
+    /// Requests that were refused, by reason.
+    pub refused: Vec<(&'static str, u64)>,
+    /// Connections that could not be accepted.
+    pub accept_errors: u64,
 }
 
 /// Files in which probes tell what a TLS library says.

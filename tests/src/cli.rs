@@ -66,6 +66,7 @@ enum Internal {
     Many(traffic::many::ManyArguments),
     Raw(traffic::raw::RawArguments),
     Talk(traffic::talk::TalkArguments),
+    Starve(traffic::starve::StarveArguments),
     Stay(traffic::stay::StayArguments),
     Storm(traffic::storm::StormArguments),
     Relay(traffic::relay::RelayArguments),
@@ -122,6 +123,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         }
         Internal::Raw(arguments) => traffic::raw::run(arguments),
         Internal::Talk(arguments) => traffic::talk::run(arguments),
+        Internal::Starve(arguments) => traffic::starve::run(arguments),
         Internal::Stay(arguments) => traffic::stay::run(arguments),
         Internal::Storm(arguments) => traffic::storm::run(arguments),
         Internal::Relay(arguments) => traffic::relay::run(arguments),

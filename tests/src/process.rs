@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sched::CloneFlags;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{self, SigSet, Signal};
 use nix::unistd::Pid;
 
@@ -129,6 +130,12 @@ impl Process {
         Ok((now * 1024, peak * 1024))
     }
 
+    /// From now on the peak of resident memory is that of what is still to come.
+    pub(crate) fn forget_peak(&self) -> Result<()> {
+        // proc(5): 5 resets the peak to the present value.
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").context("resetting the peak of memory")
+    }
+
     /// Processor time used so far, user and system.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
@@ -151,6 +158,13 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// Limits the descriptors that `command` may have.
+pub(crate) fn limit_descriptors(command: &mut Command, most: u64) {
+    let limit = move || Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?);
+    // SAFETY: between fork and exec only an async-signal-safe system call is made; nothing is allocated.
+    unsafe { command.pre_exec(limit) };
 }
 
 /// Lets `command` inherit `fd` across exec.

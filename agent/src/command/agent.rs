@@ -2,11 +2,12 @@
 use std::{future::pending, process::ExitCode, sync::Arc};
 
 use anyhow::anyhow;
-use tokio::{net::TcpListener, sync::broadcast, time::sleep};
+use tokio::{sync::broadcast, time::sleep};
 
 use super::{CommandError, Logging, Signals, again::Again, block_on, print, safe_mode, tell_losses};
 use crate::{
-    agent, bpf,
+    agent::{self, AgentError},
+    bpf,
     cli::AgentArgs,
     config::Config,
     export::{http, prometheus},
@@ -41,8 +42,9 @@ pub(super) fn run(args: &AgentArgs, logging: Logging) -> Result<ExitCode, Comman
 
 async fn serve(mut config: Config) -> Result<ExitCode, CommandError> {
     let mut signals = Signals::new()?;
+    let descriptors = enough_descriptors()?;
     // Before anything is attached: the likeliest mistake costs nothing then.
-    let listener = TcpListener::bind(config.listen).await.map_err(|error| {
+    let listener = http::listen(config.listen).map_err(|error| {
         anyhow!(
             "cannot listen on {}: {error}; end what listens there or choose another address with --listen",
             config.listen
@@ -68,7 +70,7 @@ async fn serve(mut config: Config) -> Result<ExitCode, CommandError> {
             "this kernel does not serve a feature"
         );
     }
-    let server = tokio::spawn(http::serve(listener, running.handle().clone()));
+    let mut server = http::start(listener, running.handle().clone(), descriptors)?;
     tracing::info!(%address, "attached; metrics at http://{address}/metrics");
     let safe_mode_over = async {
         match &again {
@@ -76,15 +78,14 @@ async fn serve(mut config: Config) -> Result<ExitCode, CommandError> {
             None => pending().await,
         }
     };
-    let is_over = tokio::select! {
-        () = signals.end() => false,
-        () = safe_mode_over => true,
-        error = running.ended() => {
-            server.abort();
-            return Err(error.into());
-        }
+    let ended = tokio::select! {
+        () = signals.end() => Ok(false),
+        () = safe_mode_over => Ok(true),
+        error = running.ended() => Err(error),
+        () = server.ended() => Err(AgentError::Stopped("HTTP server")),
     };
-    server.abort();
+    drop(server);
+    let is_over = ended?;
     tracing::info!("ending");
     let stopped = signals.or_cut_short(running.stop()).await;
     // Somebody asked for the end: however it went, nothing crashed.
@@ -98,4 +99,18 @@ async fn serve(mut config: Config) -> Result<ExitCode, CommandError> {
         }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// As many descriptors as this process may have; below a certain number nothing works for long.
+fn enough_descriptors() -> Result<usize, CommandError> {
+    let descriptors = privileges::raise_descriptors()?;
+    let needed = http::NEEDED_DESCRIPTORS;
+    if descriptors < needed {
+        return Err(anyhow!(
+            "{needed} open files are needed and {descriptors} are allowed; raise the limit with LimitNOFILE= in the \
+             systemd unit, --ulimit nofile= of the container runtime, or ulimit -Hn"
+        )
+        .into());
+    }
+    Ok(descriptors)
 }

@@ -32,10 +32,10 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// `Content-Type` of what [`classic`] gives.
 pub const CLASSIC_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// The whole scrape and its `Content-Type`, in the format that the reader's `Accept` header asks for.
-pub fn scrape(snapshot: &Snapshot, own: &SelfMetrics, accept: &str) -> (&'static str, String) {
+/// The whole scrape and its `Content-Type`, as OpenMetrics or in the older text format.
+pub fn scrape(snapshot: &Snapshot, own: &SelfMetrics, as_openmetrics: bool) -> (&'static str, String) {
     let text = encode(snapshot, own);
-    if accept.contains("application/openmetrics-text") {
+    if as_openmetrics {
         (CONTENT_TYPE, text)
     } else {
         (CLASSIC_CONTENT_TYPE, classic(&text))

@@ -11,7 +11,9 @@ use nix::sys::signal::Signal;
 
 use super::metrics::Metrics;
 use super::{END, PathEvent, START, Sabotage, Spike, Totals, http, sabotage};
+use crate::cgroup::MemoryGroup;
 use crate::lab::Lab;
+use crate::netns::NetNs;
 use crate::process::{self, Process};
 
 /// What differs between agents of one lab.
@@ -31,6 +33,21 @@ pub(crate) struct AgentOptions<'a> {
     pub(crate) state_dir: Option<&'a Path>,
     /// With probes in TLS libraries and nothing else, where there is no such file.
     pub(crate) tls_probes: bool,
+    /// Where it lives, instead of on a free port of the lab's own loopback.
+    pub(crate) place: Option<Place<'a>>,
+}
+
+/// A place of an agent with what it may have there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'a> {
+    /// Its namespace; whoever asks it has to be there, too.
+    pub(crate) netns: &'a NetNs,
+    /// Where it listens.
+    pub(crate) listen: SocketAddr,
+    /// Descriptors that it may have, where that is limited.
+    pub(crate) descriptors: Option<u64>,
+    /// Memory that it may have, where that is limited.
+    pub(crate) memory: Option<&'a MemoryGroup>,
 }
 
 #[derive(Debug)]
@@ -46,7 +63,7 @@ pub(crate) struct Agent {
 impl Agent {
     /// Starts an agent for `cgroup` and waits until it is ready.
     pub(crate) fn start(lab: &Lab, cgroup: &Path, options: &AgentOptions<'_>) -> Result<Self> {
-        let address = free_address()?;
+        let address = options.place.map_or_else(free_address, |place| Ok(place.listen))?;
         let log = lab.file(format!("agent-{}.log", address.port()));
         let mut command = lab.hopline(&["agent", "--listen", &address.to_string(), "--cgroup"]);
         command
@@ -79,8 +96,17 @@ impl Agent {
         if let Some(program) = options.without {
             command.args(["--fail-program", program]);
         }
+        let mut cgroup = &lab.tools;
+        if let Some(place) = options.place {
+            if let Some(descriptors) = place.descriptors {
+                process::limit_descriptors(&mut command, descriptors);
+            }
+            if let Some(memory) = place.memory {
+                cgroup = memory.prepare(&mut command)?.unwrap_or(cgroup);
+            }
+        }
         let started = Instant::now();
-        let process = Process::spawn(command, None, &lab.tools)?;
+        let process = Process::spawn(command, options.place.map(|place| place.netns), cgroup)?;
         let mut agent = Self {
             process,
             address,
@@ -89,7 +115,10 @@ impl Agent {
             patience: lab.patience(),
             started,
         };
-        agent.wait_until_ready()?;
+        match options.place {
+            Some(place) => place.netns.run(|| agent.wait_until_ready())?,
+            None => agent.wait_until_ready()?,
+        }
         Ok(agent)
     }
 
@@ -107,6 +136,11 @@ impl Agent {
     /// Its process, or the runtime's of its container.
     pub(crate) fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// Whether it has not ended.
+    pub(crate) fn is_alive(&mut self) -> Result<bool> {
+        Ok(self.process.ended()?.is_none())
     }
 
     /// Where it answers.

@@ -33,6 +33,7 @@ mod route_change;
 mod rtt;
 mod safe_mode;
 mod spike;
+mod starve;
 mod states;
 mod stuck;
 mod timeline;
@@ -163,6 +164,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "one cgroup floods with names, silence and malformed DNS; a quiet one beside it loses nothing",
         tools: &["ip"],
         run: hostile::run,
+    },
+    Scenario {
+        name: "starve",
+        about: "20 000 half-open requests and worse against the agent's own HTTP server: scrapes in less than a second",
+        tools: &["ip", "nstat"],
+        run: starve::run,
     },
     Scenario {
         name: "overflow",

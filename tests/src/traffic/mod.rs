@@ -16,6 +16,7 @@ pub(crate) mod raw;
 pub(crate) mod refuse;
 pub(crate) mod relay;
 pub(crate) mod server;
+pub(crate) mod starve;
 pub(crate) mod stay;
 pub(crate) mod storm;
 pub(crate) mod talk;

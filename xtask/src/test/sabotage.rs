@@ -41,6 +41,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("tlsfail", "swap"),
     ("tls-safety", "drop"),
     ("safe-mode", "drop"),
+    ("starve", "drop"),
 ];
 
 /// These runs wait most of the time, and nobody holds hopline to milliseconds in them: several at once.

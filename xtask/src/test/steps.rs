@@ -35,6 +35,7 @@ const HERE_ONLY: &[(&str, &[&str])] = &[
     ("proxy-chain", &["--short"]),
     // In VMs this name stands for the boots that end under a running agent.
     ("safe-mode", &[]),
+    ("starve", &["--short"]),
     ("tls-safety", &["--short"]),
 ];
 

@@ -58,7 +58,46 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
     tls_targets(encoder, own)?;
     kubernetes(encoder, &snapshot.counts)?;
     programs(encoder, own)?;
+    http(encoder, own)?;
     process(encoder, own)
+}
+
+/// What strangers did to the HTTP server; nothing at all where there is none.
+fn http(encoder: &mut DescriptorEncoder<'_>, own: &SelfMetrics) -> fmt::Result {
+    let Some(http) = &own.http else {
+        return Ok(());
+    };
+    let none: [(&str, &str); 0] = [];
+    gauges(
+        encoder,
+        "hopline_agent_http_open_connections",
+        "Connections to the agent's HTTP server that are open.",
+        [(none, http.open as f64)],
+    )?;
+    gauges(
+        encoder,
+        "hopline_agent_http_connections_limit",
+        "Connections that there may be; fewer where descriptors are short.",
+        [(none, http.limit as f64)],
+    )?;
+    counters(
+        encoder,
+        "hopline_agent_http_connections",
+        "Connections to the agent's HTTP server that have ended, by how they did.",
+        http.ended.iter().map(|(result, count)| ([("result", *result)], *count)),
+    )?;
+    counters(
+        encoder,
+        "hopline_agent_http_requests_refused",
+        "Requests that the agent's HTTP server refused, by reason.",
+        (http.refused.iter()).map(|(reason, count)| ([("reason", *reason)], *count)),
+    )?;
+    counters(
+        encoder,
+        "hopline_agent_http_accept_errors",
+        "Connections that could not be accepted, most likely for want of descriptors.",
+        [(none, http.accept_errors)],
+    )
 }
 
 /// Who the pods are, and how well that is known; nothing at all outside Kubernetes.

@@ -7,7 +7,7 @@ use agent_ebpf::{
     loss::{TLS_UNJOINED, failure_name},
 };
 
-use super::{classic, encode};
+use super::{super::http, classic, encode};
 use crate::{
     aggregate::Snapshot,
     selfmetrics::{FeatureState, KindCounts, ProcessStats, ProgramStats, SelfMetrics, TlsTarget, TlsTargets},
@@ -145,6 +145,7 @@ fn shown(value: &str) -> String {
 fn is_about_itself(name: &str) -> bool {
     const PREFIXES: [&str; 14] = [
         "process_",
+        "hopline_agent_http_",
         "hopline_bpf_",
         "hopline_build_info",
         "hopline_dns_ignored",
@@ -203,6 +204,7 @@ fn own() -> SelfMetrics {
             refused: vec![("changed", 1)],
             ..TlsTargets::default()
         },
+        http: Some(http::no_numbers()),
         ..SelfMetrics::default()
     }
 }

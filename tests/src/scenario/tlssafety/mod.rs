@@ -35,6 +35,7 @@ const WITH_PROBES: AgentOptions<'_> = AgentOptions {
     config: None,
     state_dir: None,
     tls_probes: true,
+    place: None,
 };
 const KILLS: u32 = 50;
 const KILLS_SHORT: u32 = 5;
