@@ -143,7 +143,7 @@ fn shown(value: &str) -> String {
 }
 
 fn is_about_itself(name: &str) -> bool {
-    const PREFIXES: [&str; 14] = [
+    const PREFIXES: [&str; 15] = [
         "process_",
         "hopline_agent_http_",
         "hopline_bpf_",
