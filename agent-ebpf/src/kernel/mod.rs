@@ -6,6 +6,7 @@ mod bounded;
 mod cgroup;
 mod field;
 mod file;
+pub mod private_stack;
 pub mod registers;
 mod sk_buff;
 mod sock;
