@@ -40,6 +40,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("proxy-chain", "swap"),
     ("tlsfail", "swap"),
     ("tls-safety", "drop"),
+    ("preempt-race", "drop"),
 ];
 
 /// These runs wait most of the time, and nobody holds hopline to milliseconds in them: several at once.
