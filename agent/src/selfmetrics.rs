@@ -125,8 +125,42 @@ pub struct ProgramStats {
     pub run_ns: u64,
     /// Number of runs.
     pub runs: u64,
-    /// Runs that the kernel skipped because the program was already running on that CPU.
+    /// Runs that the kernel skipped because the program was already running on that CPU; see [`missed_runs`].
     pub recursion_misses: u64,
+}
+
+/// What a skipped run would have told, and the programs that are skipped: those on kernel functions and tracepoints, where a
+/// task preempts another, or an interrupt comes, in the same program. Programs on cgroups and probes in files never are.
+const MISSED: &[(&str, &[&str])] = &[
+    ("process_fork_missed", &["sched_process_fork"]),
+    ("process_exec_missed", &["sched_process_exec"]),
+    ("process_exit_missed", &["sched_process_exit"]),
+    ("cgroup_mkdir_missed", &["cgroup_mkdir"]),
+    ("syn_missed", &["tcp_connect_fentry", "tcp_connect_kprobe"]),
+    (
+        "failure_before_syn_missed",
+        &["inet_stream_connect_fexit", "sys_exit_connect"],
+    ),
+    ("state_missed", &["inet_sock_set_state"]),
+    ("retransmit_missed", &["tcp_retransmit_skb"]),
+    ("synack_retransmit_missed", &["tcp_retransmit_synack"]),
+    ("tls_read_missed", &["tcp_rcv_space_adjust"]),
+];
+/// Runs of a program that nobody has put into that list.
+const OTHER_MISSED: &str = "program_skipped";
+
+/// Every kind in `hopline_events_lost_total` for skipped runs, with their number. One run is one event at most: the programs
+/// decide only then whether it is inside the scope.
+pub fn missed_runs(programs: &[ProgramStats]) -> Vec<(&'static str, u64)> {
+    let mut kinds: Vec<(&str, u64)> = MISSED.iter().map(|(kind, _)| (*kind, 0)).collect();
+    kinds.push((OTHER_MISSED, 0));
+    for program in programs {
+        let listed = MISSED
+            .iter()
+            .position(|(_, programs)| programs.contains(&program.name.as_str()));
+        kinds[listed.unwrap_or(MISSED.len())].1 += program.recursion_misses;
+    }
+    kinds
 }
 
 /// The `process_*` metrics of the agent.
@@ -142,4 +176,30 @@ pub struct ProcessStats {
     pub open_fds: u64,
     /// Start, seconds since the Unix epoch.
     pub start_seconds: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_skipped_run_is_counted_once() {
+        let program = |name: &str, recursion_misses| ProgramStats {
+            name: name.to_owned(),
+            recursion_misses,
+            ..ProgramStats::default()
+        };
+        let runs = missed_runs(&[
+            program("sched_process_exec", 3),
+            program("tcp_connect_fentry", 1),
+            program("tcp_connect_kprobe", 2),
+            program("a_new_one", 5),
+        ]);
+        let of = |kind| runs.iter().find(|(name, _)| *name == kind).map(|(_, runs)| *runs);
+        assert_eq!(of("process_exec_missed"), Some(3));
+        assert_eq!(of("syn_missed"), Some(3));
+        assert_eq!(of("process_fork_missed"), Some(0));
+        assert_eq!(of("program_skipped"), Some(5));
+        assert_eq!(runs.iter().map(|(_, runs)| runs).sum::<u64>(), 11);
+    }
 }

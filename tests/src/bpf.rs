@@ -16,6 +16,8 @@ const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_ATTACH: libc::c_long = 8;
 const PROG_DETACH: libc::c_long = 9;
+pub(crate) const PROG_GET_FD_BY_ID: libc::c_long = 13;
+pub(crate) const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
 const MAP_TYPE_ARRAY: u32 = 2;
 const F_ALLOW_MULTI: u32 = 2;
@@ -149,7 +151,7 @@ struct CreateLink {
 }
 
 /// One call of bpf(2).
-fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i64> {
+pub(crate) fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i64> {
     // SAFETY: `attributes` is the structure that the command takes, plain data that lives across the call, and the
     // pointers in it do too; the kernel reads the rest of its union as zeros for this size.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
@@ -161,7 +163,7 @@ fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<i64> {
     }
 }
 
-fn owned(fd: i64) -> Result<OwnedFd> {
+pub(crate) fn owned(fd: i64) -> Result<OwnedFd> {
     let fd = i32::try_from(fd)?;
     // SAFETY: bpf(2) has just given this descriptor to nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -226,6 +228,16 @@ pub(crate) fn attach_empty(kind: Kind, name: &str, target: Option<BorrowedFd<'_>
         flags: 0,
     };
     owned(bpf(LINK_CREATE, &create).with_context(|| format!("attaching a {kind:?} program"))?)
+}
+
+/// Loads a tracepoint's program with the least stack that gets a private one; it is attached nowhere.
+pub(crate) fn load_with_stack() -> Result<OwnedFd> {
+    let instructions = [
+        instruction(0x7a, 0x0a, -64, 0), // *(u64 *)(r10 - 64) = 0
+        instruction(0xb7, 0x00, 0, 0),   // r0 = 0
+        instruction(0x95, 0, 0, 0),      // return r0
+    ];
+    load(Kind::Tracepoint, "lab_stack", &instructions, 0)
 }
 
 /// `*lookup(map, &0) += 1; return 1;`: for programs on cgroups.

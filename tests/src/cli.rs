@@ -64,6 +64,7 @@ enum Internal {
     Churn(traffic::churn::ChurnArguments),
     Hosts(traffic::hosts::HostsArguments),
     Many(traffic::many::ManyArguments),
+    Race(traffic::race::RaceArguments),
     Raw(traffic::raw::RawArguments),
     Talk(traffic::talk::TalkArguments),
     Starve(traffic::starve::StarveArguments),
@@ -121,6 +122,7 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
             traffic::many::run(arguments);
             Ok(())
         }
+        Internal::Race(arguments) => traffic::race::run(arguments),
         Internal::Raw(arguments) => traffic::raw::run(arguments),
         Internal::Talk(arguments) => traffic::talk::run(arguments),
         Internal::Starve(arguments) => traffic::starve::run(arguments),

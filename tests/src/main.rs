@@ -17,6 +17,7 @@ mod dissect;
 mod empty;
 mod hello;
 mod hopline;
+mod jited;
 mod kube_api;
 mod lab;
 mod monitoring;

@@ -19,6 +19,7 @@ mod process;
 mod promql;
 mod run;
 mod setup;
+mod stack_sizes;
 mod test;
 mod tidy;
 mod vm;
@@ -47,6 +48,7 @@ enum Command {
     Vm(vm::Arguments),
     Bench(bench::Arguments),
     Tidy(tidy::Arguments),
+    StackSizes(stack_sizes::Arguments),
     Fuzz(fuzz::Arguments),
     Image(image::Arguments),
     AlertsCheck(alerts_check::Arguments),
@@ -64,6 +66,7 @@ fn main() -> ExitCode {
         Command::Vm(arguments) => vm::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Tidy(arguments) => tidy::run(&arguments),
+        Command::StackSizes(arguments) => stack_sizes::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Image(arguments) => image::run(&arguments),
         Command::AlertsCheck(arguments) => alerts_check::run(&arguments),

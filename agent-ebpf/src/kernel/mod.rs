@@ -7,6 +7,7 @@ mod cgroup;
 mod field;
 mod file;
 mod iter;
+pub mod private_stack;
 pub mod registers;
 mod sk_buff;
 mod sock;

@@ -15,7 +15,7 @@ use aya_ebpf::{
 
 use crate::{
     datagram, intent,
-    kernel::{Sock, Socket, TcpSock},
+    kernel::{Sock, Socket, TcpSock, private_stack},
     maps::CONNECT_STARTED,
     owner, settings, socket,
 };
@@ -160,6 +160,7 @@ pub fn inet_stream_connect_fexit(ctx: FExitContext) -> i32 {
 /// The same without fexit: by thread, as the system call has no pointer to the socket.
 #[tracepoint(category = "syscalls", name = "sys_exit_connect")]
 pub fn sys_exit_connect(ctx: TracePointContext) -> u32 {
+    private_stack::turn_off();
     // SAFETY: within the record of this tracepoint.
     let Ok(result) = (unsafe { ctx.read_at::<i64>(SYS_EXIT_RET) }) else {
         return 0;

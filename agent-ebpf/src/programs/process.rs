@@ -19,8 +19,10 @@ use crate::{
     output, socket,
 };
 
-/// Room for the two events that carry a path: too large for the stack. Both tracepoints run in process context, where a
-/// second one cannot come in between on the same CPU before the event is sent.
+/// Room for the two events that carry a path: too large for the stack. No second run of the program comes in between on the
+/// same CPU: until 7.0 a tracepoint runs without preemption, and in process context alone; from 7.0 on (a46023d5616e) a task
+/// may preempt it, but since 6.2 (05b24ff9b2cf) the kernel skips a program that runs on this CPU already, which is counted
+/// (`process_exec_missed`). That guard is each program's own, so each has an entry of its own.
 #[btf_map]
 static SCRATCH_EXEC: PerCpuArray<ExecEvent, 1> = PerCpuArray::new();
 #[btf_map]

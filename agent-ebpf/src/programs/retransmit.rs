@@ -19,7 +19,8 @@ use crate::{
 };
 
 /// Room for a listener's state with the peer of one request: too large for the stack. The tracepoint runs in softirq
-/// (the request's timer, a SYN that came again), where a second one cannot come in between on the same CPU.
+/// (the request's timer, a SYN that came again), where a second one cannot come in between on the same CPU; where softirqs
+/// may be preempted (`PREEMPT_RT`), the guard that `programs/process.rs` describes keeps it out.
 #[btf_map]
 static SCRATCH_SYNACK: PerCpuArray<ConnectionEvent, 1> = PerCpuArray::new();
 

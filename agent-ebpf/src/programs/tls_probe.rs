@@ -12,12 +12,14 @@ use aya_ebpf::{macros::uprobe, programs::ProbeContext};
 
 use crate::{
     inside,
+    kernel::private_stack,
     tls::{self, gnutls, go, openssl},
 };
 
 /// At the probed instruction, in the context of the process.
 #[uprobe]
 pub fn tls_probe(ctx: ProbeContext) -> u32 {
+    private_stack::turn_off();
     if !inside::current_task() {
         return 0;
     }

@@ -33,6 +33,7 @@ use crate::{
     cli::{Cli, Command, LogFormat, RunInCgroupArgs, units::Level},
     config::ConfigError,
     recording::RecordingError,
+    selfmetrics::missed_runs,
 };
 
 /// Why a command failed; printed as one line.
@@ -170,6 +171,11 @@ fn tell_losses(finished: &Finished) {
                 throttled,
                 "events were lost"
             );
+        }
+    }
+    for (kind, runs) in missed_runs(&finished.kernel.programs) {
+        if runs > 0 {
+            tracing::warn!(kind, runs, "runs of kernel programs were skipped");
         }
     }
 }

@@ -91,12 +91,19 @@ fn own() -> SelfMetrics {
             ..KindCounts::default()
         }],
         failures: vec![("storage_failed".into(), 4)],
-        programs: vec![ProgramStats {
-            name: "sock_ops".into(),
-            run_ns: 1_500_000_000,
-            runs: 7,
-            recursion_misses: 1,
-        }],
+        programs: vec![
+            ProgramStats {
+                name: "sock_ops".into(),
+                run_ns: 1_500_000_000,
+                runs: 7,
+                recursion_misses: 0,
+            },
+            ProgramStats {
+                name: "sched_process_exec".into(),
+                recursion_misses: 6,
+                ..ProgramStats::default()
+            },
+        ],
         process: ProcessStats {
             start_seconds: 1.5,
             resident_bytes: 4_096,
@@ -144,6 +151,8 @@ fn every_family() {
         "hopline_events_lost_total{kind=\"connection_close\"} 5".into(),
         "hopline_events_lost_total{kind=\"storage_failed\"} 4".into(),
         "hopline_events_lost_total{kind=\"malformed\"} 1".into(),
+        "hopline_events_lost_total{kind=\"process_exec_missed\"} 6".into(),
+        "hopline_events_lost_total{kind=\"process_fork_missed\"} 0".into(),
         "hopline_events_total{kind=\"hello_bytes\"} 1".into(),
         "hopline_hello_malformed_total{kind=\"tls_record\"} 1".into(),
         "hopline_hello_malformed_total{kind=\"http\"} 0".into(),

@@ -25,6 +25,7 @@ mod overflow;
 mod paging;
 mod path;
 mod pods;
+mod preempt_race;
 mod probe_budget;
 mod proxy_chain;
 mod replay;
@@ -122,6 +123,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "the agent killed 50 times, programs replaced, calls filtered, 10 000 goroutines: no program notices",
         tools: &["ip", "openssl", "go"],
         run: tlssafety::run,
+    },
+    Scenario {
+        name: "preempt-race",
+        about: "threads that preempt each other in a probe, millions of times: each fact counted for its own connection",
+        tools: &["ip", "openssl"],
+        run: preempt_race::run,
     },
     Scenario {
         name: "rtt",

@@ -12,6 +12,7 @@ pub(crate) mod mutual;
 pub(crate) mod names;
 pub(crate) mod once;
 pub(crate) mod pulse;
+pub(crate) mod race;
 pub(crate) mod raw;
 pub(crate) mod refuse;
 pub(crate) mod relay;

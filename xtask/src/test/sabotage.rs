@@ -42,6 +42,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("tls-safety", "drop"),
     ("safe-mode", "drop"),
     ("starve", "drop"),
+    ("preempt-race", "drop"),
 ];
 
 /// These runs wait most of the time, and nobody holds hopline to milliseconds in them: several at once.

@@ -89,6 +89,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
     ("ecmp", &[]),
     ("route-change", &["--short"]),
     ("tlsfail", &["--short"]),
+    ("preempt-race", &["--seconds", "5"]),
 ];
 
 /// Scenarios that run here by name alone: long ones, for a kernel or a mode of it.

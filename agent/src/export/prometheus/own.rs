@@ -12,7 +12,7 @@ use prometheus_client::{
 
 use crate::{
     aggregate::{Family, PipelineCounts, Snapshot},
-    selfmetrics::SelfMetrics,
+    selfmetrics::{SelfMetrics, missed_runs},
     workloads::Source,
 };
 
@@ -174,7 +174,6 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         "Times that a TLS library said something while its thread had read of no handshake.",
         unjoined.map(|(_, count)| (none, *count)),
     )?;
-    let skipped_runs = own.programs.iter().map(|program| program.recursion_misses).sum();
     let here = [
         ("malformed", counts.malformed),
         ("unknown_kind", counts.unknown_kind),
@@ -198,11 +197,11 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         ("record_dropped", counts.outputs_dropped),
         ("stream_dropped", own.stream_dropped),
         ("recording_dropped", own.recording_dropped),
-        ("program_skipped", skipped_runs),
     ];
     let lost = by_kind
         .chain(failures)
         .chain(here)
+        .chain(missed_runs(&own.programs))
         .map(|(kind, count)| ([("kind", kind)], count));
     counters(
         encoder,
