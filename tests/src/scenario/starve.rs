@@ -138,7 +138,7 @@ fn judge_memory(verdict: &mut Verdict, memory: Option<&MemoryGroup>) -> Result<(
 /// With too few descriptors it does not start and names the number; with that number it does.
 fn too_few_descriptors(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let started_with = |descriptors| -> Result<(bool, String)> {
-        let mut command: Command = lab.hopline(&["agent", "--listen", "127.0.0.1:0", "--cgroup"]);
+        let mut command: Command = lab.hopline(&["agent", "--listen", "127.0.0.1:0", "--state-dir=", "--cgroup"]);
         command
             .arg(lab.traffic.path())
             .stdin(Stdio::null())
