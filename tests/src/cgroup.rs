@@ -96,9 +96,9 @@ impl MemoryGroup {
             let Some(mount) = v1_memory_in(&mounts) else {
                 return Ok(None);
             };
-            sweep(&mount);
             mount
         };
+        // What a lab that died has left is empty and costs nothing: without a lock of theirs others' cannot be told from it.
         let cgroup = Cgroup::create(mount.join(format!("{PREFIX}{}-memory", std::process::id())))?;
         let lock = lock(&cgroup.path).context("locking the lab's memory cgroup")?;
         let limit = if is_v2 { "memory.max" } else { "memory.limit_in_bytes" };

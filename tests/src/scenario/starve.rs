@@ -305,11 +305,11 @@ impl<'a> Stage<'a> {
                 .collect();
             let held = self.held(agent, half);
             over.store(true, Ordering::Relaxed);
-            let mut scrapes = Vec::new();
+            let mut seen = Vec::new();
             for scraper in scrapers {
-                scrapes.extend(scraper.join().expect("a scraper reports its trouble"));
+                seen.extend(scraper.join().expect("a scraper reports its trouble"));
             }
-            Ok((scrapes, held?))
+            Ok((seen, held?))
         })
     }
 

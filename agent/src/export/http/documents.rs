@@ -138,9 +138,9 @@ impl Documents {
                 sleep_until(until).await;
             }
             let begun = Instant::now();
-            let made = make().await;
+            let written = make().await;
             state.rests_until = Some(Instant::now() + (begun.elapsed() * REST).min(max_rest));
-            let (content_type, bytes) = made?;
+            let (content_type, bytes) = written?;
             state.made += 1;
             let document = Arc::new(Document {
                 number: state.made,
@@ -198,13 +198,13 @@ mod tests {
     /// Asks; the body takes a while and holds the number of those made before.
     async fn ask(documents: &Documents, made: &Arc<AtomicU64>, revoked: &AtomicU64) -> Option<Arc<Document>> {
         let made = Arc::clone(made);
-        let make = || async move {
+        let write = || async move {
             sleep(LONG).await;
             let number = made.fetch_add(1, Relaxed);
             Some(("text/plain", vec![number as u8; 80]))
         };
         let revoke = |number| revoked.store(number, Relaxed);
-        documents.get(Kind::Totals, revoke, make).await
+        documents.get(Kind::Totals, revoke, write).await
     }
 
     #[tokio::test]

@@ -47,6 +47,8 @@ struct Activity {
     since: Instant,
     /// Since when the peer has taken nothing, while there is something to send.
     blocked: Option<Instant>,
+    /// Part of a request head came, and not all of it: most clients send it at once.
+    is_partial: bool,
     /// The whole response has been made; it may not have been sent.
     is_answered: bool,
     /// Number of the document that is being sent.
@@ -59,6 +61,7 @@ impl Activity {
             phase,
             since,
             blocked: None,
+            is_partial: false,
             is_answered: false,
             document: None,
         }
@@ -79,16 +82,18 @@ impl Activity {
         longer(self.since, limit).then_some(end)
     }
 
-    /// What it costs its peer to lose it: 0 nothing but a reconnect, 1 what it is slow at or has hardly begun, 2 more.
+    /// What it costs its peer to lose it: 0 nothing but a reconnect, 1 half a request, 2 one that is due or an answer that it
+    /// is slow to take, 3 more.
     fn worth(&self, now: Instant) -> u8 {
         let long = |since: Instant| now.saturating_duration_since(since) >= GRACE;
         match self.phase {
             Phase::Reading | Phase::Idle if long(self.since) => 0,
-            Phase::Reading => 1,
-            Phase::Answering if long(self.since) => 1,
-            _ if self.blocked.is_some_and(long) => 1,
+            Phase::Reading if self.is_partial => 1,
+            Phase::Reading => 2,
+            Phase::Answering if long(self.since) => 2,
+            _ if self.blocked.is_some_and(long) => 2,
             // The end of a response may still be on its way, and would go with the connection.
-            Phase::Answering | Phase::Streaming | Phase::Idle => 2,
+            Phase::Answering | Phase::Streaming | Phase::Idle => 3,
         }
     }
 }
@@ -123,6 +128,8 @@ impl Entry {
         if self.activity().phase == Phase::Idle {
             self.enter(Phase::Reading, now);
         }
+        // If it was all of it, the next word is that.
+        self.activity().is_partial = true;
     }
 
     /// A whole request head came.
@@ -366,7 +373,7 @@ impl State {
             let candidates = own().filter_map(|entry| {
                 let activity = *entry.activity();
                 let worth = activity.worth(now);
-                (worth < 2).then_some(((worth, activity.since), entry))
+                (worth < 3).then_some(((worth, activity.since), entry))
             });
             let oldest = candidates.min_by_key(|(order, _)| *order);
             return oldest.map_or(Admission::Refused(End::PeerLimit), |(_, entry)| {
@@ -398,8 +405,8 @@ impl State {
         }
     }
 
-    /// The connection that goes when one of `newcomer` comes: what is worth least, of the peer that weighs most, the oldest.
-    /// Nobody takes what is not idle of those that weigh much less, but for its own.
+    /// The connection that goes when one of `newcomer` comes: what is worth nothing, else of the peer that weighs most what is
+    /// worth least, the oldest. Nobody takes what is worth something of those that weigh much less, but for its own.
     fn victim(&self, newcomer: Peer, now: Instant) -> Option<&Arc<Entry>> {
         let claim = self.weight(newcomer);
         let candidates = self.live().filter_map(|entry| {
@@ -407,10 +414,10 @@ impl State {
             let (weight, worth) = (self.weight(entry.peer), activity.worth(now));
             let may_go = match worth {
                 0 => weight > 0 || entry.peer == newcomer,
-                1 => weight > 0 && weight * RATIO >= claim || entry.peer == newcomer,
+                1 | 2 => weight > 0 && weight * RATIO >= claim || entry.peer == newcomer,
                 _ => weight > claim * RATIO + CONNECT * 2,
             };
-            may_go.then_some(((worth, Reverse(weight), activity.since), entry))
+            may_go.then_some(((worth > 0, Reverse(weight), worth, activity.since), entry))
         });
         candidates.min_by_key(|(order, _)| *order).map(|(_, entry)| entry)
     }

@@ -23,7 +23,7 @@ const SHORT: Timeouts = Timeouts {
 const LONG: Duration = Duration::from_secs(20);
 
 /// Starts a server; its address, and the agent behind it.
-async fn start() -> (SocketAddr, Starting) {
+fn start() -> (SocketAddr, Starting) {
     let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
     let address = listener.local_addr().expect("bound");
     let agent = Starting::new();
@@ -67,7 +67,7 @@ async fn connect(address: SocketAddr, say: &str) -> tokio::net::TcpStream {
 
 #[tokio::test]
 async fn answers() {
-    let (address, _agent) = start().await;
+    let (address, _agent) = start();
     for (path, host, status, part) in [
         ("/livez", "localhost", 200, "ok"),
         ("/readyz", "localhost", 503, "starting"),
@@ -96,7 +96,7 @@ async fn answers() {
 
 #[tokio::test]
 async fn the_reader_chooses_the_format() {
-    let (address, _agent) = start().await;
+    let (address, _agent) = start();
     for (accept, kind) in [
         ("application/openmetrics-text", "application/openmetrics-text;"),
         ("application/openmetrics-text;q=0", "text/plain;"),
@@ -110,7 +110,7 @@ async fn the_reader_chooses_the_format() {
 
 #[tokio::test]
 async fn half_a_request_does_not_stay() {
-    let (address, _agent) = start().await;
+    let (address, _agent) = start();
     let mut half = connect(address, "GET /livez HTTP/1.1\r\nHost: loc").await;
     let mut silent = connect(address, "").await;
     assert_eq!(rest(&mut half).await, "");
@@ -120,7 +120,7 @@ async fn half_a_request_does_not_stay() {
 
 #[tokio::test]
 async fn a_connection_is_kept_for_a_while() {
-    let (address, _agent) = start().await;
+    let (address, _agent) = start();
     let request = "GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut kept = connect(address, request).await;
     // Longer than a request head may take.
@@ -133,7 +133,7 @@ async fn a_connection_is_kept_for_a_while() {
 
 #[tokio::test]
 async fn bodies_and_long_heads_are_refused() {
-    let (address, _agent) = start().await;
+    let (address, _agent) = start();
     let with_body = "GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n";
     let answer = rest(&mut connect(address, with_body).await).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
@@ -152,7 +152,7 @@ async fn bodies_and_long_heads_are_refused() {
 
 #[tokio::test]
 async fn a_reader_that_takes_nothing_does_not_stay() {
-    let (address, agent) = start().await;
+    let (address, agent) = start();
     let mut stream = connect(address, "GET /api/v1/connections HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     stream.readable().await.expect("an answer begins");
     let begin = Instant::now();
@@ -167,7 +167,7 @@ async fn a_reader_that_takes_nothing_does_not_stay() {
 
 #[tokio::test]
 async fn a_reader_that_takes_all_stays() {
-    let (address, agent) = start().await;
+    let (address, agent) = start();
     let mut stream = connect(address, "GET /api/v1/connections HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     let begin = Instant::now();
     let mut buffer = vec![0; 1 << 16];

@@ -107,6 +107,30 @@ fn who_goes_for_a_newcomer() {
     check(&local(Answering), SECOND, 0, Ok(Some(0)));
 }
 
+/// A request that is due stays while others are half-sent, and while there are answers for those that connect all the time.
+#[test]
+fn whoever_has_said_nothing_yet_goes_after_half_a_request() {
+    let (table, now) = (table(8), Instant::now());
+    let local: Vec<_> = (0..8)
+        .map(|_| open(&table, Peer::Loopback, Phase::Reading, now))
+        .collect();
+    local[5].entry.received(now);
+    let state = table.state();
+    let victim = state.victim(Peer::Loopback, now).expect("half a request");
+    assert!(Arc::ptr_eq(victim, &local[5].entry));
+    drop(state);
+    drop(local);
+
+    let calm = open(&table, remote(1), Phase::Reading, now);
+    for _ in 0..100 {
+        drop(table.admit(remote(2), now));
+    }
+    let busy = open(&table, remote(2), Phase::Answering, now);
+    let state = table.state();
+    let victim = state.victim(Peer::Loopback, now).expect("an answer");
+    assert!(Arc::ptr_eq(victim, &busy.entry) && !Arc::ptr_eq(victim, &calm.entry));
+}
+
 /// 200 peers connect 17 times a second each and say half a request; another one connects now and then and needs 50 ms for
 /// its request: more time than the table lasts for all of them.
 #[test]
