@@ -206,7 +206,7 @@ fn stack(function: &[bpf_insn]) -> Result<u32> {
             2 | 3 => lowest = lowest.min(memory(offsets[to])),
             // ALU64
             7 => {
-                offsets[to] = computed(one, offsets[to], offsets[from])?;
+                offsets[to] = computed(*one, offsets[to], offsets[from])?;
                 lowest = lowest.min(offsets[to].unwrap_or_default());
             }
             // ALU
@@ -220,7 +220,7 @@ fn stack(function: &[bpf_insn]) -> Result<u32> {
 }
 
 /// What 64-bit arithmetic makes of a register: its offset from the frame pointer, when it still has one.
-fn computed(one: &bpf_insn, to: Option<i32>, from: Option<i32>) -> Result<Option<i32>> {
+fn computed(one: bpf_insn, to: Option<i32>, from: Option<i32>) -> Result<Option<i32>> {
     const OPERATION: u8 = 0xf0;
     const BY_REGISTER: u8 = 0x08;
     const ADD: u8 = 0x00;

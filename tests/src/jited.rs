@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::bpf;
 
-/// `add r9, gs:[this_cpu_off]`: the address of this CPU's private stack (`emit_priv_frame_ptr`, arch/x86/net/bpf_jit_comp.c).
+/// `add r9, gs:[this_cpu_off]`: the address of this CPU's private stack (`emit_priv_frame_ptr`, `arch/x86/net/bpf_jit_comp.c`).
 const PRIVATE_FRAME: [u8; 5] = [0x65, 0x4c, 0x03, 0x0c, 0x25];
-/// Types that may have one without a recursion guard: kprobe (uprobes too), tracepoint, perf_event, raw tracepoint.
+/// Types that may have one without a recursion guard: kprobe (uprobes too), tracepoint, `perf_event`, raw tracepoint.
 const UNGUARDED: [u32; 4] = [2, 5, 7, 17];
 /// A larger image than any program here has.
 const IMAGE_BYTES: usize = 1 << 20;

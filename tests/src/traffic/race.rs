@@ -30,7 +30,7 @@ const DRIP: Duration = Duration::from_millis(100);
 /// hopline takes a fact for one of the handshake that the thread has read of less than two seconds ago.
 const FRESH: Duration = Duration::from_millis(500);
 /// So long an intruder waits for a byte before it gives up.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Arguments of `lab internal race`.
 #[derive(Debug, clap::Args)]
