@@ -21,11 +21,12 @@ use tokio::{
 use crate::{
     aggregate::Snapshot,
     bpf::{self, BpfError, ProbeOptions, Probes},
+    capacity::Share,
     config::{Config, Feature, TraceWhat},
     export::http,
     host::{self, Host},
     kernel_side::{KernelNumbers, KernelSide},
-    kubernetes,
+    kubernetes, memory,
     owner::{Input, Listener, Owner, Scrape},
     path::Candidate,
     pipeline::{Output, PathSettings, Pipeline, PipelineSettings},
@@ -35,6 +36,7 @@ use crate::{
     selfmetrics::{FeatureState, KindCounts, SelfMetrics, TlsTargets},
     sweeper, tls_targets,
     tracer::{self, TracerSettings},
+    workloads::PODS_BYTES,
 };
 
 /// Inputs that may wait for the owner.
@@ -53,6 +55,9 @@ pub enum AgentError {
     /// The kernel side.
     #[error(transparent)]
     Bpf(#[from] BpfError),
+    /// The memory limit.
+    #[error(transparent)]
+    Memory(#[from] memory::TooLittle),
     /// The recording.
     #[error(transparent)]
     Recording(#[from] RecordingError),
@@ -109,10 +114,19 @@ pub struct Finished {
 pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running, AgentError> {
     let config = &config.with_switches();
     let host = Host::running()?;
+    let limit = memory::own_limit();
+    let plan = memory::Plan::new(config.limits, limit.as_ref())?;
+    plan.log();
+    let config = &Config {
+        limits: plan.limits,
+        ..config.clone()
+    };
     privileges::raise_memlock();
     let options = ProbeOptions {
         cgroups: config.cgroups.clone(),
         ring_bytes: config.limits.ring_bytes,
+        // Most connections end before they have one.
+        rtt_histograms: u32::try_from(config.limits.connections / 2).unwrap_or(u32::MAX),
         share_per_second: config.share,
         dns_ports: config.dns_ports.clone(),
         tls_probes: config.tls.probes,
@@ -126,7 +140,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
     let for_files = probes.take_prober();
     let kernel = KernelSide::start(probes)?;
     let tls_targets = for_files.and_then(|for_files| {
-        tls_targets::start(for_files, tls_settings(config))
+        tls_targets::start(for_files, tls_settings(config, plan.file_bytes))
             .inspect_err(|error| tracing::warn!(%error, "TLS libraries are not asked"))
             .ok()
     });
@@ -138,10 +152,11 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
         ..keep
     });
 
-    let pods = kubernetes::start(
-        kubernetes::Settings::new(&config.kubernetes, &host.node),
-        inputs.downgrade(),
-    )?;
+    let pods = kubernetes::Settings {
+        most_bytes: plan.tables.of(PODS_BYTES),
+        ..kubernetes::Settings::new(&config.kubernetes, &host.node)
+    };
+    let pods = kubernetes::start(pods, inputs.downgrade())?;
     let records = match &listener {
         Listener::Stream(records) => Some(records.downgrade()),
         Listener::All(_) => None,
@@ -149,7 +164,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
     let (spent, returned) = reader::channel();
     let (stop_reader, stop) = oneshot::channel();
     let owner = Owner {
-        pipeline: Pipeline::new(pipeline_settings(config, &host)),
+        pipeline: Pipeline::new(pipeline_settings(config, &host, plan.tables)),
         recorder,
         listener,
         spent,
@@ -184,24 +199,26 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
     })
 }
 
-/// What to probe.
-pub fn tls_settings(config: &Config) -> tls_targets::Settings {
+/// What to probe; of a file no more than `file_bytes` are in memory at once.
+pub fn tls_settings(config: &Config, file_bytes: u64) -> tls_targets::Settings {
     tls_targets::Settings {
         cgroups: config.cgroups.clone(),
         cgroup_root: bpf::unified_mount(),
         libraries: config.tls.libraries(),
         exclude: config.tls.exclude.clone(),
         release_after: config.tls.release_after,
+        file_bytes,
     }
 }
 
-fn pipeline_settings(config: &Config, host: &Host) -> PipelineSettings {
+fn pipeline_settings(config: &Config, host: &Host, tables: Share) -> PipelineSettings {
     PipelineSettings {
         node: host.node.clone(),
         boot_id: host.boot_id.clone(),
         max_connections: config.limits.connections,
         max_processes: config.limits.processes,
         max_series: config.limits.series,
+        tables,
         stuck_after_ns: config.stuck_after.as_nanos() as u64,
         waiting_after_ns: config.waiting_after.as_nanos() as u64,
         groups: config.groups(),

@@ -8,6 +8,8 @@ use std::{
     sync::Arc,
 };
 
+use crate::capacity::{Share, TableUse};
+
 mod turns;
 
 pub use turns::Turns;
@@ -96,10 +98,17 @@ pub struct LinkCounts {
     pub unproven: u64,
 }
 
+/// Connections of each direction, and later exchanges of each, that are remembered of all proxies together: with more than
+/// sixteen of them each may have its part.
+const MOST_IN_ALL: usize = 32_768;
+
 /// Connections of processes that listen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Chains {
     by_pid: HashMap<u32, Proxy>,
+    most_in_all: usize,
+    /// Each proxy's part of that.
+    part: usize,
     counts: LinkCounts,
 }
 
@@ -137,7 +146,32 @@ enum Verdict {
     Linked(Link),
 }
 
+impl Default for Chains {
+    fn default() -> Self {
+        Self::new(Share::WHOLE)
+    }
+}
+
 impl Chains {
+    /// Nothing yet; this share of the usual numbers is remembered.
+    pub fn new(share: Share) -> Self {
+        let most_in_all = share.of(MOST_IN_ALL);
+        Self {
+            by_pid: HashMap::new(),
+            most_in_all,
+            part: most_in_all,
+            counts: LinkCounts::default(),
+        }
+    }
+
+    /// Connections of both directions that are remembered.
+    pub fn usage(&self) -> TableUse {
+        let of = |proxy: &Proxy| proxy.inbound.len() + proxy.outbound.len();
+        let others = MOST_PROCESSES * MOST_OF_OTHERS;
+        let entries = self.by_pid.values().map(of).sum();
+        TableUse::new("chain_exchanges", entries, 2 * self.most_in_all + others)
+    }
+
     /// A process listens.
     pub fn listens(&mut self, pid: u32, now_ns: u64) {
         if pid == 0 {
@@ -170,27 +204,23 @@ impl Chains {
         };
         let begun_ns = turns.ended.first().map(|(begun_ns, _)| *begun_ns).or(turns.open_ns);
         exchange.went_on_ns = known.and_then(|known| known.went_on_ns).or(begun_ns);
-        let most = if is_proxy { MOST_TURNS } else { MOST_TURNS_OF_OTHERS };
-        proxy.kept.report(side, &exchange, turns, most, now_ns);
+        let most_turns = if is_proxy {
+            MOST_TURNS.min(self.part)
+        } else {
+            MOST_TURNS_OF_OTHERS
+        };
+        let most = MOST_OF_PROXY.min(self.part);
+        proxy.kept.report(side, &exchange, turns, most_turns, now_ns);
         match side {
             Side::Inbound => {
-                let most = if is_proxy { MOST_OF_PROXY } else { MOST_OF_OTHERS };
                 proxy.inbound.insert(exchange.id, exchange);
-                while proxy.inbound.len() > most {
-                    proxy.inbound.pop_first();
-                    proxy.forgot_ns = Some(now_ns);
-                    proxy.kept.forgot(now_ns);
-                }
+                proxy.trim(if is_proxy { most } else { MOST_OF_OTHERS }, most, now_ns);
             }
             Side::Outbound => {
                 proxy.called_ns = Some(now_ns);
                 let is_judged = proxy.outbound.get(&exchange.id).is_some_and(|known| known.is_judged);
                 proxy.outbound.insert(exchange.id, Known { exchange, is_judged });
-                while proxy.outbound.len() > MOST_OF_PROXY {
-                    proxy.outbound.pop_first();
-                    proxy.forgot_ns = Some(now_ns);
-                    proxy.kept.forgot(now_ns);
-                }
+                proxy.trim(most, most, now_ns);
             }
         }
     }
@@ -204,7 +234,13 @@ impl Chains {
     /// Links that can be judged by now, or all of them at the end.
     pub fn judge(&mut self, now_ns: u64, is_end: bool) -> Vec<Link> {
         let mut links = Vec::new();
+        let proxies = self.by_pid.values().filter(|proxy| !proxy.outbound.is_empty()).count();
+        let before = std::mem::replace(&mut self.part, self.most_in_all / proxies.max(1));
         for proxy in self.by_pid.values_mut() {
+            if self.part < before {
+                proxy.trim(MOST_OF_PROXY.min(self.part), MOST_OF_PROXY.min(self.part), now_ns);
+                proxy.kept.trim(MOST_TURNS.min(self.part), now_ns);
+            }
             let due: Vec<Id> = proxy
                 .outbound
                 .iter()
@@ -263,6 +299,21 @@ impl Chains {
 }
 
 impl Proxy {
+    /// Forgets the connections that were heard of first, down to these numbers.
+    fn trim(&mut self, inbound: usize, outbound: usize, now_ns: u64) {
+        let before = self.inbound.len() + self.outbound.len();
+        while self.inbound.len() > inbound {
+            self.inbound.pop_first();
+        }
+        while self.outbound.len() > outbound {
+            self.outbound.pop_first();
+        }
+        if self.inbound.len() + self.outbound.len() < before {
+            self.forgot_ns = Some(now_ns);
+            self.kept.forgot(now_ns);
+        }
+    }
+
     fn verdict(&self, id: Id, now_ns: u64, is_end: bool) -> Verdict {
         let Some(Known { exchange: out, .. }) = self.outbound.get(&id) else {
             return Verdict::Own;

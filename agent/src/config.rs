@@ -37,6 +37,9 @@ use crate::{
     safe_mode::SafeMode,
 };
 
+/// The least that `limits.series` may be.
+pub const LEAST_SERIES: usize = 1_000;
+
 /// Everything that can be set.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -106,7 +109,7 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
-/// Bounds on memory.
+/// Bounds on memory; `memory` makes defaults smaller where the agent's own limit asks for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsConfig {
@@ -173,7 +176,7 @@ impl Default for LimitsConfig {
             // 0.4 s of 10 000 connections a second, both ends observed. The reader maps a ring twice, and both
             // mappings count as resident.
             ring_bytes: 4 << 20,
-            connections: 100_000,
+            connections: 80_000,
             processes: 32_768,
             series: 20_000,
         }
@@ -302,16 +305,19 @@ log:
   # text or json
   format: {format}
 
-# Bounds on memory.
+# Bounds on memory. With these values hopline stays below 512 MiB, whatever the machine does (docs/memory.md). Where the memory
+# limit of its own cgroup is lower, all tables get smaller in proportion, the log says how small, and below 56 MiB hopline does
+# not start; a value that is not the default is obeyed.
 limits:
   # Size of the ring buffer of connection events: a power of two, at least 4KiB. That of hello
-  # bytes is half of it, that of process events a quarter.
+  # bytes is half of it, those of DNS messages and process events a quarter.
   ring_bytes: {ring_bytes}
-  # Connections followed at once.
+  # Connections followed at once: about 1.1 KiB each, 3 KiB with the longest names and round trips of every length.
   connections: {connections}
-  # Processes remembered at once.
+  # Processes remembered at once, and half as many cgroups: up to 2 KiB each, with listeners.
   processes: {processes}
-  # Time series with destination labels, at least 1000; beyond, the calm destinations fold into `other`.
+  # Time series with destination labels, at least 1000; beyond, the calm destinations fold into `other`. Each takes about
+  # 1 KiB, and as much again for a moment at each scrape.
   series: {series}
 
 # Events per second and kind that each cgroup keeps while a ring is more than half full.
@@ -458,9 +464,9 @@ fn entries<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error
     in_range(deserializer, &(100..=100_000_000))
 }
 
-/// Fewer would hold little beyond what `other` needs.
+/// Fewer than that would hold little beyond what `other` needs.
 fn series<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
-    in_range(deserializer, &(1_000..=100_000_000))
+    in_range(deserializer, &(LEAST_SERIES..=100_000_000))
 }
 
 fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {

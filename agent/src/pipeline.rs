@@ -14,6 +14,7 @@ mod resolution;
 mod rtt;
 mod spikes;
 mod staying;
+mod tables;
 mod talk;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc};
@@ -26,6 +27,7 @@ use agent_ebpf::{
 use crate::{
     aggregate::{DestinationId, PipelineCounts, Retransmit, Series, Snapshot},
     attribution::{Attribution, Cgroup, Process},
+    capacity::Share,
     connection::{Activity, ConnectionRecord, Endpoints, Role, Rtt, Table, TcpState, WaitingList},
     declared::Declaration,
     decode::{DecodeError, Event, decode},
@@ -58,9 +60,9 @@ use staying::{Listener, Staying};
 use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
-const MAX_OUTPUTS: usize = 65_536;
+const MAX_OUTPUTS: usize = 16_384;
 /// Listeners that are shown; owners of more are still known.
-const MAX_LISTENERS: usize = 65_536;
+const MAX_LISTENERS: usize = 16_384;
 /// One in so many of the time series beyond the least are those of resolvers.
 const DNS_PART: usize = 8;
 /// Lengths of session tickets that are remembered.
@@ -81,6 +83,8 @@ pub struct PipelineSettings {
     pub max_processes: usize,
     /// Most time series with destination labels.
     pub max_series: usize,
+    /// The share of its usual size that every other table gets.
+    pub tables: Share,
     /// A connect that has waited for this long is told once as stuck, nanoseconds.
     pub stuck_after_ns: u64,
     /// A connect that has waited for this long counts as waiting, nanoseconds.
@@ -109,6 +113,7 @@ impl Default for PipelineSettings {
             max_connections: 100_000,
             max_processes: 32_768,
             max_series: 20_000,
+            tables: Share::WHOLE,
             stuck_after_ns: 5_000_000_000,
             waiting_after_ns: 1_000_000_000,
             groups: Groups::default(),
@@ -224,6 +229,7 @@ pub struct Pipeline {
 impl Pipeline {
     /// An empty pipeline.
     pub fn new(settings: PipelineSettings) -> Self {
+        let share = settings.tables;
         let dns_series = settings.max_series.saturating_sub(Series::MIN_SERIES) / DNS_PART;
         Self {
             attribution: Attribution::new(
@@ -234,22 +240,22 @@ impl Pipeline {
             ),
             connections: Table::new(settings.max_connections),
             listeners: HashMap::new(),
-            staying: Staying::default(),
+            staying: Staying::new(share),
             waiting: WaitingList::default(),
             unplaced_rtt: Unplaced::default(),
-            hellos: Assembler::new(AssemblerLimits::default()),
-            facts: Shared::default(),
-            tickets: TicketLengths::new(MAX_TICKET_LENGTHS),
-            libraries: Libraries::default(),
+            hellos: Assembler::new(AssemblerLimits::new(share)),
+            facts: Shared::new(share),
+            tickets: TicketLengths::new(share.of(MAX_TICKET_LENGTHS)),
+            libraries: Libraries::new(share),
             choices: Choices::new(&settings),
-            resolution: Resolution::new(dns_series),
-            workloads: Workloads::default(),
-            held: Held::default(),
+            resolution: Resolution::new(dns_series, share),
+            workloads: Workloads::new(share),
+            held: Held::new(share),
             series: Series::new(settings.max_series - dns_series),
             watch: Watch::new(settings.rtt_spike),
             paths: Paths::default(),
-            linking: Linking::default(),
-            events: Recent::default(),
+            linking: Linking::new(share),
+            events: Recent::new(share),
             counts: PipelineCounts::default(),
             outputs: Vec::new(),
             collect: false,
@@ -410,12 +416,14 @@ impl Pipeline {
             dns_lookups_refused: dns.lookups_refused,
             dns_streams_refused: dns.streams_refused,
             rtt_unplaced: self.unplaced_rtt.dropped(),
+            hello_facts_unkept: self.facts.refused(),
             hellos_evicted: hellos.evicted,
             hellos_expired: hellos.expired,
             tickets_forgotten: self.tickets.forgotten(),
             tls_facts_evicted: self.libraries.evicted(),
             pods: self.workloads.counts(),
             held: self.held.counts(),
+            tables: self.tables(),
             ..self.counts.clone()
         }
     }
@@ -446,7 +454,7 @@ impl Pipeline {
     /// A socket listens, or was found listening.
     fn listener_opened(&mut self, state: &ConnectionState, now_ns: u64) {
         self.attribution.listener_opened(state);
-        if self.listeners.len() >= MAX_LISTENERS || self.listeners.contains_key(&state.cookie) {
+        if self.listeners.len() >= self.max_listeners() || self.listeners.contains_key(&state.cookie) {
             return;
         }
         let owner = self.attribution.owner(state);

@@ -103,7 +103,7 @@ fn sweep(mut order: Order, deadline: Instant, report: &mut SweepReport, failed: 
         }
         let wanted = namespaces::inode(&path).filter(|netns| order.contains(netns));
         let Some(netns) = wanted else { continue };
-        match sweep_one(&path, netns, deadline, &mut answer) {
+        match sweep_one(&path, netns, &report.namespaces, deadline, &mut answer) {
             Ok(Some(sweep)) => {
                 order.remove(&netns);
                 report.namespaces.push(sweep);
@@ -117,7 +117,13 @@ fn sweep(mut order: Order, deadline: Instant, report: &mut SweepReport, failed: 
 }
 
 /// `None` when the namespace is no longer there, or no longer that one.
-fn sweep_one(path: &Path, netns: u32, deadline: Instant, answer: &mut [u8]) -> io::Result<Option<NamespaceSweep>> {
+fn sweep_one(
+    path: &Path,
+    netns: u32,
+    others: &[NamespaceSweep],
+    deadline: Instant,
+    answer: &mut [u8],
+) -> io::Result<Option<NamespaceSweep>> {
     let Ok(namespace) = File::open(path) else {
         return Ok(None);
     };
@@ -130,7 +136,7 @@ fn sweep_one(path: &Path, netns: u32, deadline: Instant, answer: &mut [u8]) -> i
     let sysctl = |name| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
     let range = PortRange::read(&sysctl("ip_local_port_range"), &sysctl("ip_local_reserved_ports"));
     let netstat = fs::read_to_string("/proc/thread-self/net/netstat").unwrap_or_default();
-    let mut adding = Adding::new(netns, range, &netstat);
+    let mut adding = Adding::new(netns, range, &netstat).beside(others);
     let diag = open()?;
     let lists = [LISTENERS, ALL_BUT_LISTENERS]
         .into_iter()
@@ -210,7 +216,7 @@ mod tests {
     #[test]
     fn a_namespace_that_has_gone_is_no_error() {
         let mut answer = vec![0; ANSWER_BYTES];
-        let gone = sweep_one(Path::new("/proc/0/ns/net"), 1, Instant::now(), &mut answer);
+        let gone = sweep_one(Path::new("/proc/0/ns/net"), 1, &[], Instant::now(), &mut answer);
         assert_eq!(gone.expect("no error"), None);
     }
 }

@@ -60,6 +60,9 @@ enum Internal {
     Router(router::RouterArguments),
     Serve(traffic::server::ServeArguments),
     Connect(traffic::connect::ConnectArguments),
+    Fill(traffic::fill::FillArguments),
+    /// Answer the lookups of `fill`.
+    FillResolver,
     Flood(traffic::flood::FloodArguments),
     Churn(traffic::churn::ChurnArguments),
     Hosts(traffic::hosts::HostsArguments),
@@ -115,6 +118,8 @@ fn run_internal(internal: &Internal) -> anyhow::Result<()> {
         Internal::Router(arguments) => router::run(arguments),
         Internal::Serve(arguments) => traffic::server::run(arguments),
         Internal::Connect(arguments) => traffic::connect::run(arguments),
+        Internal::Fill(arguments) => traffic::fill::run(arguments),
+        Internal::FillResolver => traffic::fill::serve(),
         Internal::Flood(arguments) => traffic::flood::run(arguments),
         Internal::Churn(arguments) => traffic::churn::run(arguments),
         Internal::Hosts(arguments) => traffic::hosts::run(arguments),

@@ -20,6 +20,7 @@ mod hopline;
 mod jited;
 mod kube_api;
 mod lab;
+mod memory_cgroup;
 mod monitoring;
 mod names;
 mod nameserver;

@@ -14,6 +14,7 @@ use super::{
     series::{Series, Slot, other},
 };
 use crate::{
+    capacity::TableUse,
     connection::{Role, TcpState},
     workloads::Workload,
 };
@@ -26,6 +27,8 @@ const BALANCE_NS: u64 = 1_000_000_000;
 const HALF_LIFE_NS: f32 = 300e9;
 /// Time series that must be free for a newcomer to get a name at once: two histograms and one or two of each other kind.
 const USUAL_SERIES: usize = 2 * Family::Rtt.series() + 10;
+/// A destination with a name takes kilobytes, be it for one series: there are no more of them than one for so many series.
+const SERIES_OF_NAMED: usize = 10;
 /// Time series set aside for `other`.
 const OTHER_SERIES: usize = Role::ALL.len() * Child::ALL_SERIES;
 /// Destinations without a name that are remembered. With the usual number of named ones that is less than half of a hash
@@ -114,6 +117,15 @@ impl Series {
         }
     }
 
+    /// How full it is: destinations with a name, their time series, and destinations without a name.
+    pub fn uses(&self) -> [TableUse; 3] {
+        [
+            TableUse::new("destinations", self.named, self.most_named()),
+            TableUse::new("series", self.used, self.budget),
+            TableUse::new("destination_candidates", self.candidates, MAX_CANDIDATES),
+        ]
+    }
+
     /// Finds a destination, or remembers it; it has a name from the start while there is room.
     pub fn destination(&mut self, key: DestinationKey, now_ns: u64) -> DestinationId {
         self.advance(now_ns);
@@ -159,8 +171,12 @@ impl Series {
     /// Whether so many more series fit, for this workload too: it may have a quarter of all.
     pub(super) fn has_room(&self, series: usize, source: Option<&Arc<Workload>>) -> bool {
         let quarter = |source| self.used_by.get(source).copied().unwrap_or(0) + series <= self.budget / 4;
-        // A name without any series yet must not cost more than one with.
-        self.named < self.budget && self.used + series <= self.budget && source.is_none_or(quarter)
+        self.named < self.most_named() && self.used + series <= self.budget && source.is_none_or(quarter)
+    }
+
+    /// Destinations that may have a name at once.
+    fn most_named(&self) -> usize {
+        self.budget / SERIES_OF_NAMED
     }
 
     /// Gives names anew when it is time.
@@ -250,6 +266,16 @@ impl Series {
             (self.used + promised + claim.series).saturating_sub(self.budget),
             source.map_or(0, |_| (used_by_source + claim.series).saturating_sub(self.budget / 4)),
         );
+        let is_named = |slot: u32| {
+            self.slots[slot as usize]
+                .entry
+                .as_ref()
+                .is_some_and(|entry| entry.named.is_some())
+        };
+        if self.named >= self.most_named() && !is_named(claim.slot) {
+            // Whoever has any series must leave, however few they are.
+            all = all.max(1);
+        }
         let mut leaving = Vec::new();
         let much_calmer = calm
             .iter()

@@ -15,6 +15,7 @@ use super::{
     tally::{FallbackLabels, UndeclaredLabels},
 };
 use crate::{
+    capacity::TableUse,
     connection::{Phase, Role, TcpState},
     path::PathSnapshot,
     windows::{Measure, Quantiles, WindowSnapshot},
@@ -312,6 +313,10 @@ pub struct PipelineCounts {
     pub dns_malformed: Vec<(&'static str, u64)>,
     /// DNS messages that had no part in anything, by reason.
     pub dns_ignored: Vec<(&'static str, u64)>,
+    /// Hellos that were forgotten while their connection was open.
+    pub hello_facts_unkept: u64,
+    /// How full each table is.
+    pub tables: Vec<TableUse>,
     /// Names of addresses that were forgotten before their time.
     pub dns_names_evicted: u64,
     /// Lookups that found no room.

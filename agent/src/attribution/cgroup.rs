@@ -13,6 +13,9 @@ use std::{
 /// The whole tree is walked for unknown ids at most this often.
 const WALK_EVERY_NS: u64 = 5_000_000_000;
 
+/// Longest path that is kept; whoever may make cgroups may nest them as deep as they like.
+const PATH_BYTES: usize = 512;
+
 /// One cgroup.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cgroup {
@@ -30,7 +33,7 @@ impl Cgroup {
         let container = path.rsplit('/').find_map(container_id).map(Box::from);
         let pod = path.split('/').find_map(pod_uid).map(String::into_boxed_str);
         Self {
-            path: path.into(),
+            path: path[..path.floor_char_boundary(PATH_BYTES)].into(),
             container,
             pod,
         }
@@ -79,11 +82,26 @@ impl Cgroups {
         }
     }
 
-    /// Reads the whole tree.
+    /// Cgroups that are known.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// The most that are remembered.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Reads the whole tree, or as much of it as can be remembered.
     pub(super) fn walk(&mut self) {
         let Some(root) = self.root.clone() else { return };
         let mut pending = vec![root.clone()];
+        let mut seen = 0;
         while let Some(directory) = pending.pop() {
+            seen += 1;
+            if seen > self.limit {
+                return;
+            }
             let (Ok(metadata), Ok(path)) = (directory.metadata(), directory.strip_prefix(&root)) else {
                 continue;
             };
@@ -94,8 +112,10 @@ impl Cgroups {
             pending.extend(
                 entries
                     .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                    .map(|entry| entry.path()),
+                    .map(|entry| entry.path())
+                    .take(self.limit),
             );
+            pending.truncate(self.limit);
         }
     }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 /// Longest value that is kept, bytes.
 const VALUE_BYTES: usize = 256;
+/// All values of a process together; what comes later in the configuration's order is left out.
+const ALL_BYTES: usize = 1_024;
 
 /// Allowed variables that a process has, in the order of the configuration.
 pub type Environment = Arc<[(Arc<str>, Box<str>)]>;
@@ -13,9 +15,14 @@ pub fn allowed(bytes: &[u8], names: &[Arc<str>]) -> Environment {
     let variables = || bytes.split(|byte| *byte == 0);
     let value =
         |name: &str| variables().find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    let mut left = ALL_BYTES;
     names
         .iter()
-        .filter_map(|name| Some((Arc::clone(name), kept(value(name)?))))
+        .filter_map(|name| {
+            let value = kept(value(name)?);
+            left = left.checked_sub(value.len())?;
+            Some((Arc::clone(name), value))
+        })
         .collect()
 }
 

@@ -4,6 +4,9 @@ use std::{borrow::Cow, collections::HashSet, sync::Arc};
 /// Fewer strings than this are never looked through for unused ones.
 const SMALL: usize = 4_096;
 
+/// Longest string that is kept: what the kernel programs send of a path. Those in `/proc` may be sixteen times as long.
+const LONGEST: usize = 256;
+
 /// The strings in use.
 #[derive(Debug, Default)]
 pub(super) struct Interner {
@@ -19,6 +22,7 @@ impl Interner {
     }
 
     pub(super) fn intern_str(&mut self, string: &str) -> Arc<str> {
+        let string = &string[..string.floor_char_boundary(LONGEST)];
         if let Some(known) = self.strings.get(string) {
             return Arc::clone(known);
         }
@@ -50,5 +54,12 @@ mod tests {
         (0..3 * SMALL).for_each(|number| drop(strings.intern_str(&number.to_string())));
         assert!(strings.strings.len() <= SMALL + 2);
         assert!(Arc::ptr_eq(&kept, &strings.intern(b"kept")));
+    }
+
+    #[test]
+    fn long_strings_are_cut() {
+        let mut strings = Interner::default();
+        assert_eq!(strings.intern_str(&"ä/".repeat(2_000)).len(), LONGEST - 1);
+        assert_eq!(strings.intern(&[0xff; 200]).len(), 255);
     }
 }

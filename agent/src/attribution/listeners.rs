@@ -5,22 +5,35 @@ use std::{
 };
 
 use super::process::Process;
+use crate::capacity::TableUse;
 
-/// Most listeners that are remembered.
-const MAX_LISTENERS: usize = 65_536;
 /// Closed listeners that are kept for the children that they left.
 const CLOSED_KEPT: usize = 4_096;
 
 /// Listeners by socket cookie.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Listeners {
+    limit: usize,
     owners: HashMap<u64, Arc<Process>>,
     closed: VecDeque<u64>,
 }
 
 impl Listeners {
+    /// At most `limit` listeners.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            owners: HashMap::new(),
+            closed: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn usage(&self) -> TableUse {
+        TableUse::new("listener_owners", self.owners.len(), self.limit)
+    }
+
     pub(super) fn opened(&mut self, cookie: u64, owner: Arc<Process>) {
-        if self.owners.len() < MAX_LISTENERS || self.owners.contains_key(&cookie) {
+        if self.owners.len() < self.limit || self.owners.contains_key(&cookie) {
             self.owners.insert(cookie, owner);
         }
     }

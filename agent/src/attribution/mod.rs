@@ -18,7 +18,7 @@ use agent_ebpf::{
     process::{CgroupEvent, ExecEvent, ExitEvent, ForkEvent},
 };
 
-use crate::dns::SearchList;
+use crate::{capacity::TableUse, dns::SearchList};
 
 pub use cgroup::Cgroup;
 pub use environment::{Environment, allowed};
@@ -32,8 +32,10 @@ use procfs::Procfs;
 use resolver_configs::ResolverConfigs;
 use sockets::SocketOwners;
 
-/// Most cgroups that are remembered; a node has some hundreds.
-const MAX_CGROUPS: usize = 16_384;
+/// Processes for which one cgroup is remembered: by default that makes 16 384; a node has some hundreds.
+const PROCESSES_PER_CGROUP: usize = 2;
+/// Processes for which one listener is remembered: 16 384 by default, as many as are shown.
+const PROCESSES_PER_LISTENER: usize = 2;
 
 /// All that is known of processes, cgroups and listeners.
 #[derive(Debug)]
@@ -56,8 +58,11 @@ impl Attribution {
         Self {
             strings: Interner::default(),
             processes: Processes::new(max_processes),
-            cgroups: Cgroups::new(MAX_CGROUPS, cgroup_root.filter(|_| read_proc)),
-            listeners: Listeners::default(),
+            cgroups: Cgroups::new(
+                max_processes.div_ceil(PROCESSES_PER_CGROUP),
+                cgroup_root.filter(|_| read_proc),
+            ),
+            listeners: Listeners::new(max_processes.div_ceil(PROCESSES_PER_LISTENER)),
             sockets: SocketOwners::default(),
             resolvers: ResolverConfigs::default(),
             host_netns: procfs.as_ref().and_then(Procfs::host_netns),
@@ -154,6 +159,16 @@ impl Attribution {
     /// Processes in the cache, and how many it forgot before their time.
     pub fn process_counts(&self) -> (u64, u64) {
         (self.processes.len() as u64, self.processes.evicted())
+    }
+
+    /// How full each table is.
+    pub fn uses(&self) -> [TableUse; 4] {
+        [
+            TableUse::new("processes", self.processes.len(), self.processes.limit()),
+            TableUse::new("cgroups", self.cgroups.len(), self.cgroups.limit()),
+            self.listeners.usage(),
+            self.resolvers.usage(),
+        ]
     }
 
     /// How many cgroups the cache forgot.

@@ -107,6 +107,11 @@ impl Processes {
         self.len
     }
 
+    /// The most that there may be.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Images that had to go before their time, or never came in.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted

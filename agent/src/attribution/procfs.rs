@@ -20,6 +20,8 @@ const TICK_NS: u64 = 10_000_000;
 
 /// Longest resolver configuration that is read.
 const RESOLV_CONF_BYTES: u64 = 64 * 1024;
+/// Sockets whose holders are looked for at once: as many as a sweep reads. The owners of others stay unknown.
+const MOST_SOCKETS: usize = 262_144;
 /// No more of an environment is read: it may be megabytes.
 const ENVIRONMENT_BYTES: u64 = 128 * 1024;
 
@@ -129,7 +131,7 @@ impl Procfs {
         link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
     }
 
-    /// The smallest process id that holds each socket, by the socket's inode.
+    /// The smallest process id that holds each socket, by the socket's inode; of no more than [`MOST_SOCKETS`].
     pub(super) fn socket_holders(&self) -> HashMap<u64, u32> {
         let mut holders = HashMap::new();
         for pid in self.pids() {
@@ -141,6 +143,9 @@ impl Procfs {
                     continue;
                 };
                 if let Some(inode) = target.to_str().and_then(socket_inode) {
+                    if holders.len() >= MOST_SOCKETS && !holders.contains_key(&inode) {
+                        continue;
+                    }
                     let holder = holders.entry(inode).or_insert(pid);
                     *holder = pid.min(*holder);
                 }

@@ -2,10 +2,13 @@
 use std::{collections::HashMap, sync::Arc};
 
 use super::procfs::Procfs;
-use crate::dns::{ResolvConf, SearchList};
+use crate::{
+    capacity::TableUse,
+    dns::{ResolvConf, SearchList},
+};
 
 /// Processes and cgroups that are remembered; one that asks DNS is rarely asked about again.
-const MAX_REMEMBERED: usize = 4_096;
+const MAX_REMEMBERED: usize = 2_048;
 /// A process's file is read again after this long.
 const FRESH_NS: u64 = 10_000_000_000;
 
@@ -24,6 +27,14 @@ struct Read {
 }
 
 impl ResolverConfigs {
+    pub(super) fn usage(&self) -> TableUse {
+        TableUse::new(
+            "search_lists",
+            self.processes.len() + self.cgroups.len(),
+            2 * MAX_REMEMBERED,
+        )
+    }
+
     pub(super) fn search_list(
         &mut self,
         procfs: Option<&Procfs>,

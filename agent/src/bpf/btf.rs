@@ -3,7 +3,7 @@
 //! aya applies CO-RE relocations but rustc emits none, and its BTF types cannot be asked for members. Walks the raw
 //! types once per question; total on any bytes. Format: Documentation/bpf/btf.rst of the kernel.
 
-use agent_ebpf::fields::{ABSENT, KernelField};
+use agent_ebpf::fields::{ABSENT, FIELDS, KernelField};
 
 use super::BpfError;
 
@@ -29,21 +29,37 @@ mod kind {
     pub(super) const ENUM64: u32 = 19;
 }
 
-/// The running kernel's types, as aya wants them and as we ask them.
+/// The running kernel's types as aya wants them, and all that we want to know of them.
 #[derive(Debug)]
 pub(super) struct Kernel {
     /// For loading programs.
     pub(super) btf: aya::Btf,
-    /// For questions about members.
-    pub(super) types: KernelTypes,
+    /// Offset of each of [`FIELDS`], for the global that holds it.
+    pub(super) offsets: Vec<(&'static str, u32)>,
+    /// Arguments of the tracepoint `tcp_retransmit_skb`.
+    pub(super) retransmit_arguments: u32,
+    /// Storage may vanish while a program holds it.
+    pub(super) storage_may_vanish: bool,
 }
 
 impl Kernel {
-    /// Reads them.
+    /// Reads them. Our questions are answered before aya reads the types for itself: both at once would be the most memory
+    /// that the agent ever needs.
     pub(super) fn running() -> Result<Self, BpfError> {
         let types = KernelTypes::of_running_kernel()?;
+        let offset = |field: &'static KernelField| Ok((field.global, types.offset(field)?));
+        let offsets = FIELDS.iter().map(offset).collect::<Result<_, BpfError>>()?;
+        let retransmit_arguments = types.tracepoint_arguments("tcp_retransmit_skb");
+        // The member came with the fault. Where the struct itself is not known, nothing is known.
+        let storage_may_vanish = types.has_member("bpf_local_storage_elem", "state") != Some(false);
+        drop(types);
         let btf = aya::Btf::from_sys_fs().map_err(|error| BpfError::Object(error.to_string()))?;
-        Ok(Self { btf, types })
+        Ok(Self {
+            btf,
+            offsets,
+            retransmit_arguments,
+            storage_may_vanish,
+        })
     }
 }
 

@@ -47,6 +47,8 @@ pub struct ProbeOptions {
     /// Bytes of the ring of connection events (that of hello bytes is half of it, those of DNS messages and of process
     /// events a quarter), rounded up to a power of two of pages.
     pub ring_bytes: u32,
+    /// Connections whose RTT samples are kept by length at once; each takes half a kilobyte of kernel memory when it has any.
+    pub rtt_histograms: u32,
     /// Events per second that one cgroup may make of one kind while a ring is more than half full.
     pub share_per_second: u32,
     /// Ports of DNS; no more than [`agent_ebpf::dns::MAX_DNS_PORTS`] are looked at.
@@ -86,7 +88,10 @@ pub struct Probes {
 impl Probes {
     /// Loads and attaches all that this kernel takes.
     pub fn load(options: &ProbeOptions) -> Result<Self, BpfError> {
+        return_large_memory();
         let kernel = btf::Kernel::running()?;
+        // What reading took must not stay while maps and programs are made: the start needs most memory of all.
+        give_memory_back();
         let scopes = cgroup::scopes(&options.cgroups)?;
         let plan = Plan::for_this_kernel(&kernel, options)?;
         let mut object = Object::load(&kernel, &plan, &scopes, options)?;
@@ -227,6 +232,16 @@ fn prober(object: &mut Object, features: &mut [FeatureState]) -> Option<Prober> 
         })
         .map_err(|error| plan::turn_off(features, plan::TLS_LIBRARY, &error))
         .ok()
+}
+
+/// From now on what is large goes back to the system as soon as it is let go. glibc would learn from the first such allocation
+/// to keep those that follow: lists of pods, texts for scrapers, tables that have grown.
+fn return_large_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions; only how memory is managed changes.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
 }
 
 /// Reading the kernel's types takes tens of megabytes for a moment; glibc would keep them for later.

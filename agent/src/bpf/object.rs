@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, os::fd::OwnedFd, path::Path};
 
-use agent_ebpf::{fields::FIELDS, scope::ScopeEntry};
+use agent_ebpf::scope::ScopeEntry;
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{Array, MapData, RingBuf},
@@ -36,6 +36,16 @@ pub const SAFE_MODE: &str = "safe mode: programs on cgroups alone";
 /// Target of the program on what comes in.
 pub(super) const INGRESS: &str = "ingress";
 
+/// Maps that only probes in TLS libraries use. The kernel makes all their entries when it makes them: 5 MiB.
+const TLS_MAPS: [&str; 5] = ["LAST_READ", "SESSIONS", "ASKED", "GO_HANDSHAKES", "GO_REFUSED"];
+
+/// Sizes of maps that are known when the object is loaded.
+struct Sizes {
+    ring_bytes: u32,
+    rtt_histograms: u32,
+    tls_probes: bool,
+}
+
 /// The loaded object.
 #[derive(Debug)]
 pub(super) struct Object {
@@ -55,7 +65,16 @@ impl Object {
         scopes: &[Scope],
         options: &ProbeOptions,
     ) -> Result<Self, BpfError> {
-        let mut this = Self::with_globals(kernel, &plan.settings(options), options.ring_bytes, options)?;
+        let mut this = Self::with_globals(
+            kernel,
+            &plan.settings(options),
+            &Sizes {
+                ring_bytes: options.ring_bytes,
+                rtt_histograms: options.rtt_histograms.max(1),
+                tls_probes: options.tls_probes,
+            },
+            options,
+        )?;
         let map = this
             .ebpf
             .map_mut("SCOPE")
@@ -71,21 +90,23 @@ impl Object {
         Ok(this)
     }
 
-    /// An instance with the smallest rings, to try on this kernel what the plan depends on.
+    /// An instance with the smallest maps, to try on this kernel what the plan depends on.
     pub(super) fn for_trial(kernel: &Kernel, options: &ProbeOptions) -> Result<Self, BpfError> {
-        Self::with_globals(kernel, &Settings::new(), 0, options)
+        let sizes = Sizes {
+            ring_bytes: 0,
+            rtt_histograms: 1,
+            tls_probes: false,
+        };
+        Self::with_globals(kernel, &Settings::new(), &sizes, options)
     }
 
     fn with_globals(
         kernel: &Kernel,
         settings: &Settings,
-        ring_bytes: u32,
+        sizes: &Sizes,
         options: &ProbeOptions,
     ) -> Result<Self, BpfError> {
-        let offsets = FIELDS
-            .iter()
-            .map(|field| Ok((field.global, kernel.types.offset(field)?)))
-            .collect::<Result<Vec<_>, BpfError>>()?;
+        let ring_bytes = sizes.ring_bytes;
         let rings = [
             ("CONNECTIONS", "CONNECTION_RING_BYTES", whole_pages(ring_bytes)),
             (
@@ -107,7 +128,13 @@ impl Object {
                 .map_max_entries(ring, *bytes)
                 .override_global(global, bytes, true);
         }
-        for (global, offset) in &offsets {
+        loader.map_max_entries("RTTS", sizes.rtt_histograms);
+        if !sizes.tls_probes {
+            for map in TLS_MAPS {
+                loader.map_max_entries(map, 1);
+            }
+        }
+        for (global, offset) in &kernel.offsets {
             loader.override_global(global, offset, true);
         }
         for (global, value) in settings {

@@ -143,9 +143,8 @@ impl Plan {
             kprobe: takes("syn", &TCP_CONNECT_KPROBE),
             fexit: takes("failure_before_syn", &INET_STREAM_CONNECT),
             sock_ops: takes("state", &SOCK_OPS),
-            retransmit_has_result: kernel.types.tracepoint_arguments("tcp_retransmit_skb") >= ARGUMENTS_WITH_RESULT,
-            // The member came with the fault. Where the struct itself is not known, nothing is known.
-            storage_may_vanish: kernel.types.has_member("bpf_local_storage_elem", "state") != Some(false),
+            retransmit_has_result: kernel.retransmit_arguments >= ARGUMENTS_WITH_RESULT,
+            storage_may_vanish: kernel.storage_may_vanish,
         })
     }
 

@@ -115,6 +115,18 @@ impl Kept {
                 self.blind_until_ns = self.blind_until_ns.max(oldest.ended_ns.unwrap_or(now_ns));
             }
         }
+        self.trim(most, now_ns);
+    }
+
+    /// Forgets the oldest exchanges, down to this number of each side.
+    pub(super) fn trim(&mut self, most: usize, now_ns: u64) {
+        for spans in [&mut self.inbound, &mut self.outbound] {
+            while spans.len() > most
+                && let Some(oldest) = spans.pop_front()
+            {
+                self.blind_until_ns = self.blind_until_ns.max(oldest.ended_ns.unwrap_or(now_ns));
+            }
+        }
         while self.due.len() > most {
             self.due.pop_front();
             self.unjudged += 1;

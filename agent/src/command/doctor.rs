@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     export::human,
     host::Host,
-    kubernetes, privileges,
+    kubernetes, memory, privileges,
     safe_mode::ask_to_leave,
     tls_targets, tracer,
 };
@@ -78,6 +78,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         let options = ProbeOptions {
             cgroups: vec![cgroup],
             ring_bytes: RING_BYTES,
+            rtt_histograms: 1,
             share_per_second: config.share,
             dns_ports: config.dns_ports.clone(),
             tls_probes: config.tls.probes,
@@ -90,7 +91,14 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         features.push(agent::path_switched_off(&config).unwrap_or_else(tracer::feature));
         features
     };
-    let targets = tls_targets::survey(&agent::tls_settings(&config));
+    let limit = memory::own_limit();
+    let plan = memory::Plan::new(config.limits, limit.as_ref());
+    let file_bytes = plan.as_ref().map_or(0, |plan| plan.file_bytes);
+    let targets = tls_targets::survey(&agent::tls_settings(&config, file_bytes));
+    let memory = match &plan {
+        Ok(plan) => plan.describe(),
+        Err(error) => error.to_string(),
+    };
     let pods = kubernetes::Settings::new(&config.kubernetes, &host.node).describe();
     let btf = Path::new(BTF).exists();
     let statistics = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").is_ok_and(|text| text.trim() == "1");
@@ -100,6 +108,8 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
             "btf": btf,
             "cgroup2": cgroup_root,
             "bpf_statistics": statistics,
+            "memory": memory,
+            "memory_limit_bytes": limit.map(|limit| limit.bytes),
             "pods": pods,
             "safe_mode": config.safe_mode.as_ref().map(|mode| json!({
                 "reason": mode.reason.to_string(),
@@ -112,7 +122,7 @@ pub(super) fn run(args: &DoctorArgs, logging: Logging) -> Result<ExitCode, Comma
         return Ok(ExitCode::SUCCESS);
     }
     print(&format!(
-        "kernel          {}\nBTF             {}\ncgroup v2       {}\nBPF statistics  {}\nnames of pods   {pods}\nsafe mode       {}\n\n{}",
+        "kernel          {}\nBTF             {}\ncgroup v2       {}\nBPF statistics  {}\nmemory          {memory}\nnames of pods   {pods}\nsafe mode       {}\n\n{}",
         host.kernel,
         if btf { BTF } else { "none" },
         cgroup_root.map_or_else(|| "not mounted".to_owned(), |path| path.display().to_string()),

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{CommandError, Logging, print, printer};
 use crate::{
+    capacity::Share,
     cli::ReplayArgs,
     config::Config,
     export::{human, json},
@@ -178,6 +179,8 @@ fn pipeline(header: &Header, config: &Config, collect: bool) -> Pipeline {
         max_connections: or(header.max_connections, defaults.max_connections),
         max_processes: or(header.max_processes, defaults.max_processes),
         max_series: or(header.max_series, defaults.max_series),
+        // One that had less memory may have dropped more.
+        tables: Share::WHOLE,
         waiting_after_ns: if header.waiting_after_ns == 0 {
             defaults.waiting_after_ns
         } else {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::packed::Packed;
+use crate::capacity::TableUse;
 
 /// A connection that is moving is never given up for another: only one that has not reported for this long.
 const SILENT_NS: u64 = 600_000_000_000;
@@ -54,6 +55,11 @@ impl<T> Table<T> {
             limit,
             hand: 0,
         }
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> TableUse {
+        TableUse::new("connections", self.len(), self.limit)
     }
 
     /// Number of open connections.

@@ -154,11 +154,19 @@ pub struct Lookups {
 
 impl Default for Lookups {
     fn default() -> Self {
-        Self::new(OPEN)
+        Self::new(Self::USUAL)
     }
 }
 
 impl Lookups {
+    /// How many there may be by default.
+    pub const USUAL: usize = OPEN;
+
+    /// How many there may be.
+    pub fn limit(&self) -> usize {
+        self.shares.limit()
+    }
+
     /// At most `limit` lookups, of which one cgroup gets half at most.
     pub fn new(limit: usize) -> Self {
         Self {

@@ -193,11 +193,19 @@ pub struct Names {
 
 impl Default for Names {
     fn default() -> Self {
-        Self::new(UNITS)
+        Self::new(Self::USUAL)
     }
 }
 
 impl Names {
+    /// How many there may be by default.
+    pub const USUAL: usize = UNITS;
+
+    /// How many there may be.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// At most `limit` units.
     pub fn new(limit: usize) -> Self {
         Self {

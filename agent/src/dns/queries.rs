@@ -71,11 +71,19 @@ pub struct Queries {
 
 impl Default for Queries {
     fn default() -> Self {
-        Self::new(OUTSTANDING)
+        Self::new(Self::USUAL)
     }
 }
 
 impl Queries {
+    /// How many there may be by default.
+    pub const USUAL: usize = OUTSTANDING;
+
+    /// How many there may be.
+    pub fn limit(&self) -> usize {
+        self.shares.limit()
+    }
+
     /// A table of at most `limit` queries, of which one cgroup gets half at most.
     pub fn new(limit: usize) -> Self {
         Self {

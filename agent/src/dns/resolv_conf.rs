@@ -9,6 +9,8 @@ use crate::protocol::HostName;
 const NAMESERVERS: usize = 3;
 /// Suffixes that are kept: what Kubernetes allows. glibc has had no limit since 2.26.
 const SUFFIXES: usize = 32;
+/// Bytes of all suffixes together that are kept: what Kubernetes allows.
+const SUFFIX_BYTES: usize = 2_048;
 /// Bytes that are looked at.
 const TEXT_BYTES: usize = 65_536;
 
@@ -68,7 +70,7 @@ impl ResolvConf {
             match words.next() {
                 Some("nameserver") => conf.nameservers.extend(words.next().and_then(address)),
                 // The last of both kinds counts.
-                Some("search") => conf.search.suffixes = words.filter_map(suffix).take(SUFFIXES).collect(),
+                Some("search") => conf.search.suffixes = suffixes(words),
                 Some("domain") => conf.search.suffixes = words.take(1).filter_map(suffix).collect(),
                 Some("options") => words.for_each(|option| conf.set(option)),
                 _ => {}
@@ -95,6 +97,17 @@ impl ResolvConf {
 
 fn address(word: &str) -> Option<IpAddr> {
     word.split('%').next()?.parse().ok()
+}
+
+fn suffixes<'a>(words: impl Iterator<Item = &'a str>) -> Vec<Box<str>> {
+    let mut left = SUFFIX_BYTES;
+    let fits = |suffix: &Box<str>| {
+        left.checked_sub(suffix.len()).is_some_and(|rest| {
+            left = rest;
+            true
+        })
+    };
+    words.filter_map(suffix).take_while(fits).take(SUFFIXES).collect()
 }
 
 fn suffix(word: &str) -> Option<Box<str>> {

@@ -21,6 +21,10 @@ impl Shares {
         }
     }
 
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Takes a place, if the cgroup may have one more.
     pub(super) fn take(&mut self, cgroup_id: u64) -> bool {
         let held = self.by_cgroup.get(&cgroup_id).copied().unwrap_or(0);

@@ -10,6 +10,10 @@ pub trait Source {
     fn size(&self) -> u64;
     /// Fills `into` with the bytes at `at`; false when they are not all there.
     fn read(&self, at: u64, into: &mut [u8]) -> bool;
+    /// Bytes that are read of it at most, which is also the most that are in memory at once.
+    fn budget(&self) -> u64 {
+        BUDGET
+    }
 }
 
 impl Source for &[u8] {
@@ -28,8 +32,8 @@ impl Source for &[u8] {
     }
 }
 
-/// Bytes that are read of one file at most.
-const BUDGET: u64 = 96 << 20;
+/// Bytes that are read of one file at most by default. The largest programs of Go have tables of some 40 MiB.
+const BUDGET: u64 = 64 << 20;
 /// Headers that are looked at.
 const MOST_SEGMENTS: u64 = 64;
 const MOST_SECTIONS: u64 = 256;
@@ -84,7 +88,7 @@ impl<'a> Image<'a> {
     pub fn open(source: &'a dyn Source) -> Result<Self, Refusal> {
         let mut this = Self {
             source,
-            left: Cell::new(BUDGET),
+            left: Cell::new(source.budget()),
             segments: Vec::new(),
             sections: Vec::new(),
         };

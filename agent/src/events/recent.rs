@@ -1,6 +1,8 @@
 //! The last events, in the order in which they came about: as many as there is room for, no more in a second than a few.
 use std::{collections::VecDeque, sync::Arc};
 
+use crate::capacity::{Share, TableUse};
+
 /// Events that are kept.
 const MOST: usize = 1_000;
 /// Events that are taken in one second: what floods must not push out all else.
@@ -18,6 +20,7 @@ pub struct RecentCounts {
 /// The last events.
 #[derive(Debug)]
 pub struct Recent<T> {
+    limit: usize,
     events: VecDeque<Arc<T>>,
     counts: RecentCounts,
     second: u64,
@@ -26,16 +29,27 @@ pub struct Recent<T> {
 
 impl<T> Default for Recent<T> {
     fn default() -> Self {
+        Self::new(Share::WHOLE)
+    }
+}
+
+impl<T> Recent<T> {
+    /// None yet; this share of the usual number is kept.
+    pub fn new(share: Share) -> Self {
         Self {
+            limit: share.of(MOST),
             events: VecDeque::new(),
             counts: RecentCounts::default(),
             second: 0,
             taken: 0,
         }
     }
-}
 
-impl<T> Recent<T> {
+    /// How full it is.
+    pub fn usage(&self) -> TableUse {
+        TableUse::new("events", self.events.len(), self.limit)
+    }
+
     /// Whether one more is taken at this time; one that is not is counted. Ask before making it.
     pub fn admits(&mut self, now_ns: u64) -> bool {
         let second = now_ns / 1_000_000_000;
@@ -50,7 +64,7 @@ impl<T> Recent<T> {
 
     /// One more; the oldest makes room.
     pub fn push(&mut self, event: T) {
-        if self.events.len() == MOST {
+        if self.events.len() == self.limit {
             self.events.pop_front();
         }
         self.events.push_back(Arc::new(event));

@@ -2,9 +2,9 @@
 //!
 //! The watch is our own loop over kube's requests, not kube's `watcher`: that does not tell whether a quiet watch works, and
 //! hopline must say so. Every failure ends in a new client, which reads token and certificates again, after a pause.
-use std::{future::Future, pin::pin, time::Duration};
+use std::{future::Future, io, pin::pin, time::Duration};
 
-use futures_util::TryStreamExt as _;
+use futures_util::{AsyncBufRead, AsyncReadExt as _, TryStreamExt as _};
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
@@ -40,8 +40,12 @@ const WATCH_LIMIT: Duration = Duration::from_secs(WATCH_S as u64 + 15);
 const SETTLED: Duration = Duration::from_secs(1);
 /// One that ends this much earlier was cut.
 const WATCH_EARLY: Duration = Duration::from_secs(5);
-/// Pods in one page of a list.
+/// Pods in one page of a list, where the server makes pages at all.
 const PAGE: u32 = 500;
+/// The same once an answer was too long: so many of the largest objects that there can be fit.
+const SMALL_PAGE: u32 = 4;
+/// Longest answer that is read. Whoever may create pods may name a node in them, and give them a megabyte of annotations.
+const ANSWER_BYTES: u64 = 8 << 20;
 
 /// Runs until nobody listens.
 pub(super) async fn run(settings: Settings, tell: Sender<Told>) {
@@ -75,11 +79,14 @@ async fn follow(
         let from = if let Some(version) = version {
             version.clone()
         } else {
-            let (pods, listed) = limited("the list of pods", list(&client, &selector, settings)).await?;
-            if tell.send(Told::Change(Change::All(Source::Api, pods))).await.is_err() {
-                return Ok(());
+            let listed = limited("the list of pods", list(&client, &selector, settings)).await?;
+            let all = Change::All(Source::Api, listed.pods);
+            for change in [all, Change::LeftOut(listed.left_out)] {
+                if tell.send(Told::Change(change)).await.is_err() {
+                    return Ok(());
+                }
             }
-            version.insert(listed).clone()
+            version.insert(listed.version).clone()
         };
         let params = WatchParams {
             field_selector: Some(selector.clone()),
@@ -175,37 +182,75 @@ async fn connect(settings: &Settings) -> Result<Client, Failure> {
     Ok(Client::try_from(config)?)
 }
 
-/// All pods of the node, and from where on to watch. Version 0 is what the server has at hand: it need not ask etcd, which
-/// hundreds of agents would notice.
-async fn list(client: &Client, selector: &str, settings: &Settings) -> kube::Result<(Vec<Pod>, String)> {
-    let mut pods = Vec::new();
+/// All pods of the node, as far as there is room.
+#[derive(Default)]
+struct Listed {
+    pods: Vec<Pod>,
+    bytes: usize,
+    /// Pods that found no room.
+    left_out: u64,
+    /// From where on to watch.
+    version: String,
+}
+
+/// Version 0 is what the server has at hand: it need not ask etcd, which hundreds of agents would notice, but it may take
+/// no heed of pages then. Where that makes too long an answer, etcd is asked, in small pages.
+async fn list(client: &Client, selector: &str, settings: &Settings) -> Result<Listed, Failure> {
+    let mut listed = Listed::default();
     let mut next = None;
+    let mut limit = PAGE;
     loop {
         let params = ListParams {
             field_selector: Some(selector.to_owned()),
-            limit: Some(PAGE),
-            resource_version: next.is_none().then(|| "0".to_owned()),
+            limit: Some(limit),
+            resource_version: (next.is_none() && limit == PAGE).then(|| "0".to_owned()),
             continue_token: next,
             ..ListParams::default()
         };
         let request = Request::new(PODS).list(&params).map_err(kube::Error::BuildRequest)?;
-        let text = client.request_text(request).await?;
-        let page: PodList = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+        let Some(text) = whole(client.request_stream(request).await?).await? else {
+            if limit == SMALL_PAGE {
+                return Err(Failure::new(
+                    "invalid",
+                    "a few pods make too long an answer of the API server",
+                ));
+            }
+            (listed, next, limit) = (Listed::default(), None, SMALL_PAGE);
+            continue;
+        };
+        let page: PodList = serde_json::from_slice(&text).map_err(kube::Error::SerdeError)?;
         drop(text);
-        let objects = page.items.unwrap_or_default();
-        pods.extend(
-            objects
-                .into_iter()
-                .filter_map(|object| convert::of_object(object, &settings.annotations)),
-        );
+        for object in page.items.unwrap_or_default() {
+            let Some(pod) = convert::of_object(object, &settings.annotations) else {
+                continue;
+            };
+            if listed.bytes + pod.bytes() > settings.most_bytes {
+                listed.left_out += 1;
+                continue;
+            }
+            listed.bytes += pod.bytes();
+            listed.pods.push(pod);
+        }
         next = page.metadata.r#continue.filter(|token| !token.is_empty());
         if next.is_none() {
-            return Ok((pods, page.metadata.resource_version.unwrap_or_default()));
+            listed.version = page.metadata.resource_version.unwrap_or_default();
+            return Ok(listed);
         }
     }
 }
 
-async fn limited<T>(what: &str, work: impl Future<Output = kube::Result<T>>) -> Result<T, Failure> {
+/// All bytes of an answer; `None` when there are more than are read.
+async fn whole(answer: impl AsyncBufRead) -> Result<Option<Vec<u8>>, Failure> {
+    let mut bytes = Vec::new();
+    let read = pin!(answer.take(ANSWER_BYTES + 1)).read_to_end(&mut bytes).await;
+    read.map_err(|error: io::Error| Failure::new("cut", format!("the API server's answer broke: {error}")))?;
+    Ok((bytes.len() as u64 <= ANSWER_BYTES).then_some(bytes))
+}
+
+async fn limited<T, E>(what: &str, work: impl Future<Output = Result<T, E>>) -> Result<T, Failure>
+where
+    Failure: From<E>,
+{
     match timeout(ANSWER_LIMIT, work).await {
         Ok(done) => Ok(done?),
         Err(_) => Err(Failure::timeout(what, ANSWER_LIMIT)),

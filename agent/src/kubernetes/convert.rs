@@ -13,6 +13,9 @@ use crate::workloads::{Container, Controller, Origin, Pod, Source, Workload};
 
 /// Longest value of an annotation that is kept, bytes.
 const ANNOTATION_BYTES: usize = 1_024;
+/// Containers of a pod that are kept, ended ones included, and its addresses.
+const MOST_CONTAINERS: usize = 64;
+const MOST_ADDRESSES: usize = 16;
 /// Under this annotation a static pod has the uid that its cgroups bear.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 const CONTAINER_NAME: &str = "io.kubernetes.container.name";
@@ -63,7 +66,7 @@ pub(super) fn of_object(object: PodObject, annotations: &BTreeSet<String>) -> Op
             .map_or(0, |time| time.0.as_second().saturating_mul(1_000_000_000)),
         is_over: metadata.deletion_timestamp.is_some()
             || matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
-        containers: containers.collect(),
+        containers: containers.take(MOST_CONTAINERS).collect(),
         only_container: match spec.containers.as_deref() {
             Some([Named { name }]) if spec.init_containers.is_none_or(|all| all.is_empty()) => {
                 Some(name.as_str().into())
@@ -120,7 +123,7 @@ pub(super) fn of_sandbox(
         addresses: parsed(addresses),
         started_unix_ns: sandbox.created_at,
         is_over: false,
-        containers: containers.collect(),
+        containers: containers.take(MOST_CONTAINERS).collect(),
         only_container: None,
         annotations: allowed(sandbox.annotations, annotations),
         name: metadata.name.as_str().into(),
@@ -138,7 +141,7 @@ fn workload(namespace: &str, name: &str) -> Arc<Workload> {
 fn parsed(texts: impl Iterator<Item = String>) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for address in texts.filter_map(|text| text.parse().ok()) {
-        if !addresses.contains(&address) {
+        if addresses.len() < MOST_ADDRESSES && !addresses.contains(&address) {
             addresses.push(address);
         }
     }

@@ -30,8 +30,8 @@ use crate::workloads::Pod;
 
 /// Longest wait for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// 5 000 pods with all their annotations.
-const ANSWER_BYTES: usize = 64 << 20;
+/// What the kubelet takes of the runtime: more would not be a node's.
+const ANSWER_BYTES: usize = 16 << 20;
 
 /// The runtime of this node.
 #[derive(Debug)]

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::config::{CriSocket, KubernetesConfig, Use};
+use crate::{
+    config::{CriSocket, KubernetesConfig, Use},
+    workloads::PODS_BYTES,
+};
 
 /// Where container runtimes listen: containerd, CRI-O, the containerd of k3s.
 const SOCKETS: [&str; 3] = [
@@ -30,6 +33,8 @@ pub struct Settings {
     pub node_name: String,
     /// Annotations that are kept, by their keys.
     pub annotations: BTreeSet<String>,
+    /// What the pods of one list may take ([`crate::workloads::Pod::bytes`]); others are left out.
+    pub most_bytes: usize,
 }
 
 impl Settings {
@@ -52,6 +57,7 @@ impl Settings {
                 .or(environment)
                 .unwrap_or_else(|| host_name.to_owned()),
             annotations: config.annotations.clone(),
+            most_bytes: PODS_BYTES,
         }
     }
 

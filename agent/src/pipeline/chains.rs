@@ -12,6 +12,7 @@ use agent_ebpf::{
 use super::{Attached, Output, Pipeline, choices::Heard};
 use crate::{
     aggregate::{Leg, LegLabels, Legs, LegsSnapshot},
+    capacity::{Share, TableUse},
     chains::{Chains, Exchange, Id, Link, Side, Turns},
     connection::{
         ConnectionRecord, Endpoints, Role,
@@ -25,12 +26,16 @@ use crate::{
 const HELD_NS: u64 = 3_000_000_000;
 /// Connections are known for so long after their end: exchanges on kept ones are judged after eight seconds.
 const KNOWN_NS: u64 = 12_000_000_000;
-/// Records that wait, and connections whose round trips are known; more do not wait, and have no legs.
+/// Connections whose round trips are known; more have no legs.
 const MOST: usize = 16_384;
+/// Records that wait; more do not.
+const MOST_HELD: usize = 8_192;
 
 /// What is known of chains.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Linking {
+    most: usize,
+    most_held: usize,
     chains: Chains,
     known: HashMap<Id, Known>,
     /// Records by connection, with the time until which they wait.
@@ -54,6 +59,25 @@ struct Known {
 }
 
 impl Linking {
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            most: share.of(MOST),
+            most_held: share.of(MOST_HELD),
+            chains: Chains::new(share),
+            known: HashMap::new(),
+            held: BTreeMap::new(),
+            legs: Legs::default(),
+        }
+    }
+
+    pub(super) fn uses(&self) -> [TableUse; 3] {
+        [
+            TableUse::new("chain_connections", self.known.len(), self.most),
+            TableUse::new("chain_records", self.held.len(), self.most_held),
+            self.chains.usage(),
+        ]
+    }
+
     /// A process listens.
     pub(super) fn listens(&mut self, pid: u32, now_ns: u64) {
         self.chains.listens(pid, now_ns);
@@ -72,7 +96,7 @@ impl Linking {
         };
         self.chains.report(pid, side, exchange, &turns(heard), now_ns);
         let id = (state.cookie, state.attempt);
-        if !self.chains.may_link(pid, now_ns) || self.known.len() >= MOST && !self.known.contains_key(&id) {
+        if !self.chains.may_link(pid, now_ns) || self.known.len() >= self.most && !self.known.contains_key(&id) {
             return;
         }
         let known = self.known.entry(id).or_default();
@@ -102,7 +126,7 @@ impl Linking {
         let may_link = self
             .listener(attached, role)
             .is_some_and(|pid| self.chains.may_link(pid, now_ns));
-        if may_link && self.held.len() < MOST {
+        if may_link && self.held.len() < self.most_held {
             Verdict::Later
         } else {
             Verdict::None

@@ -25,7 +25,11 @@ use crate::{
         Activity, Admission, ClosedBy, Endpoints, Entry, Packed, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
     },
     groups::Group,
-    protocol::{assembler::Assembler, facts::Facts, shared::Shared},
+    protocol::{
+        assembler::Assembler,
+        facts::{Facts, TlsFacts},
+        shared::Shared,
+    },
     workloads::{Pod, Workload, Workloads},
 };
 
@@ -102,9 +106,12 @@ impl Pipeline {
         entry.state.set(state);
         let attached = &mut entry.attached;
         attached.activity.seen(state, now_ns);
-        keep_facts(&mut self.hellos, &mut self.facts, attached, state);
+        let keeps_facts = keep_facts(&mut self.hellos, &mut self.facts, attached, state);
         attached.library = self.libraries.take(state.cookie, attached.library.take());
         let kept = attached.facts.take();
+        if let (Some(library), Some(facts)) = (&mut attached.library, &kept) {
+            library.settle(facts.tls.as_ref().and_then(TlsFacts::server_name));
+        }
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
         if !attached.named && is_named(role, state, facts, now_ns) {
             name(
@@ -147,7 +154,7 @@ impl Pipeline {
                 .heard(&mut self.attribution, &self.resolution, attached, &heard);
             self.linking.heard(attached, role, &heard);
         }
-        attached.facts = kept;
+        attached.facts = kept.filter(|_| keeps_facts);
         enter(&mut self.series, attached, state);
         self.waiting
             .set(state.cookie, phase(state, answer.is_some(), entry.first_seen_ns));
@@ -423,17 +430,20 @@ fn stream_of(state: &ConnectionState) -> u64 {
     }
 }
 
-/// Once all was said, what was read moves to the connection: the assembler keeps nothing for long.
-fn keep_facts(hellos: &mut Assembler, shared: &mut Shared, attached: &mut Attached, state: &ConnectionState) {
+/// Once all was said, what was read moves to the connection: the assembler keeps nothing for long. `false` when it can be
+/// used this once, as there is no room to hold it.
+fn keep_facts(hellos: &mut Assembler, shared: &mut Shared, attached: &mut Attached, state: &ConnectionState) -> bool {
     let stream = stream_of(state);
     let is_all = || state.timeline.tls_done_ns != 0 || hellos.facts(stream).is_some_and(talk::is_answered_in_clear);
-    if attached.facts.is_none() && is_all() {
-        attached.facts = hellos.take(stream).map(|facts| {
-            let http = facts.http.as_ref();
-            attached.request = http.and_then(|http| http.request).unwrap_or_default();
-            shared.share(facts)
-        });
+    if attached.facts.is_some() || !is_all() {
+        return true;
     }
+    let Some(facts) = hellos.take(stream) else { return true };
+    let http = facts.http.as_ref();
+    attached.request = http.and_then(|http| http.request).unwrap_or_default();
+    let (facts, has_room) = shared.share(facts);
+    attached.facts = Some(facts);
+    has_room
 }
 
 /// Whether an open connection's name is as good as it will get.

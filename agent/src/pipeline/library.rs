@@ -10,6 +10,7 @@ use agent_ebpf::tls_fact::{
 
 use crate::{
     aggregate::TlsFailure,
+    capacity::{Share, TableUse},
     protocol::{certificate::Chain, tls::alpn_text},
 };
 
@@ -65,6 +66,13 @@ pub(super) struct Library {
 }
 
 impl Library {
+    /// The name that was asked for is known for good: of the certificate only what decides about it is kept.
+    pub(super) fn settle(&mut self, server_name: Option<&str>) {
+        if let Some(own) = &mut self.own {
+            own.keep_names_of(server_name);
+        }
+    }
+
     fn hear(&mut self, fact: &TlsFact) {
         self.last_ns = fact.header.time_ns;
         self.number = fact.library;
@@ -199,8 +207,9 @@ fn go_refusal(code: u32) -> TlsFailure {
 }
 
 /// What was said of connections that have not been told of since.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Libraries {
+    limit: usize,
     by_cookie: HashMap<u64, Box<Library>>,
     /// In the order of their first word.
     order: VecDeque<u64>,
@@ -208,6 +217,19 @@ pub(super) struct Libraries {
 }
 
 impl Libraries {
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            limit: share.of(MOST),
+            by_cookie: HashMap::new(),
+            order: VecDeque::new(),
+            evicted: 0,
+        }
+    }
+
+    pub(super) fn usage(&self) -> TableUse {
+        TableUse::new("tls_facts", self.by_cookie.len(), self.limit)
+    }
+
     pub(super) fn hear(&mut self, fact: &TlsFact) {
         self.at(fact.cookie).hear(fact);
     }
@@ -229,13 +251,13 @@ impl Libraries {
 
     fn at(&mut self, cookie: u64) -> &mut Library {
         if !self.by_cookie.contains_key(&cookie) {
-            if self.by_cookie.len() >= MOST
+            if self.by_cookie.len() >= self.limit
                 && let Some(oldest) = self.order.pop_front()
                 && self.by_cookie.remove(&oldest).is_some()
             {
                 self.evicted += 1;
             }
-            if self.order.len() >= 2 * MOST {
+            if self.order.len() >= 2 * self.limit {
                 let waiting = &self.by_cookie;
                 self.order.retain(|cookie| waiting.contains_key(cookie));
             }
@@ -317,7 +339,7 @@ mod tests {
 
     /// What comes of facts of one library about one handshake.
     fn check(library: u8, facts: &[(u8, u32, u16)], unused: bool, expected: Option<(&str, &str)>) {
-        let mut libraries = Libraries::default();
+        let mut libraries = Libraries::new(Share::WHOLE);
         for (kind, code, depth) in facts {
             libraries.hear(&fact(7, library, *kind, *code, *depth));
         }
@@ -415,7 +437,7 @@ mod tests {
                 name,
             }
         };
-        let mut libraries = Libraries::default();
+        let mut libraries = Libraries::new(Share::WHOLE);
         libraries.hear_protocol(&event(b"h2", 2));
         let first = libraries.take(7, None);
         libraries.hear(&fact(7, LIBRARY_GO, FACT_ALERT_SENT, 42, 0));
@@ -432,7 +454,7 @@ mod tests {
 
     #[test]
     fn what_nobody_asks_for_is_forgotten_and_counted() {
-        let mut libraries = Libraries::default();
+        let mut libraries = Libraries::new(Share::WHOLE);
         for cookie in 0..=MOST as u64 {
             libraries.hear(&fact(cookie, LIBRARY_GO, FACT_ALERT_SENT, 42, 0));
         }

@@ -8,6 +8,7 @@ use agent_ebpf::connection::ConnectionState;
 use super::{Output, Pipeline, spikes::spike_destination};
 use crate::{
     aggregate::{DestinationId, PathsSnapshot},
+    capacity::TableUse,
     connection::{Endpoints, Role, record::SCHEMA, rfc3339, routers_by_ttl},
     events::{PathEvent, Place, SpikeDestination, SpikePath},
     path::{Candidate, Change, PathRecord, PathSnapshot, StepRecord, Target, Watch},
@@ -88,6 +89,13 @@ impl Paths {
                 seen.weight > 0
             });
         }
+    }
+
+    pub(super) fn uses(&self) -> [TableUse; 2] {
+        [
+            TableUse::new("path_targets", self.seen.len(), MOST_SEEN),
+            TableUse::new("paths", self.known.len(), MOST_PATHS),
+        ]
     }
 
     fn snapshot(&self) -> Vec<PathSnapshot> {

@@ -13,6 +13,7 @@ use agent_ebpf::event::{ConnectionEvent, LISTENER_OPEN, TurnsEvent};
 use super::{Pipeline, follow, follow::key};
 use crate::{
     aggregate::HeldCounts,
+    capacity::{Share, TableUse},
     connection::{Role, TcpState},
     groups::Group,
     workloads::{Change, Pod, Source, Workload},
@@ -54,8 +55,9 @@ struct Waiting {
 }
 
 /// What is held.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Held {
+    limit: usize,
     by_cgroup: HashMap<u64, Waiting>,
     /// Sockets of these events.
     cookies: HashSet<u64>,
@@ -67,6 +69,22 @@ pub(super) struct Held {
 }
 
 impl Held {
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            limit: share.of(MAX_HELD),
+            by_cgroup: HashMap::new(),
+            cookies: HashSet::new(),
+            len: 0,
+            vain: HashSet::new(),
+            nameless: HashSet::new(),
+            counts: HeldCounts::default(),
+        }
+    }
+
+    pub(super) fn usage(&self) -> TableUse {
+        TableUse::new("held_events", self.len, self.limit)
+    }
+
     pub(super) fn counts(&self) -> HeldCounts {
         HeldCounts {
             now: self.len as u64,
@@ -256,7 +274,7 @@ impl Pipeline {
 
     /// `false` when there is no room: what is held of this cgroup goes on first, as events keep their order.
     fn hold(&mut self, cgroup_id: u64, event: HeldEvent) -> bool {
-        if self.held.len >= MAX_HELD {
+        if self.held.len >= self.held.limit {
             self.held.counts.refused += 1;
             self.let_on(cgroup_id, false);
             return false;

@@ -16,6 +16,9 @@ use crate::{
     windows::{self, WINDOW_NS},
 };
 
+/// Different durations of turns that are kept of a connection: a hundred thousand of them may last for days.
+const STEPS_OF_TURNS: usize = 96;
+
 /// What has been counted of a connection.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent things that are counted once")]
@@ -112,7 +115,10 @@ pub(super) fn count(
     }
     for turn_us in new_turns(state, counted.turns) {
         let turn_ns = u64::from(turn_us) * 1_000;
-        attached.turns.get_or_insert_default().add(turn_ns, 1);
+        attached
+            .turns
+            .get_or_insert_default()
+            .add_within(turn_ns, 1, STEPS_OF_TURNS);
         series.turn(id, turn_ns, now_ns);
     }
     counted.turns = timeline.turns;

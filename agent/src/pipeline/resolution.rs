@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     aggregate::{DestinationId, DestinationKey, DnsLabels, Name, Phase, ResolverLabels, Resolvers},
+    capacity::{Share, TableUse},
     connection::{
         Endpoints, Role,
         record::{AddressRecord, ProcessRecord, SCHEMA},
@@ -123,6 +124,7 @@ pub(super) struct Resolution {
     names: Names,
     /// By the socket's cookie and the direction.
     streams: HashMap<(u64, u8), Stream>,
+    max_streams: usize,
     streams_refused: u64,
     malformed: MalformedCounts,
     resolvers: Resolvers,
@@ -141,11 +143,12 @@ pub(super) struct DnsLosses {
 }
 
 impl Resolution {
-    pub(super) fn new(max_series: usize) -> Self {
+    pub(super) fn new(max_series: usize, share: Share) -> Self {
         Self {
-            queries: Queries::default(),
-            lookups: Lookups::default(),
-            names: Names::default(),
+            queries: Queries::new(share.of(Queries::USUAL)),
+            lookups: Lookups::new(share.of(Lookups::USUAL)),
+            names: Names::new(share.of(Names::USUAL)),
+            max_streams: share.of(MAX_STREAMS),
             streams: HashMap::new(),
             streams_refused: 0,
             malformed: MalformedCounts::default(),
@@ -223,6 +226,15 @@ impl Resolution {
         self.waiting.iter().map(|(id, since_ns)| (*id, Phase::Dns, *since_ns))
     }
 
+    pub(super) fn uses(&self) -> [TableUse; 4] {
+        [
+            TableUse::new("dns_queries", self.queries.len(), self.queries.limit()),
+            TableUse::new("dns_lookups", self.lookups.len(), self.lookups.limit()),
+            TableUse::new("dns_names", self.names.len(), self.names.limit()),
+            TableUse::new("dns_streams", self.streams.len(), self.max_streams),
+        ]
+    }
+
     pub(super) fn resolvers(&self) -> &Resolvers {
         &self.resolvers
     }
@@ -250,7 +262,7 @@ impl Resolution {
     /// The messages that a piece of a stream completes.
     fn feed(&mut self, header: &DnsHeader, bytes: &[u8]) -> Vec<Message> {
         let key = (header.cookie, header.direction);
-        if !self.streams.contains_key(&key) && self.streams.len() >= MAX_STREAMS {
+        if !self.streams.contains_key(&key) && self.streams.len() >= self.max_streams {
             self.streams_refused += 1;
             return Vec::new();
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use agent_ebpf::rtt::RttEvent;
 
 use super::{Pipeline, progress};
+use crate::capacity::TableUse;
 
 /// Connections whose samples wait for them.
 const MOST: usize = 4_096;
@@ -44,6 +45,10 @@ impl Unplaced {
         self.by_cookie
             .retain(|cookie, event| now_ns.saturating_sub(event.header.time_ns) < KEPT_NS || is_followed(*cookie));
         self.dropped += (before - self.by_cookie.len()) as u64;
+    }
+
+    pub(super) fn usage(&self) -> TableUse {
+        TableUse::new("rtt_unplaced", self.by_cookie.len(), MOST)
     }
 
     /// Reports that came to nothing.

@@ -45,9 +45,10 @@ pub(super) struct Claim {
 
 /// The name that a connection claims; `None` when it claims none, or none yet.
 pub(super) fn claim(facts: &Facts) -> Option<Claim> {
-    if let Some(name) = facts.tls.as_ref().and_then(TlsFacts::server_name) {
+    let hello = facts.tls.as_ref().and_then(|tls| tls.client_hello.as_ref());
+    if let Some(name) = hello.and_then(|hello| hello.server_name.name()) {
         return Some(Claim {
-            host: name.into(),
+            host: name.shared(),
             source: "sni",
             verified: false,
         });
@@ -57,7 +58,7 @@ pub(super) fn claim(facts: &Facts) -> Option<Claim> {
     };
     let Host::Name(name) = &authority.host else { return None };
     Some(Claim {
-        host: name.as_str().into(),
+        host: name.shared(),
         source: "http",
         verified: false,
     })

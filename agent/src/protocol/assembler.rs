@@ -12,6 +12,7 @@ use agent_ebpf::timeline::{PROTOCOL_HTTP1, PROTOCOL_TLS};
 use super::certificate::Chain;
 use super::facts::Facts;
 use super::malformed::{Malformed, MalformedCounts};
+use crate::capacity::{Share, TableUse};
 use lane::{Lane, Protocol};
 
 mod lane;
@@ -31,9 +32,16 @@ pub struct AssemblerLimits {
 
 impl Default for AssemblerLimits {
     fn default() -> Self {
+        Self::new(Share::WHOLE)
+    }
+}
+
+impl AssemblerLimits {
+    /// This share of the usual numbers.
+    pub fn new(share: Share) -> Self {
         Self {
-            streams: 65_536,
-            bytes: 8 << 20,
+            streams: share.of(65_536),
+            bytes: share.of(8 << 20),
             idle_ns: 120_000_000_000,
         }
     }
@@ -126,6 +134,14 @@ impl Assembler {
         self.bytes = self.bytes - buffered + stream.buffered();
         self.make_room();
         self.expire(self.newest_ns);
+    }
+
+    /// How full it is.
+    pub fn uses(&self) -> [TableUse; 2] {
+        [
+            TableUse::new("hello_streams", self.streams.len(), self.limits.streams),
+            TableUse::new("hello_bytes", self.bytes, self.limits.bytes),
+        ]
     }
 
     /// What is known of a stream by now.

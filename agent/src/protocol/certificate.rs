@@ -24,6 +24,8 @@ use x509_parser::prelude::FromDer as _;
 
 /// Names of one certificate that are kept; certificates of content networks have hundreds.
 const NAMES: usize = 256;
+/// The same of a certificate that a library tells of, of which the kernel programs send two kilobytes.
+const OWN_NAMES: usize = 32;
 /// Bytes of all names that are kept.
 const NAME_BYTES: usize = 8 * 1024;
 
@@ -148,7 +150,7 @@ impl Chain {
             End::SelfSigned | End::Root => last.subject(),
         };
         let times = || path.iter().map(|certificate| certificate.validity());
-        let (names, has_more_names) = names(&own);
+        let (names, has_more_names) = names(&own, NAMES);
         Some(Self {
             sent: certificates.len().min(255) as u8,
             not_before_unix_s: times().map(|validity| validity.not_before.timestamp()).max()?,
@@ -167,14 +169,14 @@ impl Chain {
     /// known, so nothing is said of authorities.
     pub fn of_own(tbs: &[u8]) -> Option<Self> {
         let own = TbsCertificate::from_der(tbs).ok()?.1;
-        let (names, has_more_names) = names(&own);
+        let (names, has_more_names) = names(&own, OWN_NAMES);
         Some(Self {
             sent: 1,
             not_before_unix_s: own.validity().not_before.timestamp(),
             not_after_unix_s: own.validity().not_after.timestamp(),
             names,
             has_more_names,
-            addresses: addresses(&own),
+            addresses: Box::default(),
             end: End::IssuerNotSent,
             last_name: Box::default(),
             linked: 1,
@@ -211,10 +213,21 @@ impl Chain {
         }
     }
 
-    /// Bytes of the names and addresses that are kept.
+    /// About what the names and addresses take that are kept.
     pub fn kept_bytes(&self) -> usize {
-        let names: usize = self.names.iter().map(|name| name.len() + size_of::<Box<str>>()).sum();
-        names + self.addresses.len() * (16 + size_of::<Box<[u8]>>()) + self.last_name.len()
+        /// An allocation of its own for each, and the place that refers to it.
+        const EACH: usize = 32;
+        let names: usize = self.names.iter().map(|name| name.len() + EACH).sum();
+        names + self.addresses.len() * (16 + EACH) + self.last_name.len()
+    }
+
+    /// Forgets every name that does not decide whether the certificate is for this one: a server may have put in hundreds,
+    /// and the connection may stay open for days. What was asked of addresses and of the last name must have been asked before.
+    pub fn keep_names_of(&mut self, server_name: Option<&str>) {
+        let decides = |pattern: &&Box<str>| server_name.is_some_and(|name| matches(pattern, name));
+        self.names = self.names.iter().filter(decides).take(1).cloned().collect();
+        self.addresses = Box::default();
+        self.last_name = Box::default();
     }
 
     /// True when the server's certificate is for this name, or for so many that it may be.
@@ -318,7 +331,7 @@ fn alternative_names<'a>(certificate: &'a TbsCertificate<'_>) -> impl Iterator<I
 }
 
 /// The names of a certificate, and whether it has more than are kept.
-fn names(certificate: &TbsCertificate<'_>) -> (Box<[Box<str>]>, bool) {
+fn names(certificate: &TbsCertificate<'_>, most: usize) -> (Box<[Box<str>]>, bool) {
     let mut alternative = alternative_names(certificate)
         .filter_map(|name| match name {
             GeneralName::DNSName(name) => Some(*name),
@@ -328,7 +341,7 @@ fn names(certificate: &TbsCertificate<'_>) -> (Box<[Box<str>]>, bool) {
     let mut names = Vec::new();
     let mut left = NAME_BYTES;
     let mut keep = |name: &str| {
-        let fits = names.len() < NAMES && name.len() <= left;
+        let fits = names.len() < most && name.len() <= left;
         if fits {
             left -= name.len();
             names.push(

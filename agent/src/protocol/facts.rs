@@ -3,7 +3,7 @@
 use super::certificate::Chain;
 use super::http1::{HostClaim, Method};
 use super::malformed::MalformedCounts;
-use super::tls::client_hello::{ClientHello, ServerName};
+use super::tls::client_hello::ClientHello;
 use super::tls::server_hello::ServerHello;
 use super::tls::{TLS13, cipher};
 
@@ -27,6 +27,9 @@ impl Facts {
         let Some(tls) = &mut self.tls else { return };
         if tls.version().is_some_and(|version| version < TLS13) {
             tls.abbreviated |= tls.resumed() == Some(true);
+        }
+        if let (Some(chain), name) = (&mut tls.chain, tls.client_hello.as_ref().and_then(ClientHello::name)) {
+            chain.keep_names_of(name);
         }
         if let Some(client) = &mut tls.client_hello {
             client.session_id = Box::default();
@@ -73,10 +76,7 @@ impl TlsFacts {
 
     /// The name that the client asked for; `None` also when it was no host name.
     pub fn server_name(&self) -> Option<&str> {
-        match &self.client_hello.as_ref()?.server_name {
-            ServerName::Name(name) => Some(name.as_str()),
-            ServerName::Absent | ServerName::Invalid => None,
-        }
+        self.client_hello.as_ref()?.name()
     }
 
     /// The protocol agreed by ALPN, where it stands in clear (TLS 1.2).

@@ -1,6 +1,6 @@
 //! Host names that others claim: checked before anything is learned from them.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// Bytes of the longest name.
 const NAME_LIMIT: usize = 253;
@@ -12,7 +12,7 @@ const LABEL_LIMIT: usize = 63;
 /// Underscores count as letters: DNS carries them, and names of compose services, buckets and Windows hosts have them.
 /// A name whose last label is all digits is an address, or the attempt at one (RFC 3696 section 2), and no name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct HostName(Box<str>);
+pub struct HostName(Arc<str>);
 
 impl HostName {
     /// `None` for what is no host name.
@@ -22,7 +22,12 @@ impl HostName {
             return None;
         }
         let lower = bytes.to_ascii_lowercase();
-        String::from_utf8(lower).ok().map(|name| Self(name.into_boxed_str()))
+        String::from_utf8(lower).ok().map(|name| Self(name.into()))
+    }
+
+    /// The same name for others to keep, without a copy: a hundred thousand connections have one each.
+    pub fn shared(&self) -> Arc<str> {
+        Arc::clone(&self.0)
     }
 
     /// The name, in lower case.

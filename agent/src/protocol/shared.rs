@@ -2,37 +2,67 @@
 use std::{collections::HashSet, sync::Arc};
 
 use super::facts::Facts;
+use crate::capacity::{Share, TableUse};
 
-/// Different facts that are held for all; connections with others hold their own.
-const MOST: usize = 4_096;
+/// Different facts that are held. Of other connections they are forgotten once they were counted and gave the name.
+const MOST: usize = 8_192;
 /// When there is no room, those that nobody has any more are looked for at one in so many newcomers.
-const LOOK_EVERY: u32 = 1_024;
+const LOOK_EVERY: u64 = 1_024;
 
 /// One copy of each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
+    limit: usize,
     facts: HashSet<Arc<Facts>>,
-    refused: u32,
+    refused: u64,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self::new(Share::WHOLE)
+    }
 }
 
 impl Shared {
-    /// The facts of a conversation whose hellos are over, in common with others where they say the same.
-    pub fn share(&mut self, mut facts: Facts) -> Arc<Facts> {
+    /// Nothing yet; this share of the usual number is held.
+    pub fn new(share: Share) -> Self {
+        Self {
+            limit: share.of(MOST),
+            facts: HashSet::new(),
+            refused: 0,
+        }
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> TableUse {
+        TableUse::new("hello_facts", self.facts.len(), self.limit)
+    }
+
+    /// How many found no room.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// The facts of a conversation whose hellos are over, in common with others where they say the same; and whether there is
+    /// room to hold them.
+    pub fn share(&mut self, mut facts: Facts) -> (Arc<Facts>, bool) {
         facts.settle();
         if let Some(known) = self.facts.get(&facts) {
-            return Arc::clone(known);
+            return (Arc::clone(known), true);
         }
-        if self.facts.len() >= MOST {
+        if self.facts.len() >= self.limit {
             if self.refused.is_multiple_of(LOOK_EVERY) {
                 self.facts.retain(|facts| Arc::strong_count(facts) > 1);
             }
-            self.refused = self.refused.wrapping_add(1);
         }
         let facts = Arc::new(facts);
-        if self.facts.len() < MOST {
+        let has_room = self.facts.len() < self.limit;
+        if has_room {
             self.facts.insert(Arc::clone(&facts));
+        } else {
+            self.refused += 1;
         }
-        facts
+        (facts, has_room)
     }
 }
 
@@ -78,7 +108,7 @@ mod tests {
         let [first, second, resumed] = [(1, 2), (3, 4), (5, 5)].map(|(offered, answered)| {
             let facts = hellos(offered, answered);
             let before = facts.tls.as_ref().and_then(TlsFacts::resumed);
-            let facts = shared.share(facts);
+            let (facts, _) = shared.share(facts);
             assert_eq!(facts.tls.as_ref().and_then(TlsFacts::resumed), before);
             facts
         });
@@ -90,12 +120,14 @@ mod tests {
     fn room_is_bounded_and_found_again() {
         let mut shared = Shared::default();
         let most = u16::try_from(MOST).expect("few");
-        let held: Vec<_> = (0..=most).map(|number| shared.share(status(number))).collect();
+        let held: Vec<_> = (0..=most).map(|number| shared.share(status(number)).0).collect();
         assert_eq!(shared.facts.len(), MOST);
-        assert!(!Arc::ptr_eq(&held[MOST], &shared.share(status(most))));
+        let (again, is_held) = shared.share(status(most));
+        assert!(!is_held && !Arc::ptr_eq(&held[MOST], &again));
+        assert_eq!(shared.refused(), 2);
         drop(held);
         for _ in 0..LOOK_EVERY {
-            shared.share(status(most + 1));
+            drop(shared.share(status(most + 1)));
         }
         assert_eq!(shared.facts.len(), 1);
     }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::capacity::TableUse;
+
 /// Lengths that are kept for one destination: a server's tickets have one or two, behind a balancer a few more.
 const LENGTHS: usize = 4;
 /// Tickets of one server differ by a few bytes: with the name, the protocol, the age of the session (JDK: 1111 to 1123).
@@ -82,6 +84,11 @@ impl TicketLengths {
             .map(|(_, known)| *known)
             .max()
             .unwrap_or(Known::Nothing)
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> TableUse {
+        TableUse::new("ticket_lengths", self.len(), self.capacity)
     }
 
     /// Destinations that are remembered.

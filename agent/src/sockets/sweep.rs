@@ -87,6 +87,8 @@ pub struct Adding {
     range: PortRange,
     listening: PortSet,
     uses: Vec<(Endpoint, u16, u64)>,
+    /// Entries of each list that there is room for.
+    room: usize,
 }
 
 impl Adding {
@@ -102,6 +104,17 @@ impl Adding {
             range,
             listening: PortSet::default(),
             uses: Vec::new(),
+            room: MOST_SOCKETS,
+        }
+    }
+
+    /// The same where a report has these namespaces already: all of them together have no more room than one.
+    pub fn beside(self, others: &[NamespaceSweep]) -> Self {
+        let kept = |other: &NamespaceSweep| other.lingering.len() + other.listeners.len();
+        let kept: usize = others.iter().map(kept).sum();
+        Self {
+            room: MOST_SOCKETS.saturating_sub(kept),
+            ..self
         }
     }
 
@@ -114,7 +127,7 @@ impl Adding {
         };
         if socket.state == tcp_state::LISTEN {
             self.listening.insert(socket.local.port);
-            keep(&mut sweep.listeners, &mut sweep.refused, || Backlog {
+            keep(&mut sweep.listeners, self.room, &mut sweep.refused, || Backlog {
                 cookie: socket.cookie,
                 local: socket.local,
                 depth: socket.receive_queue,
@@ -131,7 +144,7 @@ impl Adding {
             }
         }
         if socket.lingers {
-            keep(&mut sweep.lingering, &mut sweep.refused, || Lingering {
+            keep(&mut sweep.lingering, self.room, &mut sweep.refused, || Lingering {
                 cookie: socket.cookie,
                 local_port: socket.local.port,
                 state,
@@ -139,7 +152,7 @@ impl Adding {
         }
         let port = socket.local.port;
         if self.range.contains(port) && !self.listening.contains(port) && socket.remote.port != 0 {
-            keep(&mut self.uses, &mut sweep.refused, || {
+            keep(&mut self.uses, self.room, &mut sweep.refused, || {
                 (socket.remote, port, socket.cookie)
             });
         }
@@ -165,8 +178,8 @@ fn listen_overflows(netstat: &str) -> Option<u64> {
     numbers.split(' ').nth(at)?.parse().ok()
 }
 
-fn keep<T>(all: &mut Vec<T>, refused: &mut u64, one: impl FnOnce() -> T) {
-    if all.len() < MOST_SOCKETS {
+fn keep<T>(all: &mut Vec<T>, room: usize, refused: &mut u64, one: impl FnOnce() -> T) {
+    if all.len() < room {
         all.push(one());
     } else {
         *refused += 1;

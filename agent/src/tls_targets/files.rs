@@ -76,15 +76,23 @@ pub(super) struct Files {
     released: u64,
 }
 
-struct Whole<'a>(&'a File, u64);
+struct Whole<'a> {
+    file: &'a File,
+    size: u64,
+    budget: u64,
+}
 
 impl Source for Whole<'_> {
     fn size(&self) -> u64 {
-        self.1
+        self.size
     }
 
     fn read(&self, at: u64, into: &mut [u8]) -> bool {
-        self.0.read_exact_at(into, at).is_ok()
+        self.file.read_exact_at(into, at).is_ok()
+    }
+
+    fn budget(&self) -> u64 {
+        self.budget
     }
 }
 
@@ -142,7 +150,12 @@ impl Files {
             self.refuse("excluded");
             return None;
         }
-        let code = match elf::tls_code(&Whole(&file, identity.size)) {
+        let whole = Whole {
+            file: &file,
+            size: identity.size,
+            budget: self.settings.file_bytes,
+        };
+        let code = match elf::tls_code(&whole) {
             Ok(Some(code)) => code,
             Ok(None) => return None,
             Err(refusal) => {
@@ -300,7 +313,7 @@ fn open(mapping: &Mapping) -> Option<(String, File)> {
         File::open(&link).ok().map(|file| (link, file))
     };
     at(mapping.addresses).or_else(|| {
-        let text = fs::read_to_string(format!("/proc/{}/maps", mapping.pid)).ok()?;
+        let text = maps::read(mapping.pid)?;
         let mut all = maps::executable(mapping.pid, &text);
         let now = all.find(|other| (other.device, other.inode) == (mapping.device, mapping.inode))?;
         at(now.addresses)

@@ -1,6 +1,19 @@
 //! Lines of `/proc/PID/maps`, read to their end: a path may hold anything, line breaks written as `\012`.
 
+use std::{fs::File, io::Read as _};
+
 use crate::bpf::Mapping;
+
+/// Longest text that is read: a process may have sixty thousand mappings with paths of four kilobytes.
+const MAPS_BYTES: u64 = 4 << 20;
+
+/// The text for a process, cut where it is too long; `None` when the process has gone.
+pub(super) fn read(pid: u32) -> Option<String> {
+    let mut text = Vec::new();
+    let file = File::open(format!("/proc/{pid}/maps")).ok()?;
+    file.take(MAPS_BYTES).read_to_end(&mut text).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
+}
 
 /// The executable mappings of files.
 pub(super) fn executable(pid: u32, maps: &str) -> impl Iterator<Item = Mapping> {

@@ -36,6 +36,8 @@ pub struct Settings {
     pub exclude: Vec<String>,
     /// Files that nobody has mapped for this long are let go.
     pub release_after: Duration,
+    /// Bytes of a file that may be in memory while it is read; one that needs more is refused.
+    pub file_bytes: u64,
 }
 
 /// The running thread.

@@ -29,8 +29,8 @@ use crate::{
 
 /// How soon the end is noticed.
 const TURN: Duration = Duration::from_millis(100);
-/// Longest `/proc/PID/maps` that is read.
-const MAPS_BYTES: usize = 4 << 20;
+/// Files that are taken for mapped at one time; what only others have mapped is let go.
+const MOST_MAPPED: usize = 262_144;
 
 pub(super) struct Watcher {
     mappings: Mappings,
@@ -131,12 +131,11 @@ fn look_around(settings: &Settings, mut with: impl FnMut(&Mapping)) -> HashSet<K
         if !is_inside(settings, pid) {
             continue;
         }
-        let Ok(text) = fs::read(format!("/proc/{pid}/maps")) else {
+        let Some(text) = maps::read(pid) else {
             continue;
         };
-        let text = String::from_utf8_lossy(&text[..text.len().min(MAPS_BYTES)]);
         for mapping in maps::executable(pid, &text) {
-            if mapped.insert((mapping.device, mapping.inode)) {
+            if mapped.len() < MOST_MAPPED && mapped.insert((mapping.device, mapping.inode)) {
                 with(&mapping);
             }
         }

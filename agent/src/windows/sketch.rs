@@ -5,7 +5,8 @@
 //! durations cost what a list of them would, and many of one server, which lie close together, cost no more than the steps
 //! between its fastest and its slowest. Whole numbers throughout: a replay gives what live gave.
 //!
-//! The bound: 40 bytes when empty; up to 1000 durations from 1 to 3 ms, about 400 bytes more; never more than 15 KiB.
+//! The bound: 40 bytes when empty; up to 1000 durations from 1 to 3 ms, about 400 bytes more; never more than 8 KiB. Where there
+//! would be more steps, the two neighbours with the fewest durations become one: that of most of them.
 
 /// Steps of a power of two, as a power of two.
 const FINE_BITS: u32 = 6;
@@ -19,6 +20,8 @@ pub(super) const STEP_BITS: u32 = 12;
 const MOST: u32 = (1 << COUNT_BITS) - 1;
 const _: () = assert!(STEPS <= 1 << STEP_BITS && MOST > 1_000_000);
 
+/// Steps that are kept at most: from a microsecond to half an hour without a gap.
+const MOST_WORDS: usize = 2_048;
 /// Words that are added at a time: no more than there are, so that few durations cost little, and no more than this.
 const GROWTH: usize = 16;
 
@@ -50,6 +53,12 @@ impl Sketch {
         self.add_step(step_of(duration_ns) as u32, count.into());
     }
 
+    /// The same where there are very many sketches: no more than `most` steps are kept.
+    pub fn add_within(&mut self, duration_ns: u64, count: u32, most: usize) {
+        self.add(duration_ns, count);
+        self.keep(most);
+    }
+
     /// All that the other one holds.
     pub fn merge(&mut self, other: &Self) {
         for word in &other.words {
@@ -77,6 +86,32 @@ impl Sketch {
             units /= 2;
         }
         self.words[at] += units as u32;
+        self.keep(MOST_WORDS);
+    }
+
+    /// Joins neighbours until there are no more than `most` steps.
+    fn keep(&mut self, most: usize) {
+        while self.words.len() > most {
+            let together = |pair: &[u32]| (pair[0] & MOST) + (pair[1] & MOST);
+            let pairs = (0..).zip(self.words.windows(2));
+            let Some((at, pair)) = pairs.min_by_key(|(_, pair)| together(pair)) else {
+                return;
+            };
+            let (units, larger) = (
+                together(pair),
+                if pair[0] & MOST > pair[1] & MOST {
+                    pair[0]
+                } else {
+                    pair[1]
+                },
+            );
+            if units > MOST {
+                self.halve();
+                continue;
+            }
+            self.words[at] = larger & !MOST | units;
+            self.words.remove(at + 1);
+        }
     }
 
     /// Whether there is nothing in it.
@@ -274,7 +309,32 @@ mod tests {
         check(&sketch([]), 40);
         check(&sketch([7]), 40 + 16);
         check(&sketch((0..1_000).map(|number| 1_000_000 + 2_000 * number)), 40 + 448);
-        check(&sketch((0..STEPS).map(middle_ns)), 40 + 15_360);
+        check(&sketch((0..STEPS).map(middle_ns)), 40 + 8_192 + 64);
+    }
+
+    #[test]
+    fn few_steps_tell_the_quantiles_nearly() {
+        let mut sparing = Sketch::default();
+        let mut random = 1_u64;
+        let mut all: Vec<u64> = (0..20_000)
+            .map(|_| {
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                // From 1 ms to 1 s, each power of two as often as any other.
+                (1_000_000 << (random >> 32) % 10) + (random >> 40) % 1_000_000
+            })
+            .collect();
+        for ns in &all {
+            sparing.add_within(*ns, 1, 96);
+        }
+        assert_eq!((sparing.words.len(), sparing.count()), (96, 20_000));
+        all.sort_unstable();
+        for q in [0.5, 0.95] {
+            let (told, exact) = (
+                sparing.quantile_ns(q).expect("not empty"),
+                all[(q * 20_000.0) as usize - 1],
+            );
+            assert!(told.abs_diff(exact) * 20 <= exact, "{q}: {told} for {exact}");
+        }
     }
 
     proptest! {

@@ -7,8 +7,8 @@ use std::{
 
 /// Pods of one address that are remembered; the oldest is forgotten first.
 const MAX_HOLDERS: usize = 8;
-/// Addresses that are remembered.
-const MAX_ADDRESSES: usize = 65_536;
+/// Holders that are remembered, of all addresses together.
+pub(super) const MAX_HOLDERS_IN_ALL: usize = 65_536;
 
 /// The time in which a pod may have had an address, nanoseconds of the agent's clock.
 #[derive(Clone, Debug)]
@@ -26,12 +26,13 @@ struct Holder {
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
     holders: HashMap<IpAddr, VecDeque<Holder>>,
+    len: usize,
 }
 
 impl Addresses {
     /// A pod that may have begun at `from_ns` was told to have an address.
     pub(super) fn held(&mut self, address: IpAddr, uid: &str, from_ns: u64, now_ns: u64) {
-        if !self.holders.contains_key(&address) && self.holders.len() >= MAX_ADDRESSES {
+        if self.len >= MAX_HOLDERS_IN_ALL {
             return;
         }
         let holders = self.holders.entry(address).or_default();
@@ -43,7 +44,9 @@ impl Addresses {
         }
         if holders.len() >= MAX_HOLDERS {
             holders.pop_front();
+            self.len -= 1;
         }
+        self.len += 1;
         holders.push_back(Holder {
             uid: uid.into(),
             from_ns: from_ns.min(now_ns),
@@ -80,6 +83,12 @@ impl Addresses {
             holders.retain(|holder| holder.until_ns >= before_ns);
             !holders.is_empty()
         });
+        self.len = self.holders.values().map(VecDeque::len).sum();
+    }
+
+    /// Holders of all addresses.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 }
 

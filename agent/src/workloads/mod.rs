@@ -8,4 +8,4 @@ mod table;
 
 pub use origin::{Controller, Origin};
 pub use pod::{Container, Pod, Source, Workload};
-pub use table::{Change, Counts, FAILURES, SourceState, Workloads};
+pub use table::{Change, Counts, FAILURES, PODS_BYTES, SourceState, Workloads};

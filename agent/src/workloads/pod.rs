@@ -66,6 +66,21 @@ pub struct Pod {
 }
 
 impl Pod {
+    /// About what it takes in memory: its texts, and what holds them.
+    pub fn bytes(&self) -> usize {
+        /// An allocation's own, and the place that refers to it.
+        const EACH: usize = 48;
+        let containers = self.containers.iter();
+        let containers = containers.map(|one| 4 * EACH + 2 * one.id.len() + one.name.len() + self.uid.len());
+        let annotations = self
+            .annotations
+            .iter()
+            .map(|(key, value)| 2 * EACH + key.len() + value.len());
+        let addresses = self.addresses.len() * (4 * EACH + self.uid.len());
+        let names = self.name.len() + self.workload.name.len() + self.workload.namespace.len() + 4 * self.uid.len();
+        size_of::<Self>() + 8 * EACH + names + addresses + containers.chain(annotations).sum::<usize>()
+    }
+
     /// Name of the container with this id.
     pub fn container(&self, id: &str) -> Option<&str> {
         let known = self.containers.iter().find(|container| *container.id == *id);

@@ -5,10 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use super::{addresses::Addresses, pod::Pod, pod::Source};
+use super::{
+    addresses::{self, Addresses},
+    pod::{Pod, Source},
+};
+use crate::capacity::{Share, TableUse};
 
 /// Most pods that are remembered, those that have gone included. A node runs some hundreds at most.
 const MAX_PODS: usize = 16_384;
+/// What all pods may take: two hundred with the longest names and annotations, five thousand usual ones.
+pub const PODS_BYTES: usize = 8 << 20;
 /// A pod that has gone is remembered for this long: ends of its connections may come late.
 const GONE_KEPT_NS: u64 = 300_000_000_000;
 
@@ -36,6 +42,8 @@ pub enum Change {
     Gone(Box<str>),
     /// These are all pods that the source knows; those that it told of before have gone.
     All(Source, Vec<Pod>),
+    /// So many pods were too many or too large to be handed on.
+    LeftOut(u64),
     /// How the source does.
     State(SourceState),
 }
@@ -73,8 +81,12 @@ struct Row {
 }
 
 /// All pods.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Workloads {
+    most_pods: usize,
+    /// Bound on what all of them take ([`Pod::bytes`]), and what they take now.
+    most_bytes: usize,
+    bytes: usize,
     by_uid: HashMap<Box<str>, Row>,
     /// From the uid in cgroups, where that is another one.
     by_cgroup_uid: HashMap<Box<str>, Box<str>>,
@@ -88,7 +100,39 @@ pub struct Workloads {
     refused: u64,
 }
 
+impl Default for Workloads {
+    fn default() -> Self {
+        Self::new(Share::WHOLE)
+    }
+}
+
 impl Workloads {
+    /// No pods yet; this share of the usual number may come.
+    pub fn new(share: Share) -> Self {
+        Self {
+            most_pods: share.of(MAX_PODS),
+            most_bytes: share.of(PODS_BYTES),
+            bytes: 0,
+            by_uid: HashMap::new(),
+            by_cgroup_uid: HashMap::new(),
+            by_container: HashMap::new(),
+            addresses: Addresses::default(),
+            gone: VecDeque::new(),
+            state: SourceState::default(),
+            lost_ns: None,
+            refused: 0,
+        }
+    }
+
+    /// How full it is.
+    pub fn uses(&self) -> [TableUse; 3] {
+        [
+            TableUse::new("pods", self.by_uid.len(), self.most_pods),
+            TableUse::new("pod_bytes", self.bytes, self.most_bytes),
+            TableUse::new("pod_addresses", self.addresses.len(), addresses::MAX_HOLDERS_IN_ALL),
+        ]
+    }
+
     /// Takes a change in; the pods that are new or have new containers, for whoever waits for them. `clock_offset_ns` is `CLOCK_REALTIME` minus
     /// the clock of `now_ns`.
     pub fn apply(&mut self, change: Change, now_ns: u64, clock_offset_ns: i64) -> Vec<Arc<Pod>> {
@@ -116,6 +160,10 @@ impl Workloads {
                 pods.into_iter()
                     .filter_map(|pod| self.seen(pod, now_ns, clock_offset_ns))
                     .collect()
+            }
+            Change::LeftOut(pods) => {
+                self.refused += pods;
+                Vec::new()
             }
             Change::State(state) => {
                 self.lost_ns = match state.source {
@@ -189,8 +237,11 @@ impl Workloads {
         if before.as_ref().is_some_and(|before| before.source > pod.source) {
             return None; // The runtime knows nothing that the API server does not say better.
         }
-        if before.is_none() && self.by_uid.len() >= MAX_PODS {
-            let Some((_, oldest)) = self.gone.pop_front() else {
+        let grows = pod
+            .bytes()
+            .saturating_sub(before.as_ref().map_or(0, |before| before.bytes()));
+        while before.is_none() && self.by_uid.len() >= self.most_pods || self.bytes + grows > self.most_bytes {
+            let Some((_, oldest)) = self.gone.pop_front_if(|(_, uid)| *uid != pod.uid) else {
                 self.refused += 1;
                 return None;
             };
@@ -213,12 +264,20 @@ impl Workloads {
                 self.addresses.held(*address, &pod.uid, from_ns, now_ns);
             }
         }
+        // A container that is started again has another id: those of a pod that fails for weeks are thousands.
+        for old in before.iter().flat_map(|before| &before.containers) {
+            if pod.containers.iter().all(|container| container.id != old.id) {
+                self.by_container.remove(&old.id);
+            }
+        }
         for container in &pod.containers {
             self.by_container.insert(container.id.clone(), pod.uid.clone());
         }
         if let Some(cgroup_uid) = &pod.cgroup_uid {
             self.by_cgroup_uid.insert(cgroup_uid.clone(), pod.uid.clone());
         }
+        self.bytes += pod.bytes();
+        self.bytes -= before.as_ref().map_or(0, |before| before.bytes());
         let pod = Arc::new(pod);
         let row = Row {
             pod: Arc::clone(&pod),
@@ -244,6 +303,7 @@ impl Workloads {
 
     fn forget(&mut self, uid: &str) {
         let Some(row) = self.by_uid.remove(uid) else { return };
+        self.bytes -= row.pod.bytes();
         for container in &row.pod.containers {
             self.by_container.remove(&container.id);
         }
@@ -369,8 +429,45 @@ mod tests {
     }
 
     #[test]
-    fn room_is_bounded() {
+    fn bytes_are_bounded() {
+        let mut pods = Workloads {
+            most_bytes: 10_000,
+            ..Workloads::default()
+        };
+        let large = |uid: &str| Pod {
+            annotations: BTreeMap::from([("key".to_owned(), "v".repeat(4_000))]),
+            ..pod(Source::Api, uid, 1)
+        };
+        assert_eq!(["a", "b", "c"].map(|uid| see(&mut pods, large(uid), 1)), [1, 1, 0]);
+        assert_eq!(pods.counts().refused, 1);
+        // A change counts by what it adds; what has gone makes room; what was let go gives all of it back.
+        see(&mut pods, pod(Source::Api, "b", 1), 2);
+        assert_eq!(see(&mut pods, large("c"), 3), 1);
+        pods.apply(Change::Gone("a".into()), 4 * SECOND_NS, 0);
+        assert_eq!(see(&mut pods, large("d"), 5), 1);
+        assert!(pods.pod(Some("a"), None).is_none());
+        let kept: usize = pods.by_uid.values().map(|row| row.pod.bytes()).sum();
+        assert_eq!(pods.bytes, kept);
+    }
+
+    #[test]
+    fn a_container_that_is_started_again_replaces_the_old_one() {
         let mut pods = Workloads::default();
+        for number in 0..10 {
+            let mut restarted = pod(Source::Api, "a", 1);
+            restarted.containers[0].id = format!("container-{number}").into();
+            see(&mut pods, restarted, number);
+        }
+        assert_eq!(pods.by_container.len(), 1);
+        assert!(pods.pod(None, Some("container-9")).is_some());
+    }
+
+    #[test]
+    fn room_is_bounded() {
+        let mut pods = Workloads {
+            most_bytes: usize::MAX,
+            ..Workloads::default()
+        };
         for number in 0..MAX_PODS {
             see(&mut pods, pod(Source::Api, &number.to_string(), 1), 1);
         }

@@ -13,6 +13,7 @@ use super::metrics::Metrics;
 use super::{END, PathEvent, START, Sabotage, Spike, Totals, http, sabotage};
 use crate::cgroup::MemoryGroup;
 use crate::lab::Lab;
+use crate::memory_cgroup::MemoryCgroup;
 use crate::netns::NetNs;
 use crate::process::{self, Process};
 
@@ -33,6 +34,8 @@ pub(crate) struct AgentOptions<'a> {
     pub(crate) state_dir: Option<&'a Path>,
     /// With probes in TLS libraries and nothing else, where there is no such file.
     pub(crate) tls_probes: bool,
+    /// Where its memory is limited and measured.
+    pub(crate) memory: Option<&'a MemoryCgroup>,
     /// Where it lives, instead of on a free port of the lab's own loopback.
     pub(crate) place: Option<Place<'a>>,
 }
@@ -68,10 +71,6 @@ impl Agent {
         let mut command = lab.hopline(&["agent", "--listen", &address.to_string(), "--cgroup"]);
         command
             .arg(cgroup)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(File::create(&log)?);
-        command
             .arg("--state-dir")
             .arg(options.state_dir.unwrap_or(Path::new("")));
         if let Some(file) = options.record {
@@ -96,6 +95,13 @@ impl Agent {
         if let Some(program) = options.without {
             command.args(["--fail-program", program]);
         }
+        if let Some(memory) = options.memory {
+            command = memory.inside(&command);
+        }
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&log)?);
         let mut cgroup = &lab.tools;
         if let Some(place) = options.place {
             if let Some(descriptors) = place.descriptors {

@@ -1,6 +1,7 @@
 //! One file per scenario: what it starts, what must come out. Each gets a [`Lab`] and fills a [`Verdict`].
 
 mod alerts;
+mod bounds;
 mod budget;
 mod busy;
 mod churn;
@@ -159,6 +160,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "100 000 hosts in 5 minutes: series within the budget, memory flat, sums exact",
         tools: &["ip"],
         run: budget::run,
+    },
+    Scenario {
+        name: "bounds",
+        about: "every table full at once stays below 512 MiB; an agent in 64 MiB observes, one in 24 MiB says no",
+        tools: &["ip", "openssl"],
+        run: bounds::run,
     },
     Scenario {
         name: "names",

@@ -5,6 +5,7 @@
 
 pub(crate) mod churn;
 pub(crate) mod connect;
+pub(crate) mod fill;
 pub(crate) mod flood;
 pub(crate) mod hosts;
 pub(crate) mod many;

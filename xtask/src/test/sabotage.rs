@@ -22,6 +22,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("handshakes", "shift"),
     ("alerts", "swap"),
     ("compare", "swap"),
+    ("bounds", "drop"),
     ("budget", "drop"),
     ("timeline", "shift"),
     ("names", "swap"),

@@ -26,6 +26,7 @@ const DEMO_LIMIT: Duration = Duration::from_mins(5);
 /// Scenarios that are too loud for an emulated machine, or need what it has not, with the options that make them short.
 const HERE_ONLY: &[(&str, &[&str])] = &[
     ("close-storm", &["--short"]),
+    ("bounds", &["--short"]),
     ("hostile", &["--seconds", "6"]),
     ("idle", &["--short"]),
     ("busy", &["--short"]),

@@ -8,30 +8,33 @@ const AGENT: &str = "agent/src/";
 
 /// A module, and the modules of the agent that it may use. `ANY` for those that put the others together.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("capacity", &[]),
+    ("memory", &["capacity", "config"]),
     ("decode", &[]),
-    ("protocol", &[]),
+    ("protocol", &["capacity"]),
     ("selfmetrics", &[]),
     ("windows", &[]),
     ("privileges", &[]),
     ("path", &[]),
-    ("chains", &[]),
-    ("connection", &["decode"]),
+    ("chains", &["capacity"]),
+    ("connection", &["capacity", "decode"]),
     ("groups", &["protocol"]),
     ("declared", &["groups"]),
     ("fallbacks", &["attribution", "connection"]),
-    ("attribution", &["connection", "decode", "dns"]),
-    ("workloads", &[]),
+    ("attribution", &["capacity", "connection", "decode", "dns"]),
+    ("workloads", &["capacity"]),
     ("dns", &["connection", "protocol"]),
-    ("events", &["connection", "path", "windows"]),
+    ("events", &["capacity", "connection", "path", "windows"]),
     (
         "aggregate",
-        &["attribution", "connection", "path", "windows", "workloads"],
+        &["attribution", "capacity", "connection", "path", "windows", "workloads"],
     ),
     (
         "pipeline",
         &[
             "aggregate",
             "attribution",
+            "capacity",
             "chains",
             "connection",
             "declared",
@@ -70,6 +73,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "export",
         &[
             "aggregate",
+            "capacity",
             "cli",
             "compare",
             "connection",
@@ -123,6 +127,7 @@ const CRATES: &[(&str, &[&str])] = &[
 
 /// Modules whose results depend on their arguments alone.
 const PURE: &[&str] = &[
+    "capacity",
     "decode",
     "elf",
     "protocol",

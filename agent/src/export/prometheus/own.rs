@@ -12,6 +12,7 @@ use prometheus_client::{
 
 use crate::{
     aggregate::{Family, PipelineCounts, Snapshot},
+    capacity::TableUse,
     selfmetrics::{SelfMetrics, missed_runs},
     workloads::Source,
 };
@@ -24,6 +25,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, o
     hellos(encoder, &snapshot.counts)?;
     dns(encoder, &snapshot.counts)?;
     series(encoder, snapshot)?;
+    tables(encoder, &snapshot.counts)?;
     let pods = &snapshot.counts.pods.state;
     let of_pods = pods.is_wanted.then(|| {
         let hook = pods.source.map_or("", Source::name);
@@ -97,6 +99,26 @@ fn http(encoder: &mut DescriptorEncoder<'_>, own: &SelfMetrics) -> fmt::Result {
         "hopline_agent_http_accept_errors",
         "Connections that could not be accepted, most likely for want of descriptors.",
         [(none, http.accept_errors)],
+    )
+}
+
+/// How full the agent's tables are.
+fn tables(encoder: &mut DescriptorEncoder<'_>, counts: &PipelineCounts) -> fmt::Result {
+    let of = |value: fn(&TableUse) -> u64| {
+        let tables = counts.tables.iter();
+        tables.map(move |table| ([("table", table.table)], value(table) as f64))
+    };
+    gauges(
+        encoder,
+        "hopline_table_entries",
+        "Entries of each of the agent's tables; bytes, where the table's name says so.",
+        of(|table| table.entries),
+    )?;
+    gauges(
+        encoder,
+        "hopline_table_limit",
+        "The most entries that each table may have; what finds no room is in hopline_events_lost_total.",
+        of(|table| table.limit),
     )
 }
 
@@ -179,6 +201,7 @@ fn events(encoder: &mut DescriptorEncoder<'_>, snapshot: &Snapshot, own: &SelfMe
         ("unknown_kind", counts.unknown_kind),
         ("connection_untracked", counts.untracked),
         ("rtt_unplaced", counts.rtt_unplaced),
+        ("hello_facts_unkept", counts.hello_facts_unkept),
         ("connection_evicted", counts.evicted),
         ("process_evicted", counts.processes_evicted),
         ("cgroup_evicted", counts.cgroups_evicted),

@@ -4,7 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use agent_ebpf::connection::ConnectionState;
 
-use crate::aggregate::DestinationId;
+use crate::{
+    aggregate::DestinationId,
+    capacity::{Share, TableUse},
+};
 
 /// Most closed connections that are remembered; more than a kernel keeps unless it is told to.
 const MOST: usize = 131_072;
@@ -20,16 +23,29 @@ struct One {
 }
 
 /// Closed connections by cookie.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Closed {
+    limit: usize,
     by_cookie: HashMap<u64, One>,
     refused: u64,
 }
 
 impl Closed {
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            limit: share.of(MOST),
+            by_cookie: HashMap::new(),
+            refused: 0,
+        }
+    }
+
+    pub(super) fn usage(&self) -> TableUse {
+        TableUse::new("closed_connections", self.by_cookie.len(), self.limit)
+    }
+
     /// This side has closed a connection.
     pub(super) fn add(&mut self, state: &ConnectionState, destination: DestinationId) {
-        if self.by_cookie.len() >= MOST {
+        if self.by_cookie.len() >= self.limit {
             self.refused += 1;
             return;
         }

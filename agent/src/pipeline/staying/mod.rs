@@ -23,6 +23,7 @@ use crate::{
         SweepCounts, Tally, TcpState,
     },
     attribution::Process,
+    capacity::{Share, TableUse},
     connection::{ClosedBy, Endpoint, Endpoints, Idle, Role},
     workloads::Pod,
 };
@@ -83,11 +84,11 @@ pub(super) struct Staying {
     due: Option<HashSet<u32>>,
 }
 
-impl Default for Staying {
-    fn default() -> Self {
+impl Staying {
+    pub(super) fn new(share: Share) -> Self {
         Self {
-            closed: Closed::default(),
-            unreused: Unreused::default(),
+            closed: Closed::new(share),
+            unreused: Unreused::new(share),
             writes_after_close: Tally::new(MAX_PLACES),
             unreused_counts: Tally::new(MAX_PLACES),
             overflows: Tally::new(MAX_PLACES),
@@ -101,6 +102,11 @@ impl Default for Staying {
             looked_ns: 0,
             due: None,
         }
+    }
+
+    pub(super) fn uses(&self) -> [TableUse; 3] {
+        let [runs, singles] = self.unreused.uses();
+        [self.closed.usage(), runs, singles]
     }
 }
 

@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{
     aggregate::{DestinationId, Place, UnreusedDetail},
     attribution::Process,
+    capacity::{Share, TableUse},
     connection::record::ProcessRecord,
 };
 
@@ -51,8 +52,10 @@ struct Single {
 type Key = (u32, DestinationId);
 
 /// Runs by process and destination.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Unreused {
+    most: usize,
+    most_singles: usize,
     runs: HashMap<Key, Run>,
     singles: HashMap<Key, Single>,
     refused: u64,
@@ -60,6 +63,24 @@ pub(super) struct Unreused {
 }
 
 impl Unreused {
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            most: share.of(MOST),
+            most_singles: share.of(MOST_SINGLES),
+            runs: HashMap::new(),
+            singles: HashMap::new(),
+            refused: 0,
+            told: Arc::default(),
+        }
+    }
+
+    pub(super) fn uses(&self) -> [TableUse; 2] {
+        [
+            TableUse::new("unreused_runs", self.runs.len(), self.most),
+            TableUse::new("unreused_singles", self.singles.len(), self.most_singles),
+        ]
+    }
+
     /// A connection of one exchange has ended; gives how many are to be counted now, and where.
     pub(super) fn ended(
         &mut self,
@@ -90,7 +111,7 @@ impl Unreused {
             return self.begin(key, owner, one, place());
         }
         self.runs.remove(&key);
-        if self.singles.len() >= MOST_SINGLES && !self.singles.contains_key(&key) {
+        if self.singles.len() >= self.most_singles && !self.singles.contains_key(&key) {
             self.refused += 1;
             return None;
         }
@@ -105,7 +126,7 @@ impl Unreused {
 
     /// The second connection makes a run of the first.
     fn begin(&mut self, key: Key, owner: &Arc<Process>, one: One, place: Place) -> Option<(Place, u64)> {
-        if self.runs.len() >= MOST && !self.runs.contains_key(&key) {
+        if self.runs.len() >= self.most && !self.runs.contains_key(&key) {
             self.refused += 1;
             return None;
         }
@@ -188,7 +209,7 @@ mod tests {
         fn new() -> Self {
             Self {
                 series: Series::new(20_000),
-                unreused: Unreused::default(),
+                unreused: Unreused::new(Share::WHOLE),
                 owner: Arc::new(Process::unknown(7, "fetch".into())),
             }
         }

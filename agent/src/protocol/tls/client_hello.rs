@@ -172,6 +172,16 @@ impl ClientHello {
 
 /// A list of names, of which RFC 6066 allows one, of type `host_name`. A broken list is an invalid name: the rest of the
 /// hello still counts.
+impl ClientHello {
+    /// The name that is asked for, where it is one.
+    pub fn name(&self) -> Option<&str> {
+        match &self.server_name {
+            ServerName::Name(name) => Some(name.as_str()),
+            ServerName::Absent | ServerName::Invalid => None,
+        }
+    }
+}
+
 fn server_name(mut content: Bytes<'_>) -> ServerName {
     let mut read = || {
         let mut list = content.vector16()?;

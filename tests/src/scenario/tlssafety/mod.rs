@@ -36,6 +36,7 @@ const WITH_PROBES: AgentOptions<'_> = AgentOptions {
     state_dir: None,
     tls_probes: true,
     place: None,
+    memory: None,
 };
 const KILLS: u32 = 50;
 const KILLS_SHORT: u32 = 5;
