@@ -10,7 +10,7 @@ use agent_ebpf::{
 use super::{
     Attached, Output, Pipeline,
     choices::{Choices, Heard, opened_ns},
-    progress,
+    library, progress,
     progress::Counted,
     records::Said,
     resolution::{Resolution, opened_ns as opened_at},
@@ -25,11 +25,7 @@ use crate::{
         Activity, Admission, ClosedBy, Endpoints, Entry, Packed, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
     },
     groups::Group,
-    protocol::{
-        assembler::Assembler,
-        facts::{Facts, TlsFacts},
-        shared::Shared,
-    },
+    protocol::{assembler::Assembler, facts::Facts, shared::Shared},
     workloads::{Pod, Workload, Workloads},
 };
 
@@ -109,9 +105,7 @@ impl Pipeline {
         let keeps_facts = keep_facts(&mut self.hellos, &mut self.facts, attached, state);
         attached.library = self.libraries.take(state.cookie, attached.library.take());
         let kept = attached.facts.take();
-        if let (Some(library), Some(facts)) = (&mut attached.library, &kept) {
-            library.settle(facts.tls.as_ref().and_then(TlsFacts::server_name));
-        }
+        library::settle(attached.library.as_deref_mut(), kept.as_deref());
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
         if !attached.named && is_named(role, state, facts, now_ns) {
             name(

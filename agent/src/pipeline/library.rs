@@ -11,7 +11,11 @@ use agent_ebpf::tls_fact::{
 use crate::{
     aggregate::TlsFailure,
     capacity::{Share, TableUse},
-    protocol::{certificate::Chain, tls::alpn_text},
+    protocol::{
+        certificate::Chain,
+        facts::{Facts, TlsFacts},
+        tls::alpn_text,
+    },
 };
 
 /// Connections of which something was said and that have not been told of yet.
@@ -66,13 +70,6 @@ pub(super) struct Library {
 }
 
 impl Library {
-    /// The name that was asked for is known for good: of the certificate only what decides about it is kept.
-    pub(super) fn settle(&mut self, server_name: Option<&str>) {
-        if let Some(own) = &mut self.own {
-            own.keep_names_of(server_name);
-        }
-    }
-
     fn hear(&mut self, fact: &TlsFact) {
         self.last_ns = fact.header.time_ns;
         self.number = fact.library;
@@ -203,6 +200,15 @@ fn go_refusal(code: u32) -> TlsFailure {
         // `x509.Expired`: Go has one reason for both ends of the time.
         code if code == GO_INVALID + 1 => TlsFailure::CertExpired,
         _ => TlsFailure::CertInvalid,
+    }
+}
+
+/// Once the hellos are known for good, only those of a certificate's names are kept that decide about the name asked for.
+pub(super) fn settle(library: Option<&mut Library>, hellos: Option<&Facts>) {
+    if let (Some(library), Some(hellos)) = (library, hellos)
+        && let Some(own) = &mut library.own
+    {
+        own.keep_names_of(hellos.tls.as_ref().and_then(TlsFacts::server_name));
     }
 }
 
