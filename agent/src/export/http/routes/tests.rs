@@ -1,3 +1,5 @@
+//! Every route against a source that has not started; called by nothing else.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;

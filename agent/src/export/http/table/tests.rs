@@ -1,3 +1,5 @@
+//! Which connection goes when there is no room: the bounds as a table of cases.
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
