@@ -16,6 +16,16 @@ const CAPABILITIES: [&str; 6] = [
     "CHECKPOINT_RESTORE",
 ];
 
+/// Whether a directory of the node holds what the agent notes.
+fn keeps_state(container: &Value, volumes: &[Value]) -> bool {
+    let is_kept = |mount: &Value| {
+        let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]);
+        mount["mountPath"] == STATE && volume.is_some_and(|volume| volume["hostPath"]["path"] == STATE)
+    };
+    let mounts = container["volumeMounts"].as_array().map(Vec::as_slice);
+    mounts.unwrap_or_default().iter().any(is_kept)
+}
+
 /// Complaints about one kustomization.
 pub(super) fn check(name: &str, objects: &[Value]) -> Vec<String> {
     let mut complaints = Vec::new();
@@ -105,13 +115,8 @@ pub(super) fn check(name: &str, objects: &[Value]) -> Vec<String> {
         "its configuration is not there",
     );
 
-    let is_kept = |mount: &Value| {
-        let volume = volumes.iter().find(|volume| volume["name"] == mount["name"]);
-        mount["mountPath"] == STATE && volume.is_some_and(|volume| volume["hostPath"]["path"] == STATE)
-    };
-    let mounts = container["volumeMounts"].as_array().map(Vec::as_slice);
     expect(
-        mounts.unwrap_or_default().iter().any(is_kept),
+        keeps_state(container, volumes),
         "its history does not outlive the pod: no safe mode",
     );
 
