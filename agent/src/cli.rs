@@ -3,7 +3,10 @@
 //! Must not open files or ask the system: `main` parses, the command's own file turns it into what it uses.
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 
 use self::{
     fail_if::FailIf,
@@ -81,7 +84,7 @@ pub struct WatchArgs {
     #[arg(long, value_name = "BYTES", hide = true, value_parser = parse_ring_bytes)]
     pub ring_bytes: Option<u32>,
     /// Note starts and ends in this directory, as `state_dir` of the configuration; empty: nowhere. For the lab
-    #[arg(long, value_name = "DIR", hide = true, value_parser = parse_state_dir)]
+    #[arg(long, value_name = "DIR", hide = true, value_parser = any_text())]
     pub state_dir: Option<PathBuf>,
     /// Do without this kernel program, as if the kernel had refused it; may be repeated. For the lab
     #[arg(long, value_name = "NAME", hide = true)]
@@ -327,7 +330,7 @@ pub struct DoctorArgs {
     #[arg(long, conflicts_with = "json")]
     pub leave_safe_mode: bool,
     /// As of the agent
-    #[arg(long, value_name = "DIR", hide = true, value_parser = parse_state_dir)]
+    #[arg(long, value_name = "DIR", hide = true, value_parser = any_text())]
     pub state_dir: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]
@@ -335,8 +338,8 @@ pub struct DoctorArgs {
 }
 
 /// Any text: an empty one has a meaning.
-fn parse_state_dir(text: &str) -> Result<PathBuf, std::convert::Infallible> {
-    Ok(PathBuf::from(text))
+fn any_text() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
 }
 
 /// `hopline run-in-cgroup`.

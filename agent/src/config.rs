@@ -239,6 +239,7 @@ impl Config {
     }
 
     /// With what `features` switches off elsewhere in the configuration: it asks for nothing that is off.
+    #[must_use]
     pub fn with_switches(&self) -> Self {
         let mut config = self.clone();
         if self.features.is_off(Feature::Path) {
@@ -305,21 +306,7 @@ log:
   # text or json
   format: {format}
 
-# Bounds on memory. With these values hopline stays below 512 MiB, whatever the machine does (docs/memory.md). Where the memory
-# limit of its own cgroup is lower, all tables get smaller in proportion, the log says how small, and below 56 MiB hopline does
-# not start; a value that is not the default is obeyed.
-limits:
-  # Size of the ring buffer of connection events: a power of two, at least 4KiB. That of hello
-  # bytes is half of it, those of DNS messages and process events a quarter.
-  ring_bytes: {ring_bytes}
-  # Connections followed at once: about 1.1 KiB each, 3 KiB with the longest names and round trips of every length.
-  connections: {connections}
-  # Processes remembered at once, and half as many cgroups: up to 2 KiB each, with listeners.
-  processes: {processes}
-  # Time series with destination labels, at least 1000; beyond, the calm destinations fold into `other`. Each takes about
-  # 1 KiB, and as much again for a moment at each scrape.
-  series: {series}
-
+{limits}
 # Events per second and kind that each cgroup keeps while a ring is more than half full.
 share: {share}
 
@@ -389,10 +376,7 @@ state_dir: {state_dir}
                 LogFormat::Text => "text",
                 LogFormat::Json => "json",
             },
-            ring_bytes = Bytes(u64::from(self.limits.ring_bytes)),
-            connections = self.limits.connections,
-            processes = self.limits.processes,
-            series = self.limits.series,
+            limits = self.limits.to_yaml(),
             share = self.share,
             waiting_after = Seconds(self.waiting_after),
             stuck_after = Seconds(self.stuck_after),
@@ -412,6 +396,33 @@ state_dir: {state_dir}
             rotate_bytes = Bytes(self.record.rotate_bytes),
             keep = self.record.keep,
             state_dir = or_null(self.state_dir.as_deref()),
+        )
+    }
+}
+
+impl LimitsConfig {
+    fn to_yaml(self) -> String {
+        format!(
+            "\
+# Bounds on memory. With these values hopline stays below 512 MiB, whatever the machine does (docs/memory.md). Where the memory
+# limit of its own cgroup is lower, all tables get smaller in proportion, the log says how small, and below 56 MiB hopline does
+# not start; a value that is not the default is obeyed.
+limits:
+  # Size of the ring buffer of connection events: a power of two, at least 4KiB. That of hello
+  # bytes is half of it, those of DNS messages and process events a quarter.
+  ring_bytes: {ring_bytes}
+  # Connections followed at once: about 1.1 KiB each, 3 KiB with the longest names and round trips of every length.
+  connections: {connections}
+  # Processes remembered at once, and half as many cgroups: up to 2 KiB each, with listeners.
+  processes: {processes}
+  # Time series with destination labels, at least 1000; beyond, the calm destinations fold into `other`. Each takes about
+  # 1 KiB, and as much again for a moment at each scrape.
+  series: {series}
+",
+            ring_bytes = Bytes(u64::from(self.ring_bytes)),
+            connections = self.connections,
+            processes = self.processes,
+            series = self.series,
         )
     }
 }

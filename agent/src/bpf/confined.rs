@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, setns};
 
 /// Why walks over open files miss processes, if they do.
 pub(super) fn processes() -> Option<&'static str> {
-    /// The first namespace's (`PROC_PID_INIT_INO`, include/linux/proc_ns.h).
+    /// The first namespace's (`PROC_PID_INIT_INO`, `include/linux/proc_ns.h`).
     const FIRST: u64 = 0xefff_fffc;
     let own = fs::metadata("/proc/self/ns/pid").map_or(FIRST, |namespace| namespace.ino());
     (own != FIRST).then_some("in a PID namespace: sockets of processes outside are not found")

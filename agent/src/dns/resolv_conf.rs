@@ -101,13 +101,14 @@ fn address(word: &str) -> Option<IpAddr> {
 
 fn suffixes<'a>(words: impl Iterator<Item = &'a str>) -> Vec<Box<str>> {
     let mut left = SUFFIX_BYTES;
-    let fits = |suffix: &Box<str>| {
-        left.checked_sub(suffix.len()).is_some_and(|rest| {
+    let mut fits = |bytes: usize| {
+        left.checked_sub(bytes).is_some_and(|rest| {
             left = rest;
             true
         })
     };
-    words.filter_map(suffix).take_while(fits).take(SUFFIXES).collect()
+    let suffixes = words.filter_map(suffix).take_while(|suffix| fits(suffix.len()));
+    suffixes.take(SUFFIXES).collect()
 }
 
 fn suffix(word: &str) -> Option<Box<str>> {

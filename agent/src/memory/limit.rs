@@ -57,7 +57,7 @@ fn files(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
         let mut kind = file_system.split(' ');
         let is_memory = |options: &str| options.split(',').any(|option| option == "memory");
         let (own, name) = match (kind.next(), kind.nth(1)) {
-            (Some("cgroup2"), _) => (path_in(cgroup, |controllers| controllers.is_empty()), "memory.max"),
+            (Some("cgroup2"), _) => (path_in(cgroup, str::is_empty), "memory.max"),
             (Some("cgroup"), Some(options)) if is_memory(options) => {
                 (path_in(cgroup, is_memory), "memory.limit_in_bytes")
             }

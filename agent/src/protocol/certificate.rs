@@ -224,8 +224,9 @@ impl Chain {
     /// Forgets every name that does not decide whether the certificate is for this one: a server may have put in hundreds,
     /// and the connection may stay open for days. What was asked of addresses and of the last name must have been asked before.
     pub fn keep_names_of(&mut self, server_name: Option<&str>) {
-        let decides = |pattern: &&Box<str>| server_name.is_some_and(|name| matches(pattern, name));
-        self.names = self.names.iter().filter(decides).take(1).cloned().collect();
+        let decides = |pattern: &str| server_name.is_some_and(|name| matches(pattern, name));
+        let kept = self.names.iter().find(|pattern| decides(pattern)).cloned();
+        self.names = kept.into_iter().collect();
         self.addresses = Box::default();
         self.last_name = Box::default();
     }

@@ -50,10 +50,8 @@ impl Shared {
         if let Some(known) = self.facts.get(&facts) {
             return (Arc::clone(known), true);
         }
-        if self.facts.len() >= self.limit {
-            if self.refused.is_multiple_of(LOOK_EVERY) {
-                self.facts.retain(|facts| Arc::strong_count(facts) > 1);
-            }
+        if self.facts.len() >= self.limit && self.refused.is_multiple_of(LOOK_EVERY) {
+            self.facts.retain(|facts| Arc::strong_count(facts) > 1);
         }
         let facts = Arc::new(facts);
         let has_room = self.facts.len() < self.limit;

@@ -109,6 +109,7 @@ impl Adding {
     }
 
     /// The same where a report has these namespaces already: all of them together have no more room than one.
+    #[must_use]
     pub fn beside(self, others: &[NamespaceSweep]) -> Self {
         let kept = |other: &NamespaceSweep| other.lingering.len() + other.listeners.len();
         let kept: usize = others.iter().map(kept).sum();

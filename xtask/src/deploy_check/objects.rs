@@ -16,6 +16,10 @@ const CAPABILITIES: [&str; 6] = [
     "CHECKPOINT_RESTORE",
 ];
 
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
 /// Whether a directory of the node holds what the agent notes.
 fn keeps_state(container: &Value, volumes: &[Value]) -> bool {
     let is_kept = |mount: &Value| {
@@ -34,12 +38,7 @@ pub(super) fn check(name: &str, objects: &[Value]) -> Vec<String> {
             complaints.push(format!("{name}: {what}"));
         }
     };
-    let of_kind = |kind: &str| {
-        objects
-            .iter()
-            .filter(|object| object["kind"] == kind)
-            .collect::<Vec<_>>()
-    };
+    let of_kind = |kind| of_kind(objects, kind);
     let sets = of_kind("DaemonSet");
     let [set] = sets[..] else {
         return vec![format!("{name}: not one DaemonSet")];
