@@ -75,6 +75,7 @@ mod tests {
             cgroups: Vec::new(),
             ring_bytes: 0,
             share_per_second: 1,
+            rtt_histograms: 1,
             dns_ports: vec![53],
             tls_probes,
             features: off.iter().copied().collect(),

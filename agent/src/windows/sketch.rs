@@ -320,7 +320,7 @@ mod tests {
             .map(|_| {
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 // From 1 ms to 1 s, each power of two as often as any other.
-                (1_000_000 << (random >> 32) % 10) + (random >> 40) % 1_000_000
+                (1_000_000 << ((random >> 32) % 10)) + (random >> 40) % 1_000_000
             })
             .collect();
         for ns in &all {

@@ -82,7 +82,8 @@ pub(super) struct Fillers {
     connections: Vec<Process>,
     resolving: Vec<Process>,
     staying: Vec<Process>,
-    _cgroups: Vec<Cgroup>,
+    /// Held until the end.
+    cgroups: Vec<Cgroup>,
     server: ApiServer,
     /// The agent's configuration.
     pub(super) config: PathBuf,
@@ -119,7 +120,7 @@ impl Fillers {
             connections: Vec::new(),
             resolving: Vec::new(),
             staying,
-            _cgroups: Vec::new(),
+            cgroups: Vec::new(),
             server,
             config,
             netns,
@@ -139,7 +140,7 @@ impl Fillers {
         });
         self.server.put_all(pods);
         let wanted = self.sizes.pods as u64;
-        let (metrics, _) = agent.scrape_until(Duration::from_secs(60), |metrics| {
+        let (metrics, _) = agent.scrape_until(Duration::from_mins(1), |metrics| {
             let refused = metrics.sum("hopline_events_lost_total", &[("kind", "pod_refused")]);
             metrics.sum("hopline_kubernetes_pods", &[]) + refused >= wanted * 9 / 10
         })?;
@@ -194,7 +195,7 @@ impl Fillers {
             let first = (number * self.sizes.lookups).to_string();
             let filler = self.start(lab, &cgroup, "lookups", self.sizes.lookups, &["--first", &first])?;
             self.resolving.push(filler);
-            self._cgroups.push(cgroup);
+            self.cgroups.push(cgroup);
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         ..AgentOptions::default()
     };
     let agent = Agent::start(lab, lab.traffic.path(), &options)?;
-    let mut parts = Parts::new(&agent, memory.as_ref())?;
+    let mut parts = Parts::new(&agent, memory.as_ref());
     parts.measure("the agent alone", verdict)?;
     fillers.pods(&agent)?;
     parts.measure("pods", verdict)?;
@@ -72,7 +72,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     parts.measure("names of addresses", verdict)?;
     fillers.connections(lab)?;
     let tracked = CONNECTIONS.min(2 * u64::from(sizes.pairs));
-    let (metrics, _) = agent.scrape_until(Duration::from_secs(60), |metrics| {
+    let (metrics, _) = agent.scrape_until(Duration::from_mins(1), |metrics| {
         entries(metrics, "connections") >= tracked
     })?;
     verdict.count("connections in the table", entries(&metrics, "connections"), tracked);

@@ -16,7 +16,7 @@ const MIB: f64 = 1_048_576.0;
 const PATHS: [&str; 3] = ["/metrics", "/api/v1/destinations", "/api/v1/events"];
 /// Streams of records that are not read.
 const STREAMS: usize = 4;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What was charged so far. Without a memory controller: what is resident, and what the maps say of themselves.
 pub(super) struct Parts<'a> {
@@ -27,13 +27,13 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    pub(super) fn new(agent: &'a Agent, memory: Option<&'a MemoryCgroup>) -> Result<Self> {
-        Ok(Self {
+    pub(super) fn new(agent: &'a Agent, memory: Option<&'a MemoryCgroup>) -> Self {
+        Self {
             agent,
             memory,
             before: (0.0, 0.0),
             peak: 0.0,
-        })
+        }
     }
 
     /// Says what a part has added, in the program and in the kernel.
@@ -48,17 +48,13 @@ impl<'a> Parts<'a> {
 
     /// MiB of the program and of the kernel for it.
     fn charged(&self) -> Result<(f64, f64)> {
-        match self.memory {
-            Some(memory) => {
-                let kernel = memory.kernel()?;
-                Ok((memory.now()?.saturating_sub(kernel) as f64 / MIB, kernel as f64 / MIB))
-            }
-            None => {
-                let maps = map_bytes(self.agent.process().pid())? as f64 / MIB;
-                // Rings count as resident twice, as they are mapped twice.
-                Ok((self.agent.memory_mib()?.0, maps))
-            }
+        if let Some(memory) = self.memory {
+            let kernel = memory.kernel()?;
+            return Ok((memory.now()?.saturating_sub(kernel) as f64 / MIB, kernel as f64 / MIB));
         }
+        let maps = map_bytes(self.agent.process().pid())? as f64 / MIB;
+        // Rings count as resident twice, as they are mapped twice.
+        Ok((self.agent.memory_mib()?.0, maps))
     }
 
     /// All of it against the limit.
