@@ -64,8 +64,9 @@ pub(super) fn run(stage: &Stage<'_>, verdict: &mut Verdict, whole: &Metrics) -> 
             format!("{} switched off", off.join(", "))
         };
         let file = stage.lab.file("switches.yaml");
-        let switches: String = off.iter().map(|feature| format!("  {feature}: off\n")).collect();
-        fs::write(&file, format!("tls:\n  probes: true\nfeatures:\n{switches}"))?;
+        let switches: Vec<String> = off.iter().map(|feature| format!("{feature}: off")).collect();
+        let text = format!("tls: {{probes: true}}\nfeatures: {{{}}}\n", switches.join(", "));
+        fs::write(&file, text)?;
         let options = AgentOptions {
             config: Some(&file),
             ..AgentOptions::default()
