@@ -74,6 +74,7 @@ mod tests {
         ProbeOptions {
             cgroups: Vec::new(),
             ring_bytes: 0,
+            rtt_histograms: 0,
             share_per_second: 1,
             dns_ports: vec![53],
             tls_probes,
