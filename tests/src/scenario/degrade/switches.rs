@@ -65,8 +65,8 @@ pub(super) fn run(stage: &Stage<'_>, verdict: &mut Verdict, whole: &Metrics) -> 
         };
         let file = stage.lab.file("switches.yaml");
         let switches: Vec<String> = off.iter().map(|feature| format!("{feature}: off")).collect();
-        let switches = switches.join(", ");
-        fs::write(&file, format!("tls:\n  probes: true\nfeatures: {{{switches}}}\n"))?;
+        let text = format!("tls: {{probes: true}}\nfeatures: {{{}}}\n", switches.join(", "));
+        fs::write(&file, text)?;
         let options = AgentOptions {
             config: Some(&file),
             ..AgentOptions::default()
