@@ -36,7 +36,8 @@ pub(crate) fn timed_get(netns: &NetNs, from: Option<Ipv4Addr>, agent: SocketAddr
         socket.connect_timeout(&agent.into(), timeout)?;
         let mut stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(timeout))?;
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {agent}\r\n\r\n")?;
+        // In one segment, as any HTTP client sends it.
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {agent}\r\n\r\n").as_bytes())?;
         let mut answer = String::new();
         let read = stream.read_to_string(&mut answer).context("reading the answer");
         let took = begin.elapsed();

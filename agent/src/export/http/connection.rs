@@ -84,16 +84,18 @@ async fn answer(
     router: Router,
 ) -> Result<Response<Answer>, std::convert::Infallible> {
     entry.requested(Instant::now());
-    let response = if request.body().is_end_stream() {
+    let mut response = if request.body().is_end_stream() {
         request.extensions_mut().insert(Arc::clone(&entry));
         TowerToHyperService::new(router).call(request).await?
     } else {
         table.counts.refused(Refusal::Body);
-        let mut response = (StatusCode::PAYLOAD_TOO_LARGE, "requests have no body here\n").into_response();
+        (StatusCode::PAYLOAD_TOO_LARGE, "requests have no body here\n").into_response()
+    };
+    if !response.status().is_success() {
+        // Whoever got nothing has no claim to a place.
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(header::CONNECTION, close);
-        response
-    };
+    }
     Ok(response.map(|body| Answer { body, entry }))
 }
 

@@ -23,8 +23,12 @@ const GRACE: Duration = Duration::from_secs(1);
 const CONNECT: u64 = 16;
 /// Peers whose connects are remembered.
 const PEERS: usize = 4096;
-/// Who weighs more than so many times as much as a peer takes nothing from it that is not idle.
+/// Whoever weighs more than so many times as much as a peer takes nothing of it that is worth something.
 const RATIO: u64 = 4;
+/// Weight of a scraper that connects three times a second: lighter peers lose no answer to anybody.
+const LIGHT: u64 = 16 * CONNECT;
+/// Time in which the end of a response reaches its reader.
+const DELIVERY: Duration = Duration::from_millis(200);
 
 /// What a connection is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +91,8 @@ impl Activity {
     fn worth(&self, now: Instant) -> u8 {
         let long = |since: Instant| now.saturating_duration_since(since) >= GRACE;
         match self.phase {
-            Phase::Reading | Phase::Idle if long(self.since) => 0,
+            Phase::Idle if now.saturating_duration_since(self.since) >= DELIVERY => 0,
+            Phase::Reading if long(self.since) => 0,
             Phase::Reading if self.is_partial => 1,
             Phase::Reading => 2,
             Phase::Answering if long(self.since) => 2,
@@ -397,7 +402,7 @@ impl State {
 
     /// Who has many connections, or makes many, gives first. This machine comes before others in half of the table.
     fn weight(&self, peer: Peer) -> u64 {
-        let open = self.per_peer.get(&peer).copied().unwrap_or_default();
+        let open = self.open_of(peer);
         match peer {
             Peer::Loopback if open > self.bounds.connections / 2 => u64::MAX >> 8,
             Peer::Loopback => 0,
@@ -405,21 +410,32 @@ impl State {
         }
     }
 
-    /// The connection that goes when one of `newcomer` comes: what is worth nothing, else of the peer that weighs most what is
-    /// worth least, the oldest. Nobody takes what is worth something of those that weigh much less, but for its own.
+    /// The connection that goes when one of `newcomer` comes: first what is worth nothing, then whatever peers have that weigh
+    /// much more than the newcomer, then half a request or one that is due, of the peer with most, the oldest.
     fn victim(&self, newcomer: Peer, now: Instant) -> Option<&Arc<Entry>> {
         let claim = self.weight(newcomer);
         let candidates = self.live().filter_map(|entry| {
             let activity = *entry.activity();
             let (weight, worth) = (self.weight(entry.peer), activity.worth(now));
+            let is_heavy = weight > claim * RATIO + LIGHT;
             let may_go = match worth {
                 0 => weight > 0 || entry.peer == newcomer,
                 1 | 2 => weight > 0 && weight * RATIO >= claim || entry.peer == newcomer,
-                _ => weight > claim * RATIO + CONNECT * 2,
+                _ => is_heavy,
             };
-            may_go.then_some(((worth > 0, Reverse(weight), worth, activity.since), entry))
+            let (rank, load) = match worth {
+                0 => (0, 0),
+                _ if is_heavy => (1, weight),
+                worth if weight == 0 => (1 + worth, 0),
+                worth => (1 + worth, self.open_of(entry.peer) as u64),
+            };
+            may_go.then_some(((rank, Reverse(load), worth, activity.since), entry))
         });
         candidates.min_by_key(|(order, _)| *order).map(|(_, entry)| entry)
+    }
+
+    fn open_of(&self, peer: Peer) -> usize {
+        self.per_peer.get(&peer).copied().unwrap_or_default()
     }
 }
 

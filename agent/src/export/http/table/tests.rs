@@ -84,8 +84,8 @@ fn who_goes_for_a_newcomer() {
     check(&each(Reading), none, 9, Ok(Some(0)));
     check(&each(Reading), none, 3, Ok(Some(0)));
     check(&pairs(Reading), none, 9, Ok(Some(1)));
-    check(&pairs(Answering), none, 9, Ok(Some(1)));
-    // What is being answered stays a second, at least, unless others have much more than the newcomer.
+    // What is being answered stays a second, at least.
+    check(&pairs(Answering), none, 9, Err(End::Full));
     check(&each(Answering), none, 9, Err(End::Full));
     check(&each(Answering), none, 3, Err(End::Full));
     check(&pairs(Answering), none, 1, Err(End::Full));
@@ -107,6 +107,27 @@ fn who_goes_for_a_newcomer() {
     check(&local(Reading), none, 0, Ok(Some(0)));
     check(&local(Answering), none, 0, Err(End::Full));
     check(&local(Answering), SECOND, 0, Ok(Some(0)));
+}
+
+/// First connects of many peers, while a scraper that has come for long is answered: it weighs more than each, and stays.
+#[test]
+fn a_scraper_outlives_the_begin_of_an_attack() {
+    let (table, mut now) = (table(8), Instant::now());
+    for _ in 0..20 {
+        drop(table.admit(remote(250), now));
+        now += SECOND;
+        (0..2).for_each(|_| table.sweep(Bounds::new(8), now));
+    }
+    let scraper = open(&table, remote(250), Phase::Answering, now);
+    let mut tickets = Vec::new();
+    for last in 0..200 {
+        let ticket = table.admit(remote(last), now).expect("room for whoever has none open");
+        ticket.entry.received(now);
+        tickets.push(ticket);
+        tickets.retain(|ticket: &Ticket| !ticket.entry.is_killed());
+        now += Duration::from_micros(300);
+        assert!(!scraper.entry.is_killed(), "evicted after {last} connects");
+    }
 }
 
 /// A request that is due stays while others are half-sent, and while there are answers for those that connect all the time.
