@@ -431,7 +431,7 @@ mod tests {
     #[test]
     fn bytes_are_bounded() {
         let mut pods = Workloads {
-            most_bytes: 10_000,
+            most_bytes: 12_000,
             ..Workloads::default()
         };
         let large = |uid: &str| Pod {

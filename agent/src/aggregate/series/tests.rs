@@ -162,7 +162,8 @@ fn the_busy_and_the_troubled_take_the_names_of_the_calm() {
 #[test]
 fn who_comes_back_starts_from_zero() {
     let mut series = full_of_calm_ones();
-    for number in 200..260 {
+    // Fewer than there may be names: those in trouble keep theirs.
+    for number in 200..230 {
         (0..3).for_each(|_| connection(&mut series, address(number), Outcome::Refused, 2 * SECOND));
     }
     series.advance(4 * SECOND);
