@@ -46,7 +46,7 @@ pub(super) const MAX_REST: Duration = Duration::from_millis(250);
 /// Descriptors that are kept for everything else: walks, sweeps, `/proc`, recordings, files to probe.
 const SPARE_DESCRIPTORS: usize = 24;
 /// Descriptors of an agent with every feature but TLS probes, *measured* on 6.18 when it is ready.
-const AGENT_DESCRIPTORS: usize = 82;
+const AGENT_DESCRIPTORS: usize = 88;
 /// Descriptors without which the agent does not start.
 pub const NEEDED_DESCRIPTORS: usize = AGENT_DESCRIPTORS + SPARE_DESCRIPTORS + MIN_CONNECTIONS;
 
