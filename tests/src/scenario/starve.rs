@@ -86,7 +86,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         metrics.sum("hopline_agent_http_accept_errors_total", &[]),
         0,
     );
-    ended(verdict, &row, &metrics, &["evicted", "malformed"]);
+    ended(verdict, &row, &metrics, &["evicted"]);
     drop(memory);
 
     let place = Place {
