@@ -95,9 +95,8 @@ impl Activity {
             Phase::Reading if long(self.since) => 0,
             Phase::Reading if self.is_partial => 1,
             Phase::Reading => 2,
-            Phase::Answering if long(self.since) => 2,
             _ if self.blocked.is_some_and(long) => 2,
-            // The end of a response may still be on its way, and would go with the connection.
+            // That an answer takes long to make is no fault of its reader's; the end of one may still be on its way.
             Phase::Answering | Phase::Streaming | Phase::Idle => 3,
         }
     }

@@ -89,7 +89,7 @@ fn who_goes_for_a_newcomer() {
     check(&each(Answering), none, 9, Err(End::Full));
     check(&each(Answering), none, 3, Err(End::Full));
     check(&pairs(Answering), none, 1, Err(End::Full));
-    check(&each(Answering), SECOND, 9, Ok(Some(0)));
+    check(&each(Answering), SECOND, 9, Err(End::Full));
     check(&each(Streaming), SECOND, 9, Err(End::Full));
     check(&each(Idle), none, 9, Err(End::Full));
     check(&each(Idle), SECOND, 9, Ok(Some(0)));
@@ -106,7 +106,22 @@ fn who_goes_for_a_newcomer() {
     // Alone, its oldest that is worth least goes.
     check(&local(Reading), none, 0, Ok(Some(0)));
     check(&local(Answering), none, 0, Err(End::Full));
-    check(&local(Answering), SECOND, 0, Ok(Some(0)));
+    check(&local(Answering), SECOND, 0, Err(End::Full));
+}
+
+#[test]
+fn whoever_is_slow_to_take_an_answer_makes_room() {
+    let (table, now) = (table(8), Instant::now());
+    let tickets: Vec<_> = (1..=8)
+        .map(|last| open(&table, remote(last), Phase::Answering, now))
+        .collect();
+    tickets[4].entry.wrote(false, now);
+    let victim = |now| table.state().victim(remote(9), now).cloned();
+    assert!(victim(now).is_none());
+    let slow = victim(now + SECOND).expect("it takes nothing");
+    assert!(Arc::ptr_eq(&slow, &tickets[4].entry));
+    tickets[4].entry.wrote(true, now + SECOND);
+    assert!(victim(now + SECOND * 2).is_none());
 }
 
 /// First connects of many peers, while a scraper that has come for long is answered: it weighs more than each, and stays.
