@@ -404,7 +404,7 @@ impl LimitsConfig {
     fn to_yaml(self) -> String {
         format!(
             "\
-# Bounds on memory. With these values hopline stays below 512 MiB, whatever the machine does (docs/memory.md). Where the memory
+# Bounds on memory. With these values hopline stays below 512 MiB, with 80 000 watched sockets (docs/memory.md). Where the memory
 # limit of its own cgroup is lower, all tables get smaller in proportion, the log says how small, and below 56 MiB hopline does
 # not start; a value that is not the default is obeyed.
 limits:
