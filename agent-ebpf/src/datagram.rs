@@ -7,6 +7,7 @@ use agent_ebpf::{
     dns::{DNS_LIMIT, DnsHeader, TRANSPORT_UDP},
     event::{DNS_MESSAGE, EventHeader},
     hello::{BACKWARD, FORWARD},
+    loss::{SOCKET_REFUSED, STORAGE_FAILED},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr},
@@ -67,10 +68,14 @@ pub fn own(address: *const bpf_sock_addr) {
     if Task::is_kernel_thread(task) {
         return;
     }
-    if let Some(owner) = owner(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE)) {
+    let full = socket::is_full();
+    let flags = if full { 0 } else { u64::from(BPF_SK_STORAGE_GET_F_CREATE) };
+    if let Some(owner) = owner(sk, flags) {
         owner.pid = Task::tgid(task);
         owner.netns = Task::netns(task);
         owner.comm = Task::process_comm(task);
+    } else {
+        output::count_failure(if full { SOCKET_REFUSED } else { STORAGE_FAILED });
     }
 }
 

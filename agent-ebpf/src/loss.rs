@@ -23,8 +23,10 @@ pub const INTENTS_FULL: u32 = 1;
 pub const RTT_HISTOGRAMS_FULL: u32 = 2;
 /// A TLS library said something while its thread had read from no handshake: nobody knows of which connection.
 pub const TLS_UNJOINED: u32 = 3;
+/// The agent's kernel memory was used up: a new socket is not watched.
+pub const SOCKET_REFUSED: u32 = 4;
 /// Number of such failures.
-pub const FAILURES: u32 = 4;
+pub const FAILURES: u32 = 5;
 
 /// Name of such a failure in `hopline_events_lost_total{kind}`; [`TLS_UNJOINED`] has a counter of its own.
 pub const fn failure_name(index: u32) -> Option<&'static str> {
@@ -33,6 +35,7 @@ pub const fn failure_name(index: u32) -> Option<&'static str> {
         INTENTS_FULL => "intents_full",
         RTT_HISTOGRAMS_FULL => "rtt_histograms_full",
         TLS_UNJOINED => "tls_unjoined",
+        SOCKET_REFUSED => "socket_refused",
         _ => return None,
     })
 }

@@ -28,6 +28,10 @@ const RING_BYTES: usize = 4096;
 #[btf_map]
 pub static SOCKETS: SocketStorage<ConnectionEvent, { NO_PREALLOC | CLONE }> = SocketStorage::new();
 
+/// 1 while no more sockets may get storage: what they have is the agent's memory. The agent writes it.
+#[btf_map]
+pub static SOCKETS_FULL: Array<u32, 1> = Array::new();
+
 /// Connection events to the agent's reader.
 #[btf_map]
 pub static CONNECTIONS: RingBuf<(), RING_BYTES> = RingBuf::new();

@@ -12,16 +12,16 @@ use agent_ebpf::{
         ROLE_SERVER, RttSamples, tcp_state,
     },
     event::{CONNECTION_CLOSE, ConnectionEvent},
-    loss::STORAGE_FAILED,
+    loss::{SOCKET_REFUSED, STORAGE_FAILED},
 };
 use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
-    helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_get},
+    helpers::generated::{bpf_ktime_get_ns, bpf_sk_storage_delete, bpf_sk_storage_get},
 };
 
 use crate::{
     kernel::{Sock, TcpSock},
-    maps::{SOCKETS, SYNACKS},
+    maps::{SOCKETS, SOCKETS_FULL, SYNACKS},
     output, samples, settings,
 };
 
@@ -49,11 +49,32 @@ pub fn find<'a, S>(sk: *const S) -> Option<&'a mut ConnectionEvent> {
 /// The socket's storage, made when it has none; `None`, counted, when there is no memory for it.
 #[inline(always)]
 pub fn find_or_create<'a, S>(sk: *const S) -> Option<&'a mut ConnectionEvent> {
-    let found = get(sk, u64::from(BPF_SK_STORAGE_GET_F_CREATE));
+    let full = is_full();
+    let flags = if full { 0 } else { u64::from(BPF_SK_STORAGE_GET_F_CREATE) };
+    let found = get(sk, flags);
     if found.is_none() {
-        output::count_failure(STORAGE_FAILED);
+        output::count_failure(if full { SOCKET_REFUSED } else { STORAGE_FAILED });
     }
     found
+}
+
+/// The same for the child of a listener, whose copy of the listener's storage goes when there is no room.
+#[inline(always)]
+pub fn of_child<'a, S>(sk: *const S) -> Option<&'a mut ConnectionEvent> {
+    if is_full() {
+        // SAFETY: as in `get`.
+        let _some_have_none = unsafe { bpf_sk_storage_delete(SOCKETS.as_ptr(), sk.cast_mut().cast()) };
+        output::count_failure(SOCKET_REFUSED);
+        return None;
+    }
+    find_or_create(sk)
+}
+
+/// Whether the agent lets no more sockets be watched.
+#[inline(always)]
+pub fn is_full() -> bool {
+    // SAFETY: the entry lives as long as the map.
+    SOCKETS_FULL.get_ptr(0).is_some_and(|full| unsafe { *full } != 0)
 }
 
 #[inline(always)]
@@ -182,7 +203,7 @@ pub fn enter(state: &mut ConnectionState, new: u8) {
     }
 }
 
-/// The socket reaches CLOSE from state `old`: finds who closed, sends the last report.
+/// The socket reaches CLOSE from state `old` (0: nobody saw which): finds who closed, sends the last report.
 #[inline(always)]
 pub fn close(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8) {
     let state = &mut event.state;
@@ -203,6 +224,12 @@ pub fn close(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8) {
 /// Who closed a connection that no FIN closed, from the state it was in and the error that the application gets.
 #[inline(always)]
 fn closed_by(old: u8, error: u16) -> u8 {
+    // The change before was missed.
+    match old {
+        tcp_state::FIN_WAIT1 | tcp_state::FIN_WAIT2 | tcp_state::CLOSING => return CLOSED_BY_LOCAL,
+        tcp_state::CLOSE_WAIT | tcp_state::LAST_ACK => return CLOSED_BY_REMOTE,
+        _ => {}
+    }
     let connecting = old == tcp_state::SYN_SENT;
     match error {
         ECONNREFUSED | ECONNRESET | EPIPE => CLOSED_BY_RESET_REMOTE,
@@ -210,7 +237,7 @@ fn closed_by(old: u8, error: u16) -> u8 {
         EHOSTUNREACH | ENETUNREACH if connecting => CLOSED_BY_NOBODY,
         ETIMEDOUT | EHOSTUNREACH | ENETUNREACH => CLOSED_BY_TIMEOUT,
         0 if connecting || old == tcp_state::LISTEN => CLOSED_BY_LOCAL,
-        _ if connecting => CLOSED_BY_NOBODY,
+        _ if connecting || old == 0 => CLOSED_BY_NOBODY,
         _ => CLOSED_BY_RESET_LOCAL,
     }
 }

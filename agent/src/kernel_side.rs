@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     bpf::{BpfError, KernelCounts, Probes},
+    memory::SocketRoom,
     privileges,
     selfmetrics::{CgroupThrottled, FeatureState, ProgramStats},
 };
@@ -29,6 +30,9 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 const WALK_SHARE: u32 = 20;
 /// However long it took.
 const LONGEST_REST: Duration = Duration::from_secs(5);
+
+/// What watched sockets take is looked at this often: 50 000 connections a second take 15 MiB more until they are refused.
+const WEIGH_EVERY: Duration = Duration::from_millis(250);
 
 /// What the kernel programs counted.
 #[derive(Clone, Debug, Default)]
@@ -60,13 +64,15 @@ pub struct KernelSide {
 
 impl KernelSide {
     /// Moves `probes` to a thread of their own, which begins with a search for sockets that are open already.
-    pub fn start(probes: Probes) -> io::Result<Self> {
+    ///
+    /// Kernel memory for so many watched sockets may be taken.
+    pub fn start(probes: Probes, sockets: usize) -> io::Result<Self> {
         let features = probes.features().into();
         let (requests, inbox) = sync_channel(REQUESTS);
         let (done, walked) = watch::channel(false);
         thread::Builder::new()
             .name("kernel-side".to_owned())
-            .spawn(move || run(probes, &inbox, &done))?;
+            .spawn(move || run(probes, SocketRoom::beside_what_is_loaded(sockets), &inbox, &done))?;
         Ok(Self {
             requests,
             walked,
@@ -107,7 +113,15 @@ impl KernelSide {
     }
 }
 
-fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<bool>) {
+fn run(
+    mut probes: Probes,
+    mut room: Option<SocketRoom>,
+    inbox: &Receiver<Request>,
+    walked: &watch::Sender<bool>,
+) {
+    if room.is_none() {
+        tracing::info!("no cgroup with a memory controller is hopline's alone: watched sockets have no bound");
+    }
     if let Err(error) = probes.find_existing() {
         tracing::warn!(%error, "sockets opened before the start may be missing");
     }
@@ -115,7 +129,8 @@ fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<boo
     privileges::drop_capabilities(privileges::Keep::default());
     let mut due = Instant::now() + REPORT_EVERY;
     loop {
-        match inbox.recv_timeout(due.saturating_duration_since(Instant::now())) {
+        let rest = due.saturating_duration_since(Instant::now());
+        match inbox.recv_timeout(rest.min(WEIGH_EVERY)) {
             // Whoever asked may have gone since.
             Ok(Request::Numbers(answer)) => drop(answer.send(numbers(&probes))),
             Ok(Request::Detach(answer)) => {
@@ -126,19 +141,39 @@ fn run(mut probes: Probes, inbox: &Receiver<Request>, walked: &watch::Sender<boo
                 return;
             }
             Err(RecvTimeoutError::Timeout) => {
-                let (began, worked) = (Instant::now(), processor_time());
-                if let Err(error) = probes.report_open() {
-                    tracing::warn!(%error, "open connections are not reported");
+                if let Some(refuse) = room.as_mut().and_then(SocketRoom::changed) {
+                    refuse_sockets(&mut probes, refuse);
                 }
-                let worked = processor_time().saturating_sub(worked);
-                due = began + from_walk_to_walk(worked, probes.looks_at_all_files());
-                if let Err(error) = probes.stop_tracing_states() {
-                    tracing::warn!(%error, "changes of state are traced for longer than needed");
+                if Instant::now() >= due {
+                    due = Instant::now() + report(&mut probes);
                 }
             }
             Err(RecvTimeoutError::Disconnected) => return,
         }
     }
+}
+
+fn refuse_sockets(probes: &mut Probes, refuse: bool) {
+    if let Err(error) = probes.refuse_sockets(refuse) {
+        tracing::warn!(%error, "watched sockets are not bounded");
+    } else if refuse {
+        tracing::warn!("as many sockets are watched as `limits.connections` allows: new ones are not");
+    } else {
+        tracing::info!("new sockets are watched again");
+    }
+}
+
+/// One walk over open connections, and how long to wait for the next.
+fn report(probes: &mut Probes) -> Duration {
+    let (began, worked) = (Instant::now(), processor_time());
+    if let Err(error) = probes.report_open() {
+        tracing::warn!(%error, "open connections are not reported");
+    }
+    let worked = processor_time().saturating_sub(worked);
+    if let Err(error) = probes.stop_tracing_states() {
+        tracing::warn!(%error, "changes of state are traced for longer than needed");
+    }
+    from_walk_to_walk(worked, probes.looks_at_all_files()).saturating_sub(began.elapsed())
 }
 
 /// From the begin of one walk over open connections to the next.

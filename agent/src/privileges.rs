@@ -18,6 +18,7 @@ mod capability {
     pub(super) const NET_RAW: u32 = 13;
     pub(super) const SYS_PTRACE: u32 = 19;
     pub(super) const SYS_ADMIN: u32 = 21;
+    pub(super) const LEASE: u32 = 28;
     /// The second word's, counted from 32: what probing asks for where it does not ask for `SYS_ADMIN`.
     pub(super) const PERFMON_BPF_CHECKPOINT_RESTORE: u32 = 0b111 << (38 - 32);
 }
@@ -30,7 +31,7 @@ pub struct Keep {
     pub writes_files: bool,
     /// Sockets of other network namespaces are listed.
     pub enters_namespaces: bool,
-    /// Files of other processes are opened through their mappings, and probed.
+    /// Files of other processes are opened through their mappings, leased and probed.
     pub probes_files: bool,
     /// Probes are sent.
     pub sends_probes: bool,
@@ -108,6 +109,9 @@ fn kept(keep: Keep) -> [Sets; 2] {
     }
     if keep.enters_namespaces || keep.probes_files {
         bits |= 1 << capability::SYS_ADMIN;
+    }
+    if keep.probes_files {
+        bits |= 1 << capability::LEASE;
     }
     if keep.sends_probes {
         bits |= 1 << capability::NET_RAW;

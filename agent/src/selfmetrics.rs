@@ -141,7 +141,7 @@ const MISSED: &[(&str, &[&str])] = &[
         "failure_before_syn_missed",
         &["inet_stream_connect_fexit", "sys_exit_connect"],
     ),
-    ("state_missed", &["inet_sock_set_state"]),
+    ("state_missed", &["inet_sock_set_state", "tcp_destroy_sock"]),
     ("retransmit_missed", &["tcp_retransmit_skb"]),
     ("synack_retransmit_missed", &["tcp_retransmit_synack"]),
     ("tls_read_missed", &["tcp_rcv_space_adjust"]),

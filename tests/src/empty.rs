@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, unshare};
 use crate::bpf::{self, Kind};
 
 /// hopline's programs: name, kind, and the function or tracepoint that a tracing one sees.
-const PROGRAMS: [(&str, Kind, &str); 17] = [
+const PROGRAMS: [(&str, Kind, &str); 18] = [
     ("connect4", Kind::Connect4, ""),
     ("connect6", Kind::Connect6, ""),
     ("sendmsg4", Kind::SendMsg4, ""),
@@ -28,6 +28,7 @@ const PROGRAMS: [(&str, Kind, &str); 17] = [
     ("inet_stream_connect_fexit", Kind::Fexit, "inet_stream_connect"),
     ("sys_exit_connect", Kind::Tracepoint, "syscalls/sys_exit_connect"),
     ("inet_sock_set_state", Kind::TpBtf, "inet_sock_set_state"),
+    ("tcp_destroy_sock", Kind::TpBtf, "tcp_destroy_sock"),
     ("tcp_retransmit_skb", Kind::TpBtf, "tcp_retransmit_skb"),
     ("tcp_retransmit_synack", Kind::TpBtf, "tcp_retransmit_synack"),
     ("tcp_rcv_space_adjust", Kind::TpBtf, "tcp_rcv_space_adjust"),

@@ -88,9 +88,7 @@ fn connecting(ctx: &SockOpsContext) {
 fn accepted(ctx: &SockOpsContext) {
     let Some(sk) = sk(ctx) else { return };
     let Some(tcp) = TcpSock::of(sk) else { return };
-    let Some(event) = socket::find_or_create(sk) else {
-        return;
-    };
+    let Some(event) = socket::of_child(sk) else { return };
     socket::accepted(&mut event.state, tcp, cookie(ctx));
     early::adopt(&mut event.state);
     // ESTABLISHED follows at once, or later for TCP Fast Open: the state callback marks both.

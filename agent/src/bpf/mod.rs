@@ -192,8 +192,14 @@ impl Probes {
             .any(|feature| feature.hook == plan::SET_STATE_HOOK.hook);
         if !traced && self.object.is_attached(plan::SET_STATE.name) && stats::late_open(&self.object)? == 0 {
             self.object.unload(plan::SET_STATE.name);
+            self.object.unload(plan::DESTROY.name);
         }
         Ok(())
+    }
+
+    /// From now on new sockets get no storage, or they do again.
+    pub fn refuse_sockets(&mut self, refuse: bool) -> Result<(), BpfError> {
+        self.object.set("SOCKETS_FULL", u32::from(refuse))
     }
 
     /// Events attempted and lost, by kind.

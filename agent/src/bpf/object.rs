@@ -249,6 +249,17 @@ impl Object {
             .ok_or_else(|| BpfError::Object(format!("map {name} is missing")))
     }
 
+    /// Sets the one entry of an array.
+    pub(super) fn set<T: Pod>(&mut self, name: &'static str, value: T) -> Result<(), BpfError> {
+        let failed = |source| BpfError::Map { name, source };
+        let map = self
+            .ebpf
+            .map_mut(name)
+            .ok_or_else(|| BpfError::Object(format!("map {name} is missing")))?;
+        let mut array: Array<_, T> = map.try_into().map_err(failed)?;
+        array.set(0, value, 0).map_err(failed)
+    }
+
     /// Sums an entry of a per-CPU array over the CPUs.
     pub(super) fn per_cpu<T: Pod, S>(
         &self,

@@ -43,6 +43,10 @@ pub(super) const SET_STATE: Attachment = Attachment {
     name: "inet_sock_set_state",
     target: "inet_sock_set_state",
 };
+pub(super) const DESTROY: Attachment = Attachment {
+    name: "tcp_destroy_sock",
+    target: "tcp_destroy_sock",
+};
 const RETRANSMIT_SKB: Attachment = Attachment {
     name: "tcp_retransmit_skb",
     target: "tcp_retransmit_skb",
@@ -189,8 +193,8 @@ pub(super) struct Choice {
 }
 
 pub(super) const SET_STATE_HOOK: Choice = Choice {
-    hook: "tp_btf/inet_sock_set_state",
-    programs: &[SET_STATE],
+    hook: "tp_btf/{inet_sock_set_state,tcp_destroy_sock}",
+    programs: &[SET_STATE, DESTROY],
 };
 
 /// Every feature with its hooks, best first. Processes come first, so that no connection is seen before its owner;
@@ -341,8 +345,8 @@ const FEATURES: &[(&str, &[Choice])] = &[
 pub(super) const EXISTING: &str = "existing";
 /// They are found once; nothing calls back for them, so their changes of state are traced.
 const EXISTING_WALK: Choice = Choice {
-    hook: "iter/task_file+tp_btf/inet_sock_set_state",
-    programs: &[ITER_LISTENERS, ITER_EXISTING, SET_STATE],
+    hook: "iter/task_file+tp_btf/{inet_sock_set_state,tcp_destroy_sock}",
+    programs: &[ITER_LISTENERS, ITER_EXISTING, SET_STATE, DESTROY],
 };
 
 /// Connections that stay open, by their storage.

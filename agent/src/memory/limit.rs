@@ -45,6 +45,30 @@ fn bytes(text: &str) -> Option<u64> {
 /// The files that may limit the process with this `/proc/PID/cgroup`, as this `/proc/PID/mountinfo` shows them.
 fn files(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
+    for Place { own, mount, is_v2 } in places(cgroup, mountinfo) {
+        let name = if is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
+        let up = own.ancestors().take(MOST_LEVELS);
+        files.extend(
+            up.take_while(|one| one.starts_with(&mount))
+                .map(|one| one.join(name)),
+        );
+    }
+    files
+}
+
+/// Where a hierarchy that may have the memory controller shows the process's cgroup.
+pub(super) struct Place {
+    /// The cgroup's directory.
+    pub(super) own: PathBuf,
+    /// Where the hierarchy is mounted.
+    mount: PathBuf,
+    /// The unified hierarchy.
+    pub(super) is_v2: bool,
+}
+
+/// All such places of the process with this `/proc/PID/cgroup` and `/proc/PID/mountinfo`.
+pub(super) fn places(cgroup: &str, mountinfo: &str) -> Vec<Place> {
+    let mut places = Vec::new();
     for line in mountinfo.lines() {
         // Optional fields end at a lone dash; the type of the file system follows (proc_pid_mountinfo(5)).
         let Some((mount, file_system)) = line.split_once(" - ") else {
@@ -56,11 +80,9 @@ fn files(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
         };
         let mut kind = file_system.split(' ');
         let is_memory = |options: &str| options.split(',').any(|option| option == "memory");
-        let (own, name) = match (kind.next(), kind.nth(1)) {
-            (Some("cgroup2"), _) => (path_in(cgroup, str::is_empty), "memory.max"),
-            (Some("cgroup"), Some(options)) if is_memory(options) => {
-                (path_in(cgroup, is_memory), "memory.limit_in_bytes")
-            }
+        let (own, is_v2) = match (kind.next(), kind.nth(1)) {
+            (Some("cgroup2"), _) => (path_in(cgroup, str::is_empty), true),
+            (Some("cgroup"), Some(options)) if is_memory(options) => (path_in(cgroup, is_memory), false),
             _ => continue,
         };
         let Some(own) = own else { continue };
@@ -72,15 +94,14 @@ fn files(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
         } else {
             below
         };
-        let point = Path::new(point);
-        let own = point.join(below);
-        let up = own
-            .ancestors()
-            .take(MOST_LEVELS)
-            .take_while(|one| one.starts_with(point));
-        files.extend(up.map(|one| one.join(name)));
+        let mount = PathBuf::from(point);
+        places.push(Place {
+            own: mount.join(below),
+            mount,
+            is_v2,
+        });
     }
-    files
+    places
 }
 
 /// The path of the process's cgroup in the hierarchy with these controllers: `NUMBER:CONTROLLERS:PATH` (cgroups(7)).

@@ -3,17 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fs::{self, File},
+    io,
     os::{
         fd::AsFd as _,
         unix::fs::{FileExt as _, MetadataExt as _},
     },
-    path::PathBuf,
     time::Instant,
 };
 
 use agent_ebpf::tls_fact::{LIBRARY_BORINGSSL, LIBRARY_GNUTLS, LIBRARY_GO, LIBRARY_OPENSSL};
 
-use super::{Settings, maps};
+use super::{Settings, lease, maps};
 use crate::{
     bpf::{Mapping, Probe, Prober},
     elf::{self, Source, TlsCode},
@@ -58,7 +58,7 @@ struct Target {
     keys: HashSet<Key>,
     /// Dropped, they are gone.
     probes: Vec<Probe>,
-    /// It is what the probes hold on to.
+    /// It is what the probes hold on to, and its lease ends after them.
     file: File,
     used: Instant,
 }
@@ -119,16 +119,20 @@ impl Files {
         true
     }
 
-    /// Looks at the file of a mapping, and probes it if there is something to probe. Gives its descriptor's path to
-    /// watch when it is new.
-    pub(super) fn look(&mut self, mapping: &Mapping, now: Instant) -> Option<PathBuf> {
+    /// Looks at the file of a mapping, and probes it if there is something to probe.
+    pub(super) fn look(&mut self, mapping: &Mapping, now: Instant) {
         let key = (mapping.device, mapping.inode);
         let Some((link, file)) = open(mapping) else {
             // It has ended, or mapped something else meanwhile: the next one that maps the file will tell.
             self.refuse("gone");
-            return None;
+            return;
         };
-        let identity = Identity::of(&file)?;
+        // From here on it stays as it is: what is read of it is what is probed.
+        let lease = match self.prober {
+            Some(_) => lease::take(&file),
+            None => Ok(()),
+        };
+        let Some(identity) = Identity::of(&file) else { return };
         if self.known.len() >= MOST_KNOWN {
             self.known.clear();
         }
@@ -137,85 +141,74 @@ impl Files {
         if let Some(target) = self.targets.get_mut(&identity) {
             target.keys.insert(key);
             target.used = now;
-            return None;
+            return;
         }
-        let began = Instant::now();
         let path = fs::read_link(&link).unwrap_or_default().to_string_lossy().into_owned();
-        if self
-            .settings
-            .exclude
-            .iter()
-            .any(|pattern| wildcard::matches(pattern, &path))
-        {
-            self.refuse("excluded");
-            return None;
-        }
-        let whole = Whole {
-            file: &file,
-            size: identity.size,
-            budget: self.settings.file_bytes,
-        };
-        let code = match elf::tls_code(&whole) {
-            Ok(Some(code)) => code,
-            Ok(None) => return None,
-            Err(refusal) => {
-                self.refuse(refusal.name());
-                return None;
+        match self.code(&path, &file, identity.size) {
+            Ok(None) => {}
+            Ok(Some(code)) => {
+                let target = Target {
+                    path,
+                    code,
+                    keys: HashSet::from([key]),
+                    probes: Vec::new(),
+                    file,
+                    used: now,
+                };
+                self.probe(identity, key, target, lease);
             }
-        };
-        if !self.settings.libraries.contains(&code.library) {
-            self.refuse("library_off");
-            return None;
+            Err(refusal) => self.refuse(refusal),
         }
-        if self.targets.len() >= MOST_TARGETS {
-            self.refuse("table_full");
-            return None;
-        }
-        let places = self.targets.values().map(probes).sum();
-        if self
-            .prober
-            .as_ref()
-            .is_some_and(|prober| prober.room(places) < code.probes.len())
-        {
-            self.refuse("probes_full");
-            return None;
-        }
-        if Identity::of(&file) != Some(identity) {
-            self.refuse("changed");
-            return None;
-        }
-        let read = began.elapsed();
-        let watched = self.probe(
-            identity,
-            key,
-            Target {
-                path,
-                code,
-                keys: HashSet::new(),
-                probes: Vec::new(),
-                file,
-                used: now,
-            },
-        );
-        tracing::debug!(?read, whole = ?began.elapsed(), "a new file");
-        watched
     }
 
-    fn probe(&mut self, identity: Identity, key: Key, mut target: Target) -> Option<PathBuf> {
+    /// The TLS code of a file, if it has any that is to be probed and can be.
+    fn code(&self, path: &str, file: &File, size: u64) -> Result<Option<TlsCode>, &'static str> {
+        let mut exclude = self.settings.exclude.iter();
+        if exclude.any(|pattern| wildcard::matches(pattern, path)) {
+            return Err("excluded");
+        }
+        let whole = Whole {
+            file,
+            size,
+            budget: self.settings.file_bytes,
+        };
+        let Some(code) = elf::tls_code(&whole).map_err(elf::Refusal::name)? else {
+            return Ok(None);
+        };
+        if !self.settings.libraries.contains(&code.library) {
+            return Err("library_off");
+        }
+        if self.targets.len() >= MOST_TARGETS {
+            return Err("table_full");
+        }
+        let places = self.targets.values().map(probes).sum();
+        let room = self.prober.as_ref().map(|prober| prober.room(places));
+        if room.is_some_and(|room| room < code.probes.len()) {
+            return Err("probes_full");
+        }
+        Ok(Some(code))
+    }
+
+    fn probe(&mut self, identity: Identity, key: Key, mut target: Target, lease: io::Result<()>) {
+        if let Err(error) = lease {
+            tracing::debug!(%error, path = target.path, "no lease");
+            let is_written = error.kind() == io::ErrorKind::WouldBlock;
+            if is_written {
+                // For a while only.
+                self.known.remove(&key);
+            }
+            return self.refuse(if is_written { "being_written" } else { "no_lease" });
+        }
         if let Some(prober) = &self.prober {
-            let places: Vec<(u64, u64)> = target
-                .code
-                .probes
-                .iter()
-                .map(|place| (place.offset, place.cookie))
-                .collect();
+            let code = target.code.probes.iter();
+            let places: Vec<(u64, u64)> = code.map(|place| (place.offset, place.cookie)).collect();
             let (probes, refused) = prober.attach(target.file.as_fd(), &places);
             target.probes = probes;
             if refused > 0 {
                 *self.refused.entry("kernel").or_default() += refused;
             }
             if target.probes.is_empty() {
-                return None;
+                return;
             }
         }
         tracing::debug!(
@@ -224,27 +217,22 @@ impl Files {
             probes = probes(&target),
             "probed"
         );
-        target.keys.insert(key);
         self.known.insert(key, Some(identity));
-        let watched = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&target.file));
         self.targets.insert(identity, target);
-        Some(watched.into())
     }
 
     fn refuse(&mut self, reason: &'static str) {
         *self.refused.entry(reason).or_default() += 1;
     }
 
-    /// A file that is probed was written to: what was looked at is no more, and a breakpoint in the middle of another
-    /// instruction would end whoever runs it.
-    pub(super) fn written(&mut self) {
-        let changed: Vec<Identity> = self
-            .targets
-            .iter()
-            .filter(|(identity, target)| Identity::of(&target.file) != Some(**identity))
+    /// Somebody is waiting to write to a probed file: its probes go first.
+    pub(super) fn leave_to_writers(&mut self) {
+        let targets = self.targets.iter();
+        let wanted: Vec<Identity> = targets
+            .filter(|(_, target)| !lease::holds(&target.file))
             .map(|(identity, _)| *identity)
             .collect();
-        for identity in changed {
+        for identity in wanted {
             self.let_go(&identity);
             self.refuse("changed");
         }

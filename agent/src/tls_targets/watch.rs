@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs, io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::AsRawFd as _,
     path::Path,
     process,
     sync::{
@@ -13,13 +13,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::sync::watch as channel;
 
 use super::{
     Settings,
     files::{Files, Key},
-    maps,
+    lease, maps,
 };
 use crate::{
     bpf::{Mapping, Mappings, Prober},
@@ -34,7 +33,6 @@ const MOST_MAPPED: usize = 262_144;
 
 pub(super) struct Watcher {
     mappings: Mappings,
-    changes: Inotify,
     files: Files,
     settings: Settings,
 }
@@ -44,7 +42,6 @@ impl Watcher {
     pub(super) fn new(prober: Prober, settings: Settings) -> io::Result<Self> {
         Ok(Self {
             mappings: Mappings::listen()?,
-            changes: Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?,
             files: Files::new(Some(prober), settings.clone()),
             settings,
         })
@@ -57,17 +54,24 @@ impl Watcher {
             probes_files: true,
             ..Keep::default()
         });
+        let breaks = match lease::Breaks::of_this_thread() {
+            Ok(breaks) => breaks,
+            Err(error) => {
+                tracing::warn!(%error, "TLS libraries are not asked: nobody would say that one is to be written");
+                return;
+            }
+        };
         self.look_around();
         tell.send_replace(Arc::new(self.files.told(0)));
         let mut due = Instant::now() + self.settings.release_after;
         let mut told = Instant::now();
         while !stop.load(Ordering::Relaxed) {
-            if let Err(error) = self.mappings.wait(self.changes.as_fd().as_raw_fd(), TURN) {
+            if let Err(error) = self.mappings.wait(breaks.as_fd().as_raw_fd(), TURN) {
                 tracing::warn!(%error, "programs that start from now on are not looked at for TLS libraries");
                 return;
             }
-            if self.changes.read_events().is_ok_and(|events| !events.is_empty()) {
-                self.files.written();
+            if breaks.take() {
+                self.files.leave_to_writers();
             }
             self.look_at_new();
             let now = Instant::now();
@@ -84,20 +88,20 @@ impl Watcher {
 
     fn look_at_new(&mut self) {
         let now = Instant::now();
-        let (files, changes, settings) = (&mut self.files, &self.changes, &self.settings);
+        let (files, settings) = (&mut self.files, &self.settings);
         self.mappings.take(|mapping| {
             if !files.is_known(&mapping, now) && is_inside(settings, mapping.pid) {
-                look(files, changes, &mapping, now);
+                files.look(&mapping, now);
             }
         });
     }
 
     fn look_around(&mut self) {
         let now = Instant::now();
-        let (files, changes) = (&mut self.files, &self.changes);
+        let files = &mut self.files;
         let mapped = look_around(&self.settings, |mapping| {
             if !files.is_known(mapping, now) {
-                look(files, changes, mapping, now);
+                files.look(mapping, now);
             }
         });
         if !self.files.is_empty() {
@@ -141,15 +145,6 @@ fn look_around(settings: &Settings, mut with: impl FnMut(&Mapping)) -> HashSet<K
         }
     }
     mapped
-}
-
-fn look(files: &mut Files, changes: &Inotify, mapping: &Mapping, now: Instant) {
-    if let Some(path) = files.look(mapping, now) {
-        let watched = changes.add_watch(&path, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB);
-        if let Err(error) = watched {
-            tracing::debug!(%error, "a probed file is not watched for changes");
-        }
-    }
 }
 
 /// In one of the watched cgroups; a process that has ended is not.

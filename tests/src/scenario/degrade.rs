@@ -32,7 +32,7 @@ const FEATURES: [&str; 15] = [
 ];
 
 /// A program and the features that nothing else serves.
-const PROGRAMS: [(&str, &[&str]); 24] = [
+const PROGRAMS: [(&str, &[&str]); 25] = [
     ("connect4", &["dns_owner"]),
     ("connect6", &["dns_owner"]),
     ("sendmsg4", &["dns_owner"]),
@@ -41,6 +41,7 @@ const PROGRAMS: [(&str, &[&str]); 24] = [
     ("tcp_connect_kprobe", &[]),
     ("sock_ops", &["rtt"]),
     ("inet_sock_set_state", &["existing"]),
+    ("tcp_destroy_sock", &["existing"]),
     ("inet_stream_connect_fexit", &[]),
     ("sys_exit_connect", &["failure_before_syn"]),
     ("tcp_retransmit_skb", &["retransmits"]),

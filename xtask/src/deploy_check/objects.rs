@@ -7,13 +7,14 @@ const PORT: u64 = 9737;
 /// Where the agent notes that it starts and ends: the default of `state_dir`.
 const STATE: &str = "/var/lib/hopline";
 /// All that least privilege adds; docs/install-kubernetes.md has the reasons.
-const CAPABILITIES: [&str; 6] = [
+const CAPABILITIES: [&str; 7] = [
     "BPF",
     "PERFMON",
     "NET_ADMIN",
     "SYS_PTRACE",
     "DAC_READ_SEARCH",
     "CHECKPOINT_RESTORE",
+    "LEASE",
 ];
 
 fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {

@@ -160,10 +160,10 @@ impl Place<'_> {
         let (address, port) = SERVER.split_once(':').unwrap_or_default();
         let program = self.directory.join("program");
         let mut answered = 0;
-        let rounds = if self.lab.short { 4 } else { 20 };
+        let rounds = if self.lab.short { 10 } else { 100 };
         for round in 0..rounds {
             let from = self.directory.join(if round % 2 == 0 { "plain" } else { "pie" });
-            if round % 4 < 2 {
+            if round % 10 < 2 {
                 let beside = self.directory.join("beside");
                 fs::copy(from, &beside)?;
                 fs::rename(beside, &program)?;
@@ -193,7 +193,8 @@ impl Place<'_> {
         for _ in 0..kills {
             let agent = Agent::start(self.lab, self.lab.traffic.path(), &WITH_PROBES)?;
             let traffic = self.start(self.sealed_command(40, NAME))?;
-            with += u64::from(breakpoints::count(pid, LIBRARY)? > 0);
+            let probed = process::poll(Duration::from_secs(10), || Ok(breakpoints::count(pid, LIBRARY)? > 0))?;
+            with += u64::from(probed);
             agent.signal(Signal::SIGKILL)?;
             drop(agent);
             let gone = process::poll(Duration::from_secs(5), || Ok(breakpoints::count(pid, LIBRARY)? == 0))?;
