@@ -138,7 +138,7 @@ pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running,
     let mut probes = Probes::load(&options)?;
     let rings = probes.take_rings()?;
     let for_files = probes.take_prober();
-    let kernel = KernelSide::start(probes, config.limits.connections)?;
+    let kernel = KernelSide::start(probes, plan.kernel_bytes)?;
     let tls_targets = for_files.and_then(|for_files| {
         tls_targets::start(for_files, tls_settings(config, plan.file_bytes))
             .inspect_err(|error| tracing::warn!(%error, "TLS libraries are not asked"))

@@ -31,9 +31,6 @@ const WALK_SHARE: u32 = 20;
 /// However long it took.
 const LONGEST_REST: Duration = Duration::from_secs(5);
 
-/// What watched sockets take is looked at this often: 50 000 connections a second take 15 MiB more until they are refused.
-const WEIGH_EVERY: Duration = Duration::from_millis(250);
-
 /// What the kernel programs counted.
 #[derive(Clone, Debug, Default)]
 pub struct KernelNumbers {
@@ -65,14 +62,14 @@ pub struct KernelSide {
 impl KernelSide {
     /// Moves `probes` to a thread of their own, which begins with a search for sockets that are open already.
     ///
-    /// Kernel memory for so many watched sockets may be taken.
-    pub fn start(probes: Probes, sockets: usize) -> io::Result<Self> {
+    /// So much more kernel memory may be taken, by watched sockets mostly.
+    pub fn start(probes: Probes, kernel_bytes: u64) -> io::Result<Self> {
         let features = probes.features().into();
         let (requests, inbox) = sync_channel(REQUESTS);
         let (done, walked) = watch::channel(false);
         thread::Builder::new()
             .name("kernel-side".to_owned())
-            .spawn(move || run(probes, SocketRoom::beside_what_is_loaded(sockets), &inbox, &done))?;
+            .spawn(move || run(probes, SocketRoom::beside_what_is_loaded(kernel_bytes), &inbox, &done))?;
         Ok(Self {
             requests,
             walked,
@@ -130,7 +127,8 @@ fn run(
     let mut due = Instant::now() + REPORT_EVERY;
     loop {
         let rest = due.saturating_duration_since(Instant::now());
-        match inbox.recv_timeout(rest.min(WEIGH_EVERY)) {
+        let rest = room.as_ref().map_or(rest, |room| rest.min(room.rest()));
+        match inbox.recv_timeout(rest) {
             // Whoever asked may have gone since.
             Ok(Request::Numbers(answer)) => drop(answer.send(numbers(&probes))),
             Ok(Request::Detach(answer)) => {

@@ -56,9 +56,13 @@ fn sk(ctx: &SockOpsContext) -> Option<*const Sock> {
 fn connecting(ctx: &SockOpsContext) {
     let Some(sk) = sk(ctx) else { return };
     let Some(tcp) = TcpSock::of(sk) else { return };
-    let Some(event) = socket::find_or_create(sk) else {
-        return;
+    // One that found no room when its connect began was counted there.
+    let found = if settings::takes_connects() && socket::is_full() {
+        socket::find(sk)
+    } else {
+        socket::find_or_create(sk)
     };
+    let Some(event) = found else { return };
     let state = &mut event.state;
     if state.role != ROLE_CLIENT || state.intent_ns == 0 || state.closed_ns != 0 {
         // No intent was seen: an MPTCP subflow, or cgroup/connect is not there. A worker of the kernel is no owner.

@@ -28,6 +28,13 @@ const PROCESS_BYTES: u64 = 1_280;
 /// A fiftieth of a destination with full windows, and of a scrape's copy and text of it.
 const SERIES_BYTES: u64 = 3_072;
 
+/// State in a watched socket, with what the allocator adds: kernel memory, as all that follows.
+const SOCKET_BYTES: u64 = 1_280;
+/// Round trips by length, of half of the connections at most.
+const RTT_BYTES: u64 = 512;
+/// Whatever else grows: sockets of scrapers, page tables, open files.
+const OTHER_KERNEL_BYTES: usize = 16 << 20;
+
 /// The sizes to start with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -37,6 +44,8 @@ pub struct Plan {
     pub tables: Share,
     /// Bytes of a file with TLS code that may be in memory at once.
     pub file_bytes: u64,
+    /// Kernel memory that may be taken beside what is loaded, most of it for watched sockets.
+    pub kernel_bytes: u64,
     /// The memory limit, where it makes anything smaller.
     limit_bytes: Option<u64>,
     /// What was made smaller, for the log; empty where nothing was.
@@ -61,6 +70,7 @@ impl Plan {
                 limits,
                 tables: Share::WHOLE,
                 file_bytes: FILE_BYTES as u64,
+                kernel_bytes: kernel_bytes(&limits, Share::WHOLE),
                 limit_bytes: None,
                 reduced: Vec::new(),
                 warning: String::new(),
@@ -81,6 +91,7 @@ impl Plan {
             limits,
             tables,
             file_bytes: tables.of(FILE_BYTES) as u64,
+            kernel_bytes: 0,
             limit_bytes: Some(limit.bytes),
             reduced: Vec::new(),
             warning: String::new(),
@@ -105,6 +116,7 @@ impl Plan {
         );
         fit("processes", &mut set.processes, usual.processes, fitting.processes);
         fit("series", &mut set.series, usual.series, fitting.series);
+        plan.kernel_bytes = kernel_bytes(&plan.limits, tables);
         plan.reduced.push(format!("other tables {} %", tables.percent()));
         let extra = cost(&plan.limits).saturating_sub(cost(&fitting));
         if extra > 0 {
@@ -134,6 +146,14 @@ impl Plan {
             Some(bytes) => format!("memory limit {}: {}", shown(bytes), self.reduced.join(", ")),
         }
     }
+}
+
+/// As many sockets as there may be connections and listeners in the agent's tables.
+fn kernel_bytes(limits: &LimitsConfig, tables: Share) -> u64 {
+    let sockets = limits.connections + limits.processes / 2;
+    SOCKET_BYTES * sockets as u64
+        + RTT_BYTES * limits.connections as u64 / 2
+        + tables.of(OTHER_KERNEL_BYTES) as u64
 }
 
 /// What these sizes may cost at the worst.

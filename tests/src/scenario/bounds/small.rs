@@ -2,12 +2,15 @@
 //! says what it needs. None is ended by the kernel.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
 use crate::hopline::{Agent, AgentOptions};
 use crate::lab::{Lab, Tolerance};
 use crate::memory_cgroup::MemoryCgroup;
+use crate::netns::NetNs;
+use crate::process::{self, Process};
 use crate::scenario::flood;
 use crate::topology::busy_loopback;
 use crate::verdict::Verdict;
@@ -17,6 +20,9 @@ const MIB: u64 = 1 << 20;
 const ENOUGH_MIB: [u64; 2] = [64, 56];
 const TOO_LITTLE_MIB: u64 = 24;
 const SECONDS: u64 = 3;
+/// Processes that hold pairs of sockets: 39 000 of them take 47 MiB of kernel memory when all are watched.
+const FILLERS: u32 = 3;
+const PAIRS_EACH: u32 = 6_500;
 
 pub(super) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     for mib in ENOUGH_MIB {
@@ -52,6 +58,19 @@ fn enough(lab: &Lab, mib: u64, memory: &MemoryCgroup, verdict: &mut Verdict) -> 
     verdict.count(format!("{mib} MiB: lines that say what is smaller"), said, 1);
     let limit = metrics.sum("hopline_table_limit", &[("table", "connections")]);
     verdict.at_most(format!("{mib} MiB: connections followed"), limit as f64, 10_000.0, "");
+    let held = too_many_sockets(lab, &netns)?;
+    let refused = || -> Result<u64> {
+        let metrics = agent.scrape()?;
+        Ok(metrics.sum("hopline_events_lost_total", &[("kind", "socket_refused")]))
+    };
+    let least = held.sockets / 4;
+    process::poll(Duration::from_secs(10), || Ok(refused()? >= least))?;
+    let name = format!("{mib} MiB: of {} sockets not watched", held.sockets);
+    verdict.at_least(name, refused()? as f64, least as f64, "");
+    drop(held);
+    let said = "new sockets are watched again";
+    process::poll(Duration::from_secs(20), || Ok(agent.logged(said)? > 0))?;
+    verdict.count(format!("{mib} MiB: lines that they are again"), agent.logged(said)?, 1);
     let in_mib = |bytes: u64| bytes as f64 / MIB as f64;
     verdict.at_most(
         format!("{mib} MiB: charged at the start"),
@@ -63,6 +82,27 @@ fn enough(lab: &Lab, mib: u64, memory: &MemoryCgroup, verdict: &mut Verdict) -> 
     agent.stop()?;
     verdict.count(format!("{mib} MiB: ended for want of memory"), memory.killed()?, 0);
     Ok(())
+}
+
+/// Connections over loopback that stay open, both ends of them in the watched cgroup.
+struct Held {
+    sockets: u64,
+    _fillers: Vec<Process>,
+}
+
+/// More than an agent with little memory can keep a state for.
+fn too_many_sockets(lab: &Lab, netns: &NetNs) -> Result<Held> {
+    let fillers = (0..FILLERS).map(|number| {
+        let (count, first) = (PAIRS_EACH.to_string(), (number * PAIRS_EACH).to_string());
+        let words = ["fill", "connections", "--count", &count, "--first", &first];
+        let mut filler = lab.helper(&words, netns, &lab.traffic)?;
+        filler.wait_for("ready")?;
+        Ok(filler)
+    });
+    Ok(Held {
+        sockets: u64::from(2 * FILLERS * PAIRS_EACH),
+        _fillers: fillers.collect::<Result<_>>()?,
+    })
 }
 
 fn too_little(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
