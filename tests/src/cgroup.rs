@@ -5,9 +5,7 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -24,7 +22,7 @@ pub(crate) struct Cgroup {
 }
 
 impl Cgroup {
-    fn create(path: PathBuf) -> Result<Self> {
+    pub(crate) fn create(path: PathBuf) -> Result<Self> {
         fs::create_dir(&path).with_context(|| format!("making cgroup {}", path.display()))?;
         Ok(Self { path })
     }
@@ -72,97 +70,6 @@ impl RootCgroup {
         let lock = lock(&cgroup.path).context("locking the lab's cgroup")?;
         Ok(Self { cgroup, _lock: lock })
     }
-}
-
-/// A bound on the memory of processes: in cgroup v2 where that has the controller, else in v1's hierarchy.
-#[derive(Debug)]
-pub(crate) struct MemoryGroup {
-    cgroup: Cgroup,
-    is_v2: bool,
-    _lock: Flock<File>,
-}
-
-impl MemoryGroup {
-    /// `None` where the kernel limits no memory.
-    pub(crate) fn create(bytes: u64) -> Result<Option<Self>> {
-        let unified = mount_point()?;
-        let controllers = fs::read_to_string(unified.join("cgroup.controllers"))?;
-        let is_v2 = controllers.split_whitespace().any(|controller| controller == "memory");
-        let mount = if is_v2 {
-            fs::write(unified.join("cgroup.subtree_control"), "+memory").context("enabling the memory controller")?;
-            unified
-        } else {
-            let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
-            let Some(mount) = v1_memory_in(&mounts) else {
-                return Ok(None);
-            };
-            mount
-        };
-        // What a lab that died has left is empty and costs nothing: without a lock of theirs others' cannot be told from it.
-        let cgroup = Cgroup::create(mount.join(format!("{PREFIX}{}-memory", std::process::id())))?;
-        let lock = lock(&cgroup.path).context("locking the lab's memory cgroup")?;
-        let limit = if is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
-        fs::write(cgroup.path.join(limit), bytes.to_string()).context("limiting memory")?;
-        Ok(Some(Self {
-            cgroup,
-            is_v2,
-            _lock: lock,
-        }))
-    }
-
-    /// Which of the two it is.
-    pub(crate) fn version(&self) -> &'static str {
-        if self.is_v2 { "cgroup v2" } else { "cgroup v1" }
-    }
-
-    /// Puts what `command` starts under the bound; in v2 that is the cgroup to start it in.
-    pub(crate) fn prepare(&self, command: &mut Command) -> Result<Option<&Cgroup>> {
-        if self.is_v2 {
-            return Ok(Some(&self.cgroup));
-        }
-        let procs = self.cgroup.procs()?;
-        let enter = move || {
-            nix::unistd::write(&procs, b"0")?;
-            Ok(())
-        };
-        // SAFETY: between fork and exec only an async-signal-safe system call is made; the descriptor was opened before
-        // and nothing is allocated.
-        unsafe { command.pre_exec(enter) };
-        Ok(None)
-    }
-
-    /// Most bytes that were in use at a time.
-    pub(crate) fn peak(&self) -> Result<u64> {
-        let file = if self.is_v2 {
-            "memory.peak"
-        } else {
-            "memory.max_usage_in_bytes"
-        };
-        let text = fs::read_to_string(self.cgroup.path.join(file)).with_context(|| format!("reading {file}"))?;
-        Ok(text.trim().parse()?)
-    }
-
-    /// Processes that the kernel killed for want of memory.
-    pub(crate) fn kills(&self) -> Result<u64> {
-        let file = if self.is_v2 {
-            "memory.events"
-        } else {
-            "memory.oom_control"
-        };
-        let text = fs::read_to_string(self.cgroup.path.join(file)).with_context(|| format!("reading {file}"))?;
-        let kills = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        Ok(kills.context("no count of kills")?.trim().parse()?)
-    }
-}
-
-/// The mount of v1's memory hierarchy.
-fn v1_memory_in(mountinfo: &str) -> Option<PathBuf> {
-    mountinfo.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        let options = kind.strip_prefix("cgroup ")?.split(' ').nth(1)?;
-        let is_memory = options.split(',').any(|option| option == "memory");
-        is_memory.then(|| mount.split(' ').nth(4).map(PathBuf::from))?
-    })
 }
 
 /// Where cgroup v2 is mounted: alone, or beside v1 (hybrid).
@@ -233,8 +140,5 @@ mod tests {
                          41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:5 - cgroup2 cgroup2 rw\n";
         assert_eq!(mount_point_in(mountinfo), Some(PathBuf::from("/sys/fs/cgroup/unified")));
         assert_eq!(mount_point_in("40 31 0:37 / / rw - ext4 /dev/vda rw\n"), None);
-        let with_memory = format!("{mountinfo}42 31 0:39 / /sys/fs/cgroup/memory rw - cgroup none rw,memory\n");
-        assert_eq!(v1_memory_in(&with_memory), Some(PathBuf::from("/sys/fs/cgroup/memory")));
-        assert_eq!(v1_memory_in(mountinfo), None);
     }
 }

@@ -11,7 +11,6 @@ use nix::sys::signal::Signal;
 
 use super::metrics::Metrics;
 use super::{END, PathEvent, START, Sabotage, Spike, Totals, http, sabotage};
-use crate::cgroup::MemoryGroup;
 use crate::lab::Lab;
 use crate::memory_cgroup::MemoryCgroup;
 use crate::netns::NetNs;
@@ -49,8 +48,6 @@ pub(crate) struct Place<'a> {
     pub(crate) listen: SocketAddr,
     /// Descriptors that it may have, where that is limited.
     pub(crate) descriptors: Option<u64>,
-    /// Memory that it may have, where that is limited.
-    pub(crate) memory: Option<&'a MemoryGroup>,
 }
 
 #[derive(Debug)]
@@ -102,17 +99,11 @@ impl Agent {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(File::create(&log)?);
-        let mut cgroup = &lab.tools;
-        if let Some(place) = options.place {
-            if let Some(descriptors) = place.descriptors {
-                process::limit_descriptors(&mut command, descriptors);
-            }
-            if let Some(memory) = place.memory {
-                cgroup = memory.prepare(&mut command)?.unwrap_or(cgroup);
-            }
+        if let Some(descriptors) = options.place.and_then(|place| place.descriptors) {
+            process::limit_descriptors(&mut command, descriptors);
         }
         let started = Instant::now();
-        let process = Process::spawn(command, options.place.map(|place| place.netns), cgroup)?;
+        let process = Process::spawn(command, options.place.map(|place| place.netns), &lab.tools)?;
         let mut agent = Self {
             process,
             address,

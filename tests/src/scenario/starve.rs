@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::cgroup::MemoryGroup;
 use crate::hopline::{Agent, AgentOptions, Metrics, Place, timed_get};
 use crate::lab::Lab;
+use crate::memory_cgroup::MemoryCgroup;
 use crate::netns::NetNs;
 use crate::process::{self, Process};
 use crate::topology::{busy_loopback, kernel_counter};
@@ -63,12 +63,16 @@ const LOCAL: &[Attack] = &[
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let stage = Stage::new(lab)?;
     too_few_descriptors(lab, verdict)?;
-    let memory = MemoryGroup::create(MEMORY_MIB << 20)?;
+    let memory = MemoryCgroup::create("starved", MEMORY_MIB << 20)?;
     let place = Place {
         netns: &stage.netns,
         listen: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PORT),
         descriptors: Some(DESCRIPTORS),
+    };
+    let options = AgentOptions {
+        place: Some(place),
         memory: memory.as_ref(),
+        ..AgentOptions::default()
     };
     let part = Part {
         name: "128 descriptors",
@@ -78,7 +82,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         scrapers: &[(Some(SCRAPER), AGENT), (None, Ipv4Addr::LOCALHOST)],
         seconds: BEYOND_S[usize::from(lab.short)],
     };
-    let metrics = stage.attack(verdict, &part, place)?;
+    let metrics = stage.attack(verdict, &part, &options)?;
     judge_memory(verdict, memory.as_ref())?;
     let row = |what: &str| format!("{}: {what}", part.name);
     verdict.count(
@@ -93,7 +97,10 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         netns: &stage.netns,
         listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT),
         descriptors: None,
-        memory: None,
+    };
+    let options = AgentOptions {
+        place: Some(place),
+        ..AgentOptions::default()
     };
     let part = Part {
         name: "loopback",
@@ -103,7 +110,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         scrapers: &[(None, Ipv4Addr::LOCALHOST)],
         seconds: LOCAL_S[usize::from(lab.short)],
     };
-    let metrics = stage.attack(verdict, &part, place)?;
+    let metrics = stage.attack(verdict, &part, &options)?;
     let row = |what: &str| format!("{}: {what}", part.name);
     ended(verdict, &row, &metrics, &["evicted", "malformed"]);
     let refused = metrics.sum("hopline_agent_http_requests_refused_total", &[("reason", "streams")]);
@@ -119,7 +126,7 @@ fn ended(verdict: &mut Verdict, row: &impl Fn(&str) -> String, metrics: &Metrics
     }
 }
 
-fn judge_memory(verdict: &mut Verdict, memory: Option<&MemoryGroup>) -> Result<()> {
+fn judge_memory(verdict: &mut Verdict, memory: Option<&MemoryCgroup>) -> Result<()> {
     let Some(memory) = memory else {
         verdict.skip("memory limit", "this kernel limits no memory of cgroups");
         return Ok(());
@@ -131,7 +138,7 @@ fn judge_memory(verdict: &mut Verdict, memory: Option<&MemoryGroup>) -> Result<(
         MEMORY_MIB as f64,
         "MiB",
     );
-    verdict.count("processes killed for want of memory", memory.kills()?, 0);
+    verdict.count("processes killed for want of memory", memory.killed()?, 0);
     Ok(())
 }
 
@@ -216,15 +223,11 @@ impl<'a> Stage<'a> {
         })
     }
 
-    fn attack(&self, verdict: &mut Verdict, part: &Part<'_>, place: Place<'_>) -> Result<Metrics> {
+    fn attack(&self, verdict: &mut Verdict, part: &Part<'_>, options: &AgentOptions<'_>) -> Result<Metrics> {
         let opened = || kernel_counter(&self.netns, "TcpPassiveOpens");
         let row = |what: &str| format!("{}: {what}", part.name);
         let before = opened()?;
-        let options = AgentOptions {
-            place: Some(place),
-            ..AgentOptions::default()
-        };
-        let mut agent = Agent::start(self.lab, self.lab.traffic.path(), &options)?;
+        let mut agent = Agent::start(self.lab, self.lab.traffic.path(), options)?;
         let ask = SocketAddr::new(part.to.into(), PORT);
         // What a first scrape allocates stays.
         for _ in 0..10 {

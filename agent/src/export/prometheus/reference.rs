@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use agent_ebpf::{
     event::{KINDS, kind_name},
-    loss::{TLS_UNJOINED, failure_name},
+    loss::{FAILURES, failure_name},
 };
 
 use super::{super::http, classic, encode};
@@ -184,9 +184,9 @@ fn own() -> SelfMetrics {
                 ..KindCounts::default()
             })
             .collect(),
-        failures: failure_name(TLS_UNJOINED)
+        failures: (0..FAILURES)
+            .filter_map(failure_name)
             .map(|name| (name.to_owned(), 1))
-            .into_iter()
             .collect(),
         programs: vec![ProgramStats {
             runs: 1,
