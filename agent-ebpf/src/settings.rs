@@ -26,6 +26,10 @@ static RETRANSMIT_RESULT: Global<u32> = Global::new(0);
 #[unsafe(no_mangle)]
 static CONNECT_OFF: Global<u32> = Global::new(0);
 
+/// 1: open connections are found among open files, which those that wait to be accepted have none of.
+#[unsafe(no_mangle)]
+static TELL_CHILDREN: Global<u32> = Global::new(0);
+
 /// 1: nobody asks for connects that fail before a SYN.
 #[unsafe(no_mangle)]
 static FAILURE_BEFORE_SYN_OFF: Global<u32> = Global::new(0);
@@ -98,6 +102,11 @@ pub fn retransmit_has_result() -> bool {
 #[inline(always)]
 pub fn takes_connects() -> bool {
     CONNECT_OFF.load() == 0
+}
+
+#[inline(always)]
+pub fn tells_of_children() -> bool {
+    TELL_CHILDREN.load() != 0
 }
 
 #[inline(always)]

@@ -1,8 +1,8 @@
 //! Calls back for the sockets of a cgroup: SYN about to leave, child accepted, listening, change of state, RTT sample.
 
 use agent_ebpf::{
-    connection::{FLAG_CALLBACKS, ROLE_CLIENT, ROLE_LISTENER, tcp_state},
-    event::LISTENER_OPEN,
+    connection::{FLAG_CALLBACKS, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, tcp_state},
+    event::{CONNECTION_OPEN, LISTENER_OPEN},
 };
 use aya_ebpf::{
     EbpfContext as _,
@@ -128,6 +128,9 @@ fn state_changed(ctx: &SockOpsContext) {
     let (old, new) = (ctx.arg(0) as u8, ctx.arg(1) as u8);
     if new != tcp_state::CLOSE {
         socket::enter(&mut event.state, new);
+        if new == tcp_state::ESTABLISHED && event.state.role == ROLE_SERVER && settings::tells_of_children() {
+            socket::send(event, CONNECTION_OPEN);
+        }
     } else if let Some(tcp) = TcpSock::of(sk) {
         socket::close(event, tcp, old);
     }

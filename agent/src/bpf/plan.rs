@@ -160,6 +160,7 @@ impl Plan {
         } else {
             packed(&options.dns_ports)
         };
+        let tells_children = self.storage_may_vanish && !options.safe_mode && !switches::is_off(options, OPEN);
         let traced = !self.sock_ops && !options.safe_mode && !switches::is_off(options, "state");
         let mut settings = vec![
             ("DNS_PORTS_A", a),
@@ -168,6 +169,7 @@ impl Plan {
             ("MATCH_INTENTS", (!self.fexit).into()),
             ("SYN_BY_KPROBE", (!self.fentry && self.kprobe).into()),
             ("STATE_BY_TRACING", traced.into()),
+            ("TELL_CHILDREN", tells_children.into()),
             ("RETRANSMIT_RESULT", self.retransmit_has_result.into()),
             ("SHARE_PER_SECOND", options.share_per_second),
         ];
@@ -364,7 +366,7 @@ pub(super) const OPEN: &str = "open";
 /// Why the first is left out. Since 5d800f87d0a5 and 0be08389c7f2 (7.0) a socket that closes takes its storage away under
 /// the walk, which panics; 7.3.4 has no fix, and one would look the same from here (docs/kernels.md).
 const STORAGE_WALK_PANICS: &str = "iter/bpf_sk_storage_map panics kernels like this one (7.0 to 7.3), so open files are \
-                                   walked: connections without a file descriptor are seen when they end";
+                                   walked: of connections without a file descriptor their begin and their end are seen";
 
 /// Attaches, feature by feature.
 ///

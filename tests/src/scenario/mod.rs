@@ -331,13 +331,29 @@ pub(crate) fn build_programs() -> Result<()> {
 }
 
 /// Nothing may be lost; what was is named by its kind.
+///
+/// A kernel that preempts anywhere leaves out a run of a tracing program now and then: hopline has to say so, and it is rare.
 fn compare_losses(verdict: &mut Verdict, metrics: &Metrics) {
     const LOST: &str = "hopline_events_lost_total";
-    verdict.count("events lost", metrics.sum(LOST, &[]), 0);
+    const RARE: f64 = 10.0;
+    let mut missed = 0;
     for kind in metrics.values(LOST, "kind") {
         let lost = metrics.sum(LOST, &[("kind", kind)]);
         if lost > 0 {
             verdict.note(format!("events lost of kind {kind}"), lost as f64, "");
         }
+        if kind.ends_with("_missed") && preempts_anywhere() {
+            missed += lost;
+        }
     }
+    verdict.count("events lost", metrics.sum(LOST, &[]) - missed, 0);
+    if missed > 0 {
+        verdict.at_most("runs left out by a preemptible kernel", missed as f64, RARE, "");
+    }
+}
+
+/// As far as the kernel says it: debugfs is mounted in the VMs.
+fn preempts_anywhere() -> bool {
+    let modes = std::fs::read_to_string("/sys/kernel/debug/sched/preempt").unwrap_or_default();
+    modes.contains("(full)") || modes.contains("(lazy)")
 }
