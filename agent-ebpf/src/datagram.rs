@@ -69,7 +69,11 @@ pub fn own(address: *const bpf_sock_addr) {
         return;
     }
     let full = socket::is_full();
-    let flags = if full { 0 } else { u64::from(BPF_SK_STORAGE_GET_F_CREATE) };
+    let flags = if full {
+        0
+    } else {
+        u64::from(BPF_SK_STORAGE_GET_F_CREATE)
+    };
     if let Some(owner) = owner(sk, flags) {
         owner.pid = Task::tgid(task);
         owner.netns = Task::netns(task);

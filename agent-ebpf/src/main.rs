@@ -20,6 +20,7 @@ mod datagram;
 mod dns_stream;
 mod early;
 mod hellos;
+mod http2;
 mod inside;
 mod intent;
 mod kernel;

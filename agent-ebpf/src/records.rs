@@ -3,21 +3,23 @@
 use agent_ebpf::{
     hello::{BACKWARD, FORWARD},
     timeline::{
-        ANSWER_ACKS_REQUEST, ANSWER_STARTS_SEGMENT, ANSWERS, AnswerRecord, PROTOCOL_TLS, TIMELINE_BACKWARD_CCS,
-        TIMELINE_EARLY_DATA, TIMELINE_EARLY_TICKETS, TIMELINE_FORWARD_CCS, TIMELINE_GAP, TIMELINE_RESUMED12,
-        TIMELINE_TLS13, Timeline,
+        ANSWER_ACKS_REQUEST, ANSWER_STARTS_SEGMENT, ANSWERS, AnswerRecord, HEARD_PREFACE, PROTOCOL_TLS,
+        TIMELINE_BACKWARD_CCS, TIMELINE_EARLY_DATA, TIMELINE_EARLY_TICKETS, TIMELINE_FORWARD_CCS, TIMELINE_GAP,
+        TIMELINE_RESUMED12, TIMELINE_TLS13, Timeline,
     },
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 
 use crate::{
-    hellos, kernel,
+    hellos,
+    http2::{self, Control},
+    kernel,
     phases::{self, Payload, STAGE_ASKED, STAGE_HANDSHAKE, STAGE_OPEN},
 };
 
 /// Most records of one packet that are looked at: hello flights have fewer, the log of answers no more.
 const MOST_RECORDS: usize = 10;
-const HEADER: u32 = 5;
+pub const HEADER: u32 = 5;
 /// Longest record: 2^14 bytes and what encryption may add in TLS 1.2.
 const LONGEST: u16 = 16_384 + 2_048;
 
@@ -31,6 +33,8 @@ const FINISHED_SHA256: u16 = 4 + 32 + 1 + 16;
 const FINISHED_SHA384: u16 = 4 + 48 + 1 + 16;
 /// The JDK's client pads every record of TLS 1.3 with this many zeros (*measured*, JDK 17).
 const JDK_PADDING: u16 = 16;
+/// Content type and tag.
+pub const TLS13_OVERHEAD: u16 = 1 + 16;
 /// `EndOfEarlyData` and an alert of TLS 1.3 as records.
 const END_OF_EARLY_DATA: u16 = 4 + 1 + 16;
 const ENCRYPTED_ALERT: u16 = 2 + 1 + 16;
@@ -51,14 +55,8 @@ const EXTENSIONS_BACKWARD: u8 = 32;
 const SHORTEST_TICKET: u16 = 240;
 const LONGEST_TICKET: u16 = 300;
 
-/// Bit of [`Timeline::heard`]: the server's SETTINGS.
-const HEARD_PREFACE: u8 = 1;
-
-/// HTTP/2 clients send `WINDOW_UPDATE` after this much of an answer, not before (Go: 4 KiB, nghttp2: half a window).
-const WINDOW_BYTES: u32 = 4_096;
-/// SETTINGS, `WINDOW_UPDATE` and an acknowledgement in one record are not longer.
-const PREFACE_BYTES: u16 = 67 + 17;
-
+/// Bit of [`Timeline::heard`]: the extensions of the `ClientHello` go on at the sequence number in `forward_ack`.
+pub const HELLO_CUT: u8 = 2;
 /// The answer to the first request may still be coming.
 #[inline(always)]
 pub fn logs_answers(timeline: &Timeline) -> bool {
@@ -73,7 +71,7 @@ pub struct Record {
     content_type: u8,
     pub length: u16,
     /// Sequence number of its header.
-    seq: u32,
+    pub seq: u32,
     /// Offset of its body in the packet; of no meaning when the header was cut.
     pub body: u32,
     /// Bytes of the body that are in this packet.
@@ -89,6 +87,9 @@ pub fn walk(skb: *const __sk_buff, timeline: &mut Timeline, payload: &mut Payloa
     if timeline.record_seq[index] == 0 {
         timeline.record_seq[index] = payload.seq;
         timeline.plain_seq[index] = payload.seq;
+    }
+    if timeline.heard & HELLO_CUT != 0 && payload.direction == FORWARD {
+        hellos::client_hello_goes_on(skb.cast_mut(), timeline, payload);
     }
     for _ in 0..MOST_RECORDS {
         if one_record(skb.cast_mut(), timeline, payload) == 0 {
@@ -231,7 +232,8 @@ fn in_handshake(skb: *const __sk_buff, timeline: &mut Timeline, payload: &Payloa
             let end = record.seq.wrapping_add(HEADER).wrapping_add(u32::from(record.length));
             timeline.plain_seq[payload.index()] = end;
             if forward {
-                hellos::client_hello(skb.cast_mut(), timeline, record.body, record.here);
+                let seq = record.seq.wrapping_add(HEADER);
+                hellos::client_hello(skb.cast_mut(), timeline, record.body, record.here, seq);
             } else {
                 hellos::server_hello(skb, timeline, record, now);
             }
@@ -285,6 +287,9 @@ fn encrypted_backward(timeline: &mut Timeline, payload: &Payload, record: &Recor
 fn expect_tickets(timeline: &mut Timeline, record: &Record) {
     let before = timeline.finished;
     timeline.finished |= EXTENSIONS_BACKWARD;
+    if before & EXTENSIONS_BACKWARD == 0 {
+        http2::extensions(timeline, record.length);
+    }
     if before & FINISHED_BACKWARD != 0 && record.length > FINISHED_SHA384 {
         timeline.flags |= TIMELINE_EARLY_TICKETS;
     } else if before & EXTENSIONS_BACKWARD != 0 && record.length == finished_length(timeline) {
@@ -361,15 +366,21 @@ fn in_application(timeline: &mut Timeline, payload: &Payload, record: &Record, n
     if record.content_type != APPLICATION_DATA || is_alert {
         return;
     }
-    if payload.direction == BACKWARD && is_preface(timeline, record.length)
-        || is_control(timeline, payload, record.length)
-    {
-        if payload.direction == BACKWARD {
-            timeline.no_answers = timeline.no_answers.wrapping_add(1);
+    let control = http2::control(timeline, payload, record.length);
+    if payload.direction == BACKWARD {
+        let preface = http2::is_preface(timeline, record.length);
+        if preface {
+            http2::await_acknowledgement(timeline, payload, record);
         }
-        return;
-    }
-    if payload.direction == FORWARD {
+        if preface || control != Control::No {
+            timeline.no_answers = timeline.no_answers.wrapping_add(1);
+            return;
+        }
+    } else {
+        http2::after_preface(timeline, payload, control, now);
+        if control != Control::No {
+            return;
+        }
         timeline.forward_ack = payload.ack;
     }
     if payload.direction == FORWARD && timeline.backward_last != 0 && !has_answered(timeline) {
@@ -382,12 +393,7 @@ fn in_application(timeline: &mut Timeline, payload: &Payload, record: &Record, n
 
 #[inline(always)]
 fn log_answer(timeline: &mut Timeline, payload: &Payload, record: &Record, now: u64) {
-    let from = if timeline.request_ns != 0 && timeline.request_ns < timeline.tls_done_ns {
-        timeline.request_ns
-    } else {
-        timeline.tls_done_ns
-    };
-    let after_us = now.saturating_sub(from) / 1_000;
+    let after_us = now.saturating_sub(log_begun_ns(timeline)) / 1_000;
     if usize::from(timeline.answer_count) >= ANSWERS {
         return;
     }
@@ -407,9 +413,19 @@ fn log_answer(timeline: &mut Timeline, payload: &Payload, record: &Record, now: 
     timeline.answer_count += 1;
 }
 
+/// From when on times in the log of answers count.
+#[inline(always)]
+pub fn log_begun_ns(timeline: &Timeline) -> u64 {
+    if timeline.request_ns != 0 && timeline.request_ns < timeline.tls_done_ns {
+        timeline.request_ns
+    } else {
+        timeline.tls_done_ns
+    }
+}
+
 /// What the sender of this payload adds to each record.
 #[inline(always)]
-fn padding(timeline: &Timeline, payload: &Payload) -> u16 {
+pub fn padding(timeline: &Timeline, payload: &Payload) -> u16 {
     if payload.direction == FORWARD && timeline.finished & CLIENT_PADS != 0 {
         JDK_PADDING
     } else {
@@ -417,49 +433,9 @@ fn padding(timeline: &Timeline, payload: &Payload) -> u16 {
     }
 }
 
-/// `true` for HTTP/2's control frames, alone or in pairs, by the length of their plaintext.
-#[inline(always)]
-fn is_control(timeline: &Timeline, payload: &Payload, length: u16) -> bool {
-    // First payload is never control: it begins the connection's conversation.
-    if timeline.stage != STAGE_ASKED || timeline.finished & MAY_BE_HTTP2 == 0 {
-        return false;
-    }
-    let overhead = if timeline.flags & TIMELINE_TLS13 != 0 {
-        17
-    } else if matches!(timeline.cipher, 0xcca8..=0xccae) {
-        16
-    } else {
-        24
-    };
-    // The JDK's padding is part of what is encrypted.
-    let plain = length.wrapping_sub(overhead).wrapping_sub(padding(timeline, payload));
-    match plain {
-        // An acknowledgement of SETTINGS, `WINDOW_UPDATE`, PING.
-        9 | 13 | 17 => true,
-        // `WINDOW_UPDATE` after an acknowledgement, two of them: or a request whose headers the server knows.
-        22 | 26 => {
-            payload.direction == BACKWARD
-                || !has_answered(timeline)
-                || payload.ack.wrapping_sub(timeline.forward_ack) >= WINDOW_BYTES
-        }
-        _ => false,
-    }
-}
-
-/// The server's part of HTTP/2's preface: SETTINGS, its first record that is no ticket.
-#[inline(always)]
-fn is_preface(timeline: &mut Timeline, length: u16) -> bool {
-    let first = timeline.finished & MAY_BE_HTTP2 != 0 && timeline.heard & HEARD_PREFACE == 0;
-    if first && length <= PREFACE_BYTES {
-        timeline.heard |= HEARD_PREFACE;
-        return true;
-    }
-    false
-}
-
 /// The server has sent more than tickets and the beginning of HTTP/2.
 #[inline(always)]
-fn has_answered(timeline: &Timeline) -> bool {
+pub fn has_answered(timeline: &Timeline) -> bool {
     if timeline.turns != 0 || timeline.turn_ns != 0 {
         return true;
     }

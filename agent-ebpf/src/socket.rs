@@ -50,7 +50,11 @@ pub fn find<'a, S>(sk: *const S) -> Option<&'a mut ConnectionEvent> {
 #[inline(always)]
 pub fn find_or_create<'a, S>(sk: *const S) -> Option<&'a mut ConnectionEvent> {
     let full = is_full();
-    let flags = if full { 0 } else { u64::from(BPF_SK_STORAGE_GET_F_CREATE) };
+    let flags = if full {
+        0
+    } else {
+        u64::from(BPF_SK_STORAGE_GET_F_CREATE)
+    };
     let found = get(sk, flags);
     if found.is_none() {
         output::count_failure(if full { SOCKET_REFUSED } else { STORAGE_FAILED });

@@ -33,6 +33,21 @@ pub const TIMELINE_GAP: u8 = 1 << 6;
 /// hopline.
 pub const TIMELINE_EARLY_DATA: u8 = 1 << 7;
 
+/// [`Timeline::heard`]: a record that may be the server's SETTINGS has come.
+pub const HEARD_PREFACE: u8 = 1;
+/// [`Timeline::heard`]: the client has acknowledged SETTINGS: it is HTTP/2 (RFC 9113 section 6.5.3).
+pub const HEARD_HTTP2: u8 = 1 << 2;
+/// [`Timeline::heard`]: it is not HTTP/2, although that was offered: the client went on without an acknowledgement.
+pub const HEARD_NO_HTTP2: u8 = 1 << 3;
+/// [`Timeline::heard`]: the client went on so soon that the acknowledgement may be in the same record.
+pub const HEARD_DOUBT: u8 = 1 << 4;
+
+/// [`Timeline::heard`]: the client is to acknowledge what may have been SETTINGS, and has sent nothing since.
+pub const HEARD_AWAITED: u8 = 1 << 6;
+/// A client that has got SETTINGS acknowledges them at once (RFC 9113 section 6.5.3): one that goes on after this time without does
+/// not speak HTTP/2.
+pub const ACKNOWLEDGED_WITHIN_NS: u64 = 5_000_000;
+
 /// [`AnswerRecord::flags`]: its segment acknowledges the first byte of the request (server role: the request had come).
 pub const ANSWER_ACKS_REQUEST: u8 = 1;
 /// [`AnswerRecord::flags`]: the record begins its segment.
@@ -105,7 +120,7 @@ pub struct Timeline {
     pub turns_full: u8,
     /// Machine's own: which Finished have passed.
     pub finished: u8,
-    /// Machine's own: what has come backward, for HTTP/2.
+    /// Bits `HEARD_*`: what the conversation shows of HTTP/2; the others are the machine's own.
     pub heard: u8,
 
     /// Latest turns, microseconds; turn number `n`, from 0, is at `n % RECENT_TURNS`.
@@ -114,7 +129,8 @@ pub struct Timeline {
     pub recent_turns_begun: [u32; RECENT_TURNS],
     /// Machine's own: where the next record begins, in each direction.
     pub record_seq: [u32; 2],
-    /// Machine's own: what the latest forward application payload acknowledged.
+    /// Machine's own: what the latest forward application payload acknowledged; during the handshake where the client's hello
+    /// goes on that a packet has cut.
     pub forward_ack: u32,
     /// Turns that began before the last one was answered: counted, not timed.
     pub turns_overlapping: u32,

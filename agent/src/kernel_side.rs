@@ -110,12 +110,7 @@ impl KernelSide {
     }
 }
 
-fn run(
-    mut probes: Probes,
-    mut room: Option<SocketRoom>,
-    inbox: &Receiver<Request>,
-    walked: &watch::Sender<bool>,
-) {
+fn run(mut probes: Probes, mut room: Option<SocketRoom>, inbox: &Receiver<Request>, walked: &watch::Sender<bool>) {
     if room.is_none() {
         tracing::info!("no cgroup with a memory controller is hopline's alone: watched sockets have no bound");
     }

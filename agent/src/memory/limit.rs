@@ -48,10 +48,7 @@ fn files(cgroup: &str, mountinfo: &str) -> Vec<PathBuf> {
     for Place { own, mount, is_v2 } in places(cgroup, mountinfo) {
         let name = if is_v2 { "memory.max" } else { "memory.limit_in_bytes" };
         let up = own.ancestors().take(MOST_LEVELS);
-        files.extend(
-            up.take_while(|one| one.starts_with(&mount))
-                .map(|one| one.join(name)),
-        );
+        files.extend(up.take_while(|one| one.starts_with(&mount)).map(|one| one.join(name)));
     }
     files
 }

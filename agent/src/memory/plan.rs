@@ -151,9 +151,7 @@ impl Plan {
 /// As many sockets as there may be connections and listeners in the agent's tables.
 fn kernel_bytes(limits: &LimitsConfig, tables: Share) -> u64 {
     let sockets = limits.connections + limits.processes / 2;
-    SOCKET_BYTES * sockets as u64
-        + RTT_BYTES * limits.connections as u64 / 2
-        + tables.of(OTHER_KERNEL_BYTES) as u64
+    SOCKET_BYTES * sockets as u64 + RTT_BYTES * limits.connections as u64 / 2 + tables.of(OTHER_KERNEL_BYTES) as u64
 }
 
 /// What these sizes may cost at the worst.

@@ -8,8 +8,8 @@ use agent_ebpf::{
         ConnectionState,
     },
     timeline::{
-        ALERT_BACKWARD, ALERT_LEVEL_FATAL, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12,
-        TIMELINE_TLS13,
+        ACKNOWLEDGED_WITHIN_NS, ALERT_BACKWARD, ALERT_LEVEL_FATAL, ANSWERS, HEARD_AWAITED, HEARD_DOUBT, HEARD_HTTP2,
+        HEARD_NO_HTTP2, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12, TIMELINE_TLS13,
     },
 };
 
@@ -124,8 +124,26 @@ fn handshake(state: &ConnectionState, facts: Option<&Facts>) -> Handshake {
     );
     Handshake {
         resumed: is_resumed(state, tls),
+        chose_h2: known.chose_h2.or_else(|| speaks_http2(state)),
+        is_h2_doubtful: state.timeline.heard & HEARD_DOUBT != 0,
         ..known
     }
+}
+
+/// Whether the conversation is of HTTP/2, as far as it shows: its clients acknowledge the server's SETTINGS, others do not.
+fn speaks_http2(state: &ConnectionState) -> Option<bool> {
+    let timeline = &state.timeline;
+    if timeline.heard & HEARD_HTTP2 != 0 {
+        return Some(true);
+    }
+    // At the server it takes a round trip more; the handshake took no less.
+    let patience_ns = ACKNOWLEDGED_WITHIN_NS + timeline.tls_done_ns.saturating_sub(timeline.server_hello_ns);
+    let answers = &timeline.answers[..usize::from(timeline.answer_count).min(ANSWERS)];
+    let last_ns = answers.last().map_or(0, |last| {
+        timeline.tls_done_ns.min(timeline.request_ns) + u64::from(last.after_us) * 1_000
+    });
+    let never = timeline.heard & HEARD_AWAITED != 0 && state.closed_ns > last_ns + patience_ns;
+    (timeline.heard & HEARD_NO_HTTP2 != 0 || never).then_some(false)
 }
 
 /// The answer to the first request, if it has begun.

@@ -19,8 +19,10 @@ mod tests;
 pub struct Handshake {
     /// HTTP/2 was offered.
     pub offers_h2: bool,
-    /// HTTP/2 was agreed or not, where that stands in clear (TLS 1.2).
+    /// HTTP/2 was agreed or not, where that stands in clear (TLS 1.2) or the conversation shows it.
     pub chose_h2: Option<bool>,
+    /// The client went on after what may be the server's SETTINGS, and may have acknowledged them in the same record.
+    pub is_h2_doubtful: bool,
     /// An earlier session is resumed.
     pub resumed: bool,
     /// The client takes no tickets of TLS 1.3: its whole hello was seen, and says so.
@@ -41,6 +43,7 @@ impl Handshake {
             // A hello that was not seen may have offered it.
             offers_h2: client.is_none_or(|hello| hello.truncated || hello.offers_h2()),
             chose_h2: server.map(|hello| hello.alpn.as_deref() == Some("h2")),
+            is_h2_doubtful: false,
             resumed: tls.resumed().unwrap_or_default(),
             no_tickets: client.is_some_and(|hello| !hello.truncated && !hello.psk_modes),
             offered_ticket_bytes: client.map_or(0, |hello| hello.offered_ticket_bytes),
@@ -99,6 +102,8 @@ pub struct FirstByte {
 ///    more follows, but [`Basis::Ambiguous`], unless the server's tickets came before (Go) or the client takes none;
 /// 4. where HTTP/2 may be spoken, the server's preface (the first record, when it has the length of SETTINGS, alone or
 ///    with `WINDOW_UPDATE` or an acknowledgement) and control records, by the length of their plaintext.
+///
+/// Whether HTTP/2 is spoken, the client's acknowledgement of SETTINGS tells, or that it goes on without.
 ///
 /// [`Basis::Ambiguous`] also when the log has a gap, with early data, when HTTP/2 may be spoken but the cipher hides
 /// lengths, and when all that is left of an answer would be a record that looks like a preface without HTTP/2 being

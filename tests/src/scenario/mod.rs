@@ -28,6 +28,7 @@ mod path;
 mod pods;
 mod preempt_race;
 mod probe_budget;
+mod programs;
 mod proxy_chain;
 mod replay;
 mod retransmits;
@@ -100,6 +101,12 @@ const SCENARIOS: &[Scenario] = &[
         about: "leaks, a full queue, held clients, ports used up, no reuse, dead writes: as ss and nstat say",
         tools: &["ip", "ss", "nstat"],
         run: states::run,
+    },
+    Scenario {
+        name: "programs",
+        about: "pooled TLS connections of real programs, short answers, HTTP/2 offered and not spoken: first bytes, turns, waits",
+        tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "python3"],
+        run: programs::run,
     },
     Scenario {
         name: "handshakes",

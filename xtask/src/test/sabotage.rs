@@ -38,6 +38,7 @@ const SABOTAGE: &[(&str, &str)] = &[
     ("path", "shift"),
     ("ecmp", "drop"),
     ("route-change", "drop"),
+    ("programs", "drop"),
     ("proxy-chain", "swap"),
     ("tlsfail", "swap"),
     ("tls-safety", "drop"),

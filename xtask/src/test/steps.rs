@@ -33,6 +33,7 @@ const HERE_ONLY: &[(&str, &[&str])] = &[
     ("kube-api", &["--short"]),
     ("pods", &["--short"]),
     ("probe-budget", &["--seconds", "30"]),
+    ("programs", &["--short"]),
     ("proxy-chain", &["--short"]),
     // In VMs this name stands for the boots that end under a running agent.
     ("safe-mode", &[]),

@@ -101,7 +101,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "workloads",
         ],
     ),
-    ("kernel_side", &["bpf", "owner", "privileges", "reader", "selfmetrics"]),
+    (
+        "kernel_side",
+        &["bpf", "memory", "owner", "privileges", "reader", "selfmetrics"],
+    ),
     ("agent", ANY),
     ("command", ANY),
     ("lib", ANY),

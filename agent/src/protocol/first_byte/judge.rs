@@ -203,7 +203,8 @@ impl<'a> Log<'a> {
         };
         rest.next();
         if let Some(answer) = rest.find(|record| self.is_candidate(**record)) {
-            return Some((answer, true));
+            let is_doubtful = self.handshake.is_h2_doubtful && self.handshake.chose_h2.is_none();
+            return Some((answer, !is_doubtful));
         }
         // Nothing but a preface: without HTTP/2 it would be a short answer.
         let may_be_answer = self.handshake.chose_h2.is_none() && self.is_candidate(*preface);

@@ -46,6 +46,7 @@ fn read(line: &'static str, role: Role) -> Option<Recorded> {
     let handshake = Handshake {
         offers_h2: alpn != "-",
         chose_h2: (!is_tls13).then_some(alpn == "h2"),
+        is_h2_doubtful: false,
         resumed: words.next()? == "resumed",
         no_tickets: false,
         offered_ticket_bytes: words.next()?.parse().ok()?,

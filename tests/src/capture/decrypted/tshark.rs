@@ -39,8 +39,17 @@ pub(super) struct Row {
 
 /// Reads `capture` with the keys of `keylog`; what goes to or from `ports` is TLS.
 pub(super) fn read(capture: &Path, keylog: &Path, ports: &RangeInclusive<u16>) -> Result<Vec<Row>> {
-    let ports = format!("tcp.port=={}-{},tls", ports.start(), ports.end());
-    parse(&tshark::fields(capture, Some(keylog), "tls", &[], &[ports], &FIELDS)?)
+    let (first, last) = (ports.start(), ports.end());
+    let filter = format!("tls && tcp.port in {{{first}..{last}}}");
+    let decode = format!("tcp.port=={first}-{last},tls");
+    parse(&tshark::fields(
+        capture,
+        Some(keylog),
+        &filter,
+        &[],
+        &[decode],
+        &FIELDS,
+    )?)
 }
 
 /// The rows of `-T fields`: columns between tabs, values between commas.

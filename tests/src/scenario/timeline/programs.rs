@@ -1,4 +1,4 @@
-//! Builds the Go and Java programs of this scenario and of `dns`, and puts those that need no building beside them. What is
+//! Builds the Go and Java programs of this scenario, of `programs` and of `dns`, and puts those that need no building beside them. What is
 //! built is kept.
 
 use std::fs;
@@ -18,7 +18,7 @@ enum Kind {
     Go(&'static str),
 }
 
-const PROGRAMS: [(&str, &str, Kind); 11] = [
+const PROGRAMS: [(&str, &str, Kind); 13] = [
     (
         "client.go",
         include_str!("../../../programs/client/client.go"),
@@ -57,6 +57,16 @@ const PROGRAMS: [(&str, &str, Kind); 11] = [
     (
         "server.js",
         include_str!("../../../programs/server/server.js"),
+        Kind::Script,
+    ),
+    (
+        "pooled.go",
+        include_str!("../../../programs/pooled/pooled.go"),
+        Kind::Go("go-pooled"),
+    ),
+    (
+        "short.py",
+        include_str!("../../../programs/short/short.py"),
         Kind::Script,
     ),
     (

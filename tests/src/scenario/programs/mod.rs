@@ -1,0 +1,69 @@
+//! Pooled TLS connections of programs that nobody here wrote: a few short exchanges with pauses, as databases and health checks have
+//! them. First bytes, turns and what counts as waiting, against a decrypted capture on the same side or the program's own clock.
+//!
+//! The kernel sees lengths alone. What tells HTTP/2's control frames from short answers is the hello, the choice of the server
+//! where it can be read, and that clients of HTTP/2 acknowledge SETTINGS.
+
+mod cells;
+mod compare;
+mod postgres;
+mod run;
+
+use anyhow::Result;
+
+use cells::{CELLS, PORTS};
+
+use crate::capture::{Capture, decrypted};
+use crate::hopline::{Agent, AgentOptions, Trace};
+use crate::lab::Lab;
+use crate::router::{DEVICE, RouterSettings};
+use crate::topology::Pair;
+use crate::verdict::Verdict;
+
+/// Both ways together.
+const DELAY_US: u64 = 4_000;
+
+pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
+    let programs = super::timeline::programs::build(lab.executable())?;
+    let settings = RouterSettings {
+        delay_us: DELAY_US / 2,
+        ..RouterSettings::default()
+    };
+    let pair = Pair::new(lab, &settings)?;
+    let site = run::Site {
+        lab,
+        pair: &pair,
+        programs: &programs,
+        keylog: lab.file("keys"),
+    };
+    site.certificate()?;
+    let at_client = Capture::start_long(lab, "client", &pair.client, DEVICE)?;
+    let at_server = Capture::start_long(lab, "server", &pair.server, DEVICE)?;
+    let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
+    let trace = Trace::start(lab, "programs", lab.traffic.path())?;
+    for cell in CELLS {
+        site.run(cell)?;
+    }
+    let database = postgres::run(&site, &agent, verdict)?;
+    let connections = CELLS.len() + usize::from(database.is_some());
+    trace.wait_for(2 * connections)?;
+    let mut records = trace.finish()?;
+    records.retain(|record| record.event == "finished");
+    let metrics = agent.scrape_drained()?;
+    super::compare_losses(verdict, &metrics);
+    agent.stop()?;
+
+    let files = [("client", at_client.end()?), ("server", at_server.end()?)];
+    let mut ambiguous = 0;
+    for (role, file) in &files {
+        let truth = decrypted::read(file, &site.keylog, &PORTS)?;
+        for cell in CELLS {
+            ambiguous += compare::judge(verdict, lab.tolerance, cell, role, &truth, &records);
+        }
+    }
+    verdict.note("ambiguous first bytes", f64::from(ambiguous), "");
+    if let Some(database) = &database {
+        database.judge(verdict, lab.tolerance, &records);
+    }
+    Ok(())
+}
