@@ -119,11 +119,14 @@ fn run(mut probes: Probes, mut room: Option<SocketRoom>, inbox: &Receiver<Reques
     }
     walked.send_replace(true);
     privileges::drop_capabilities(privileges::Keep::default());
-    let mut due = Instant::now() + REPORT_EVERY;
+    let (mut report_at, mut weigh_at) = (Instant::now() + REPORT_EVERY, Instant::now());
     loop {
-        let rest = due.saturating_duration_since(Instant::now());
-        let rest = room.as_ref().map_or(rest, |room| rest.min(room.rest()));
-        match inbox.recv_timeout(rest) {
+        let next = if room.is_some() {
+            report_at.min(weigh_at)
+        } else {
+            report_at
+        };
+        match inbox.recv_timeout(next.saturating_duration_since(Instant::now())) {
             // Whoever asked may have gone since.
             Ok(Request::Numbers(answer)) => drop(answer.send(numbers(&probes))),
             Ok(Request::Detach(answer)) => {
@@ -133,15 +136,18 @@ fn run(mut probes: Probes, mut room: Option<SocketRoom>, inbox: &Receiver<Reques
                 drop(answer.send(last));
                 return;
             }
-            Err(RecvTimeoutError::Timeout) => {
-                if let Some(refuse) = room.as_mut().and_then(SocketRoom::changed) {
-                    refuse_sockets(&mut probes, refuse);
-                }
-                if Instant::now() >= due {
-                    due = Instant::now() + report(&mut probes);
-                }
-            }
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
+        }
+        // Whoever asks all the time must not keep the rest from its turn.
+        if let Some(room) = room.as_mut().filter(|_| Instant::now() >= weigh_at) {
+            if let Some(refuse) = room.changed() {
+                refuse_sockets(&mut probes, refuse);
+            }
+            weigh_at = Instant::now() + room.rest();
+        }
+        if Instant::now() >= report_at {
+            report_at = Instant::now() + report(&mut probes);
         }
     }
 }
