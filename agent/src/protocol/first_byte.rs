@@ -16,6 +16,7 @@ mod tests;
 
 /// What the judgement needs to know of the handshake.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of both hellos")]
 pub struct Handshake {
     /// HTTP/2 was offered.
     pub offers_h2: bool,

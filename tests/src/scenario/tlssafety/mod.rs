@@ -114,6 +114,22 @@ fn build(directory: &Path, program: &str, file: &str, options: &[&str]) -> Resul
     tools::output_of(&mut command).map(drop)
 }
 
+/// Writes over a program that has ended; gives how often it was refused as busy. Whoever reads an ending process's `/proc/PID/maps`,
+/// as hopline does and `ps` would, keeps its program busy for so long.
+fn write_over(from: &Path, program: &Path) -> Result<u32> {
+    let mut busy = 0;
+    let written = process::poll(Duration::from_secs(2), || match fs::copy(from, program) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => {
+            busy += 1;
+            Ok(false)
+        }
+        Err(error) => Err(error.into()),
+    })?;
+    ensure!(written, "{} stays busy", program.display());
+    Ok(busy)
+}
+
 impl Place<'_> {
     fn start(&self, mut command: Command) -> Result<Process> {
         command
@@ -159,7 +175,7 @@ impl Place<'_> {
     fn replaced(&self, verdict: &mut Verdict) -> Result<()> {
         let (address, port) = SERVER.split_once(':').unwrap_or_default();
         let program = self.directory.join("program");
-        let mut answered = 0;
+        let (mut answered, mut busy) = (0, 0);
         let rounds = if self.lab.short { 10 } else { 100 };
         for round in 0..rounds {
             let from = self.directory.join(if round % 2 == 0 { "plain" } else { "pie" });
@@ -169,7 +185,7 @@ impl Place<'_> {
                 fs::rename(beside, &program)?;
             } else {
                 // The same inode, other code: a breakpoint that stayed would be in the middle of an instruction.
-                fs::copy(from, &program)?;
+                busy += write_over(&from, &program)?;
             }
             for _ in 0..2 {
                 let mut command = Command::new(&program);
@@ -178,6 +194,7 @@ impl Place<'_> {
             }
         }
         verdict.count("answers of replaced programs", answered, 2 * rounds);
+        verdict.note("times that an ended program was still busy", f64::from(busy), "");
         Ok(())
     }
 
