@@ -27,6 +27,9 @@ pub(super) const TOOLS: &[&str] = &["ip", "tcpdump", "setpriv", "unshare", "moun
 const TRACEFS: &str = "mount -t tracefs -o ro tracefs /sys/kernel/tracing";
 const MANIFEST: &str = include_str!("../../../deploy/kubernetes/components/least-privilege/daemonset.yaml");
 
+/// The feature that needs a capability which the manifest does not give.
+const NEEDS_NET_RAW: &str = "path";
+
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let capabilities = capabilities(MANIFEST)?;
     verdict.note("capabilities in the manifest", capabilities.len() as f64, "");
@@ -53,8 +56,9 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
             wrapped(lab, "hopline-no-tracefs", &capabilities, "true", &program)?,
         )
     };
-    doctor(verdict, "doctor", &hopline, &[])?;
-    let off = needs_tracefs(lab)?;
+    doctor(verdict, "doctor", &hopline, &[NEEDS_NET_RAW])?;
+    let mut off = needs_tracefs(lab)?;
+    off.push(NEEDS_NET_RAW);
     doctor(verdict, "doctor without tracefs", &without_tracefs, &off)?;
     for (name, tools) in [("connect", &[][..]), ("timeline", timeline::TOOLS), ("dns", dns::TOOLS)] {
         if let Err(error) = crate::tools::check(tools) {
