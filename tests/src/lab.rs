@@ -136,6 +136,12 @@ impl Lab {
         command
     }
 
+    /// Whether this build keeps a history, which it must be told not to: builds that are compared with may be older.
+    pub(crate) fn keeps_history(&self) -> bool {
+        let asked = self.hopline(&["agent", "--state-dir=", "--print-config"]).output();
+        asked.is_ok_and(|asked| asked.status.success())
+    }
+
     /// Starts a helper of this binary with piped stdin and stdout.
     pub(crate) fn helper(&self, words: &[&str], netns: &NetNs, cgroup: &Cgroup) -> Result<Process> {
         Process::spawn(self.helper_command(words), Some(netns), cgroup)

@@ -155,6 +155,14 @@ fn watch(agent: &mut Agent, duration: Option<Duration>, stop: &AtomicBool) -> Re
     }
 }
 
+/// Whether this build keeps a history, which it must be told not to: builds that are compared with may be older.
+fn keeps_history(hopline: &Path) -> bool {
+    let asked = Command::new(hopline)
+        .args(["agent", "--state-dir=", "--print-config"])
+        .output();
+    asked.is_ok_and(|asked| asked.status.success())
+}
+
 /// A running `hopline agent`.
 #[derive(Debug)]
 pub(crate) struct Agent {
@@ -167,8 +175,11 @@ impl Agent {
     pub(crate) fn start(hopline: &Path, listen: SocketAddr, cgroup: Option<&Path>, more: &[String]) -> Result<Self> {
         let mut command = Command::new(hopline);
         command
-            .args(["agent", "--listen", &listen.to_string(), "--state-dir="])
+            .args(["agent", "--listen", &listen.to_string()])
             .stdin(Stdio::null());
+        if keeps_history(hopline) {
+            command.arg("--state-dir=");
+        }
         if let Some(cgroup) = cgroup {
             command.arg("--cgroup").arg(cgroup);
         }

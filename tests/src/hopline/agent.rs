@@ -66,10 +66,12 @@ impl Agent {
         let address = options.place.map_or_else(free_address, |place| Ok(place.listen))?;
         let log = lab.file(format!("agent-{}.log", address.port()));
         let mut command = lab.hopline(&["agent", "--listen", &address.to_string(), "--cgroup"]);
-        command
-            .arg(cgroup)
-            .arg("--state-dir")
-            .arg(options.state_dir.unwrap_or(Path::new("")));
+        command.arg(cgroup);
+        if lab.keeps_history() {
+            command
+                .arg("--state-dir")
+                .arg(options.state_dir.unwrap_or(Path::new("")));
+        }
         if let Some(file) = options.record {
             command.arg("--record").arg(file);
         }

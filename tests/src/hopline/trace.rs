@@ -59,7 +59,7 @@ impl Trace {
             .stdin(Stdio::null())
             .stdout(File::create(&output)?)
             .stderr(File::create(&log)?);
-        if !options.contains(&STATE_DIR.as_ref()) {
+        if !options.contains(&STATE_DIR.as_ref()) && lab.keeps_history() {
             command.args([STATE_DIR, ""]);
         }
         let process = Process::spawn(command, None, &lab.tools)?;
