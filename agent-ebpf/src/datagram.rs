@@ -7,10 +7,9 @@ use agent_ebpf::{
     dns::{DNS_LIMIT, DnsHeader, TRANSPORT_UDP},
     event::{DNS_MESSAGE, EventHeader},
     hello::{BACKWARD, FORWARD},
-    loss::{SOCKET_REFUSED, STORAGE_FAILED},
 };
 use aya_ebpf::{
-    bindings::{__sk_buff, BPF_SK_STORAGE_GET_F_CREATE, bpf_sock, bpf_sock_addr},
+    bindings::{__sk_buff, bpf_sock, bpf_sock_addr},
     helpers::generated::{bpf_get_socket_cookie, bpf_sk_storage_get, bpf_skb_cgroup_id, bpf_skb_load_bytes},
 };
 
@@ -68,18 +67,10 @@ pub fn own(address: *const bpf_sock_addr) {
     if Task::is_kernel_thread(task) {
         return;
     }
-    let full = socket::is_full();
-    let flags = if full {
-        0
-    } else {
-        u64::from(BPF_SK_STORAGE_GET_F_CREATE)
-    };
-    if let Some(owner) = owner(sk, flags) {
+    if let Some(owner) = socket::create(|flags| owner(sk, flags)) {
         owner.pid = Task::tgid(task);
         owner.netns = Task::netns(task);
         owner.comm = Task::process_comm(task);
-    } else {
-        output::count_failure(if full { SOCKET_REFUSED } else { STORAGE_FAILED });
     }
 }
 

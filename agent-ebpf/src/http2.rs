@@ -60,7 +60,7 @@ pub enum Control {
     Other,
 }
 
-/// What may be the server's SETTINGS answers the request: whatever the client sends next tells.
+/// What may be the server's SETTINGS came after the request: the next record of the client decides.
 #[inline(always)]
 pub fn await_acknowledgement(timeline: &mut Timeline, payload: &Payload, record: &Record) {
     if timeline.stage != STAGE_ASKED || !payload.acknowledges(timeline.request_seq) {

@@ -57,6 +57,7 @@ const LONGEST_TICKET: u16 = 300;
 
 /// Bit of [`Timeline::heard`]: the extensions of the `ClientHello` go on at the sequence number in `forward_ack`.
 pub const HELLO_CUT: u8 = 2;
+
 /// The answer to the first request may still be coming.
 #[inline(always)]
 pub fn logs_answers(timeline: &Timeline) -> bool {

@@ -49,15 +49,21 @@ pub fn find<'a, S>(sk: *const S) -> Option<&'a mut ConnectionEvent> {
 /// The socket's storage, made when it has none; `None`, counted, when there is no memory for it.
 #[inline(always)]
 pub fn find_or_create<'a, S>(sk: *const S) -> Option<&'a mut ConnectionEvent> {
-    let full = is_full();
-    let flags = if full {
-        0
+    create(|flags| get(sk, flags))
+}
+
+/// Looks with `get` for a socket's storage of any kind, which gets the flags to make it with while there is room; counts why there
+/// is none.
+#[inline(always)]
+pub fn create<T>(get: impl FnOnce(u64) -> Option<T>) -> Option<T> {
+    let (flags, failure) = if is_full() {
+        (0, SOCKET_REFUSED)
     } else {
-        u64::from(BPF_SK_STORAGE_GET_F_CREATE)
+        (u64::from(BPF_SK_STORAGE_GET_F_CREATE), STORAGE_FAILED)
     };
-    let found = get(sk, flags);
+    let found = get(flags);
     if found.is_none() {
-        output::count_failure(if full { SOCKET_REFUSED } else { STORAGE_FAILED });
+        output::count_failure(failure);
     }
     found
 }
@@ -207,7 +213,7 @@ pub fn enter(state: &mut ConnectionState, new: u8) {
     }
 }
 
-/// The socket reaches CLOSE from state `old` (0: nobody saw which): finds who closed, sends the last report.
+/// The socket reaches CLOSE from state `old` (0: unknown): finds who closed, sends the last report.
 #[inline(always)]
 pub fn close(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8) {
     let state = &mut event.state;

@@ -62,7 +62,7 @@ pub struct KernelSide {
 impl KernelSide {
     /// Moves `probes` to a thread of their own, which begins with a search for sockets that are open already.
     ///
-    /// So much more kernel memory may be taken, by watched sockets mostly.
+    /// `kernel_bytes` is how much kernel memory may be used beyond what is loaded now: most of it is for watched sockets.
     pub fn start(probes: Probes, kernel_bytes: u64) -> io::Result<Self> {
         let features = probes.features().into();
         let (requests, inbox) = sync_channel(REQUESTS);

@@ -62,6 +62,7 @@ pub(crate) struct Lab {
     _directory_lock: Flock<File>,
     hopline: PathBuf,
     stand_in: OnceLock<PathBuf>,
+    keeps_history: OnceLock<bool>,
     executable: PathBuf,
     /// How hopline's output is falsified on purpose.
     pub(crate) sabotage: Option<Sabotage>,
@@ -96,6 +97,7 @@ impl Lab {
             _directory_lock: lock,
             hopline,
             stand_in: OnceLock::new(),
+            keeps_history: OnceLock::new(),
             executable: std::env::current_exe()?,
             sabotage,
             tolerance,
@@ -136,10 +138,12 @@ impl Lab {
         command
     }
 
-    /// Whether this build keeps a history, which it must be told not to: builds that are compared with may be older.
+    /// Whether this build keeps a history, which is to be switched off: `HOPLINE_BIN` may be an older one.
     pub(crate) fn keeps_history(&self) -> bool {
-        let asked = self.hopline(&["agent", "--state-dir=", "--print-config"]).output();
-        asked.is_ok_and(|asked| asked.status.success())
+        *self.keeps_history.get_or_init(|| {
+            let asked = self.hopline(&["agent", "--state-dir=", "--print-config"]).output();
+            asked.is_ok_and(|asked| asked.status.success())
+        })
     }
 
     /// Starts a helper of this binary with piped stdin and stdout.

@@ -14,7 +14,7 @@ use crate::cgroup::{self, Cgroup, PREFIX, mount_point};
 pub(crate) struct MemoryCgroup {
     cgroup: Cgroup,
     is_v2: bool,
-    /// Tells it from what a lab that died has left.
+    /// Held while this lab runs: what has none was left by one that died.
     _lock: Flock<File>,
 }
 

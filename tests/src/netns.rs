@@ -42,6 +42,12 @@ impl NetNs {
         format!("/proc/{}/fd/{}", std::process::id(), self.file.as_raw_fd()).into()
     }
 
+    /// Whether a TCP socket of IPv4 listens on this port, by the kernel's list: a connect would be seen by the server.
+    pub(crate) fn listens(&self, port: u16) -> Result<bool> {
+        let wanted = format!(":{port:04X} 00000000:0000 0A");
+        self.run(|| Ok(fs::read_to_string("/proc/thread-self/net/tcp")?.contains(&wanted)))
+    }
+
     /// Runs `work` on a thread inside the namespace.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {

@@ -15,6 +15,26 @@ use crate::cgroup::Cgroup;
 use crate::lab::Lab;
 use crate::netns::NetNs;
 use crate::process::{self, Process};
+use crate::tools;
+
+/// Makes `key.pem` and `cert.pem` for this name in the lab's directory, signed by itself.
+pub(crate) fn self_signed(lab: &Lab, name: &str) -> Result<()> {
+    let mut command = Command::new("openssl");
+    command
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+        ])
+        .args(["-nodes", "-days", "2", "-keyout", "key.pem", "-out", "cert.pem"])
+        .args(["-subj", &format!("/CN={name}")])
+        .args(["-addext", &format!("subjectAltName=DNS:{name}")])
+        .current_dir(lab.file("."));
+    tools::output_of(&mut command).map(drop)
+}
 
 /// Starts a server with these options that listens on `address`; it answers one request per connection with a page.
 pub(crate) fn serve(

@@ -155,7 +155,7 @@ fn watch(agent: &mut Agent, duration: Option<Duration>, stop: &AtomicBool) -> Re
     }
 }
 
-/// Whether this build keeps a history, which it must be told not to: builds that are compared with may be older.
+/// Whether this build keeps a history, which is to be switched off: `HOPLINE_BIN` may be an older one.
 fn keeps_history(hopline: &Path) -> bool {
     let asked = Command::new(hopline)
         .args(["agent", "--state-dir=", "--print-config"])

@@ -1,6 +1,6 @@
 //! A bound on watched sockets, by what they take: their state is kernel memory, charged to the agent's own cgroup.
 //!
-//! The kernel counts no elements of such storage, and tells nobody of those that go with their socket. It does count the memory.
+//! The kernel does not count the elements of such storage, and runs no program when one goes with its socket. It does count the memory.
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -40,7 +40,7 @@ pub struct SocketRoom {
 
 impl SocketRoom {
     /// Room for so many bytes beside what the kernel keeps by now; `None` where the agent has no cgroup to itself, so that
-    /// nobody knows what is its own.
+    /// its own memory is not known.
     pub fn beside_what_is_loaded(bytes: u64) -> Option<Self> {
         let counter = counter()?;
         Some(Self {
@@ -95,7 +95,7 @@ fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
-/// Of the first cgroup that counts the agent's memory and nobody else's.
+/// Of the first cgroup with a memory controller that has no process but the agent.
 fn counter() -> Option<Counter> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let places = limit::places(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"));

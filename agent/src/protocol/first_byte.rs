@@ -104,7 +104,7 @@ pub struct FirstByte {
 /// 4. where HTTP/2 may be spoken, the server's preface (the first record, when it has the length of SETTINGS, alone or
 ///    with `WINDOW_UPDATE` or an acknowledgement) and control records, by the length of their plaintext.
 ///
-/// Whether HTTP/2 is spoken, the client's acknowledgement of SETTINGS tells, or that it goes on without.
+/// HTTP/2 is spoken when the client acknowledges SETTINGS, and is not when it goes on without.
 ///
 /// [`Basis::Ambiguous`] also when the log has a gap, with early data, when HTTP/2 may be spoken but the cipher hides
 /// lengths, and when all that is left of an answer would be a record that looks like a preface without HTTP/2 being

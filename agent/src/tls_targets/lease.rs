@@ -34,7 +34,7 @@ pub(super) struct Breaks {
 }
 
 impl Breaks {
-    /// For leases that this thread takes: the signal is its own, and nobody else's business.
+    /// For leases that this thread takes: the signal goes to it alone.
     pub(super) fn of_this_thread() -> io::Result<Self> {
         let mut asked_back = SigSet::empty();
         asked_back.add(Signal::SIGIO);
@@ -58,7 +58,7 @@ impl Breaks {
     }
 }
 
-/// Takes the lease on a file that nobody has open for writing. It ends with the file.
+/// Takes the lease on a file that is not open for writing anywhere. It ends with the file.
 pub(super) fn take(file: &File) -> io::Result<()> {
     let owner = Owner {
         kind: F_OWNER_TID,
@@ -75,7 +75,7 @@ pub(super) fn take(file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether the lease holds and nobody wants to write.
+/// Whether the lease holds and no writer waits.
 pub(super) fn holds(file: &File) -> bool {
     // SAFETY: no preconditions.
     unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLEASE) == libc::F_RDLCK }

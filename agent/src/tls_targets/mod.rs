@@ -2,7 +2,7 @@
 //!
 //! A thread of its own: it hears of every executable mapping (`bpf::Mappings`), looks at files that it has not seen
 //! (`elf`), and holds the probes. A file is what was opened through the process's own mapping (`/proc/PID/map_files`), so
-//! neither a path that a container chose nor a file put in its place is ever probed. While a file is probed nobody writes to it (`lease`).
+//! neither a path that a container chose nor a file put in its place is ever probed. A file that is probed cannot change (`lease`).
 //! Started by `agent`.
 
 mod files;

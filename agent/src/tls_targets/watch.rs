@@ -57,7 +57,7 @@ impl Watcher {
         let breaks = match lease::Breaks::of_this_thread() {
             Ok(breaks) => breaks,
             Err(error) => {
-                tracing::warn!(%error, "TLS libraries are not asked: nobody would say that one is to be written");
+                tracing::warn!(%error, "TLS libraries are not probed: without signals, writers to a probed file would wait");
                 return;
             }
         };

@@ -1,8 +1,8 @@
 //! Pooled TLS connections of programs that nobody here wrote: a few short exchanges with pauses, as databases and health checks have
 //! them. First bytes, turns and what counts as waiting, against a decrypted capture on the same side or the program's own clock.
 //!
-//! The kernel sees lengths alone. What tells HTTP/2's control frames from short answers is the hello, the choice of the server
-//! where it can be read, and that clients of HTTP/2 acknowledge SETTINGS.
+//! The kernel sees lengths alone. It knows HTTP/2's control frames from short answers by the hello, by the server's choice where
+//! that can be read, and because clients of HTTP/2 acknowledge SETTINGS.
 
 mod cells;
 mod compare;
@@ -16,6 +16,7 @@ use cells::{CELLS, PORTS};
 use crate::capture::{Capture, decrypted};
 use crate::hopline::{Agent, AgentOptions, Trace};
 use crate::lab::Lab;
+use crate::openssl;
 use crate::router::{DEVICE, RouterSettings};
 use crate::topology::Pair;
 use crate::verdict::Verdict;
@@ -36,7 +37,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         programs: &programs,
         keylog: lab.file("keys"),
     };
-    site.certificate()?;
+    openssl::self_signed(lab, run::NAME)?;
     let at_client = Capture::start_long(lab, "client", &pair.client, DEVICE)?;
     let at_server = Capture::start_long(lab, "server", &pair.server, DEVICE)?;
     let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;

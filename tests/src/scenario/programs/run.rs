@@ -12,10 +12,9 @@ use anyhow::{Context as _, Result, ensure};
 use super::cells::{Cell, Client, EXCHANGES, Server};
 use crate::lab::Lab;
 use crate::process::{self, Process};
-use crate::tools;
 use crate::topology::{Pair, SERVER4};
 
-const NAME: &str = "programs.test";
+pub(super) const NAME: &str = "programs.test";
 /// Between lines that are typed.
 const PAUSE: Duration = Duration::from_millis(300);
 const LIMIT: Duration = Duration::from_secs(30);
@@ -31,26 +30,6 @@ pub(super) struct Site<'a> {
 }
 
 impl Site<'_> {
-    /// One for all servers.
-    pub(super) fn certificate(&self) -> Result<()> {
-        let mut openssl = Command::new("openssl");
-        openssl
-            .args([
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-                "-nodes",
-            ])
-            .args(["-days", "2", "-keyout", "key.pem", "-out", "cert.pem", "-subj"])
-            .arg(format!("/CN={NAME}"))
-            .args(["-addext", &format!("subjectAltName=DNS:{NAME}")])
-            .current_dir(self.lab.file("."));
-        tools::output_of(&mut openssl).map(drop)
-    }
-
     pub(super) fn run(&self, cell: &Cell) -> Result<()> {
         let _server = self.serve(cell).with_context(|| format!("{}: server", cell.name))?;
         self.ask(cell).with_context(|| format!("{}: client", cell.name))
@@ -85,9 +64,7 @@ impl Site<'_> {
             .stdout(Stdio::null())
             .stderr(File::create(self.lab.file(format!("server-{}.log", cell.port)))?);
         let server = Process::spawn(command, Some(&self.pair.server), &self.lab.traffic)?;
-        let listens = process::poll(LIMIT * self.lab.patience(), || {
-            self.pair.server.run(|| Ok(is_bound(address)))
-        })?;
+        let listens = process::poll(LIMIT * self.lab.patience(), || self.pair.server.listens(cell.port))?;
         ensure!(listens, "nothing listens on {address}");
         Ok(server)
     }
@@ -160,10 +137,4 @@ impl Site<'_> {
         thread::sleep(PAUSE);
         process.finish().map(drop)
     }
-}
-
-/// By the kernel's list: a connect would be an exchange of its own.
-fn is_bound(address: SocketAddr) -> bool {
-    let wanted = format!(":{:04X} 00000000:0000 0A", address.port());
-    std::fs::read_to_string("/proc/thread-self/net/tcp").is_ok_and(|list| list.contains(&wanted))
 }

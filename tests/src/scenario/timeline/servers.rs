@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::cells::{PORTS_EACH, Server};
 use super::clients::{NAME, Site};
 use crate::nginx;
+use crate::openssl;
 use crate::process::{self, Process};
 use crate::tools;
 use crate::topology::SERVER4;
@@ -38,22 +39,11 @@ pub(super) fn start(site: &Site<'_>) -> Result<Vec<Process>> {
 
 /// One key for all, in both forms.
 fn certificate(site: &Site<'_>) -> Result<()> {
-    let make = [
-        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -keyout key.pem -out cert.pem",
-        "openssl pkcs12 -export -in cert.pem -inkey key.pem -passout pass:timeline -out store.p12",
-    ];
-    for command in make {
-        let mut words = command.split(' ');
-        let mut openssl = Command::new(words.next().context("a program")?);
-        openssl.args(words).current_dir(site.lab.file("."));
-        if command.contains("-x509") {
-            let subject = format!("/CN={NAME}");
-            let alternative = format!("subjectAltName=DNS:{NAME}");
-            openssl.args(["-subj", &subject, "-addext", &alternative]);
-        }
-        tools::output_of(&mut openssl)?;
-    }
-    Ok(())
+    openssl::self_signed(site.lab, NAME)?;
+    let words = "pkcs12 -export -in cert.pem -inkey key.pem -passout pass:timeline -out store.p12";
+    let mut openssl = Command::new("openssl");
+    openssl.args(words.split(' ')).current_dir(site.lab.file("."));
+    tools::output_of(&mut openssl).map(drop)
 }
 
 fn start_nginx(site: &Site<'_>) -> Result<Process> {
