@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     child::{Child, Family},
+    children::Children,
     counters::Counters,
     destination::{DestinationId, DestinationKey, Entry},
     groups::GroupWindows,
@@ -233,22 +234,23 @@ impl Series {
 
     /// The best of those who want room.
     fn claims(&self) -> Vec<Claim> {
-        let mut wanting: Vec<(u32, f32, u128)> = (0..)
+        let mut wanting: Vec<(u32, f32, Children)> = (0..)
             .zip(&self.slots)
             .skip(Role::ALL.len())
             .filter_map(|(slot, place)| {
                 let entry = place.entry.as_ref()?;
-                let missing = entry.wanted & !entry.named.as_ref().map_or(0, |named| named.children);
+                let admitted = entry.named.as_ref().map_or(Children::default(), |named| named.children);
+                let missing = entry.wanted.difference(admitted);
                 // Below that it can replace nobody.
-                (missing != 0 && entry.score > BETTER_BY).then_some((slot, entry.score, missing))
+                (!missing.is_empty() && entry.score > BETTER_BY).then_some((slot, entry.score, missing))
             })
             .collect();
         wanting.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         wanting.truncate(MAX_CLAIMS);
-        let claim = |(slot, score, missing)| Claim {
+        let claim = |(slot, score, missing): (u32, f32, Children)| Claim {
             slot,
             score,
-            series: Child::series_of_bits(missing),
+            series: missing.series(),
         };
         wanting.into_iter().map(claim).collect()
     }
@@ -299,7 +301,7 @@ impl Series {
     fn series_of(&self, slot: u32) -> usize {
         let entry = self.slots[slot as usize].entry.as_ref();
         let named = entry.and_then(|entry| entry.named.as_deref());
-        Child::series_of_bits(named.map_or(0, |named| named.children))
+        named.map_or(0, |named| named.children.series())
     }
 
     fn source_of(&self, slot: u32) -> Option<Arc<Workload>> {
@@ -328,7 +330,7 @@ impl Series {
         self.named -= 1;
         self.candidates += 1;
         self.expired[role as usize].add(&named.counters);
-        for child in Child::of_bits(named.children) {
+        for child in named.children.iter() {
             self.families[child.family() as usize].series -= child.series() as u64;
             self.used -= child.series();
             // Who waits there still waits.
@@ -339,7 +341,7 @@ impl Series {
         if let Some(source) = source
             && let Some(used) = self.used_by.get_mut(&source)
         {
-            *used -= Child::series_of_bits(named.children);
+            *used -= named.children.series();
             if *used == 0 {
                 self.used_by.remove(&source);
             }

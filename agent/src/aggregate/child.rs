@@ -155,7 +155,7 @@ pub enum Child {
     HttpResponses(HttpClass),
 }
 
-/// Members that are alone in their family, in the order of their bits.
+/// Members that are alone in their family, in the order of their indices.
 const SINGLES: [Child; 11] = [
     Child::Handshake,
     Child::Rtt,
@@ -169,10 +169,7 @@ const SINGLES: [Child; 11] = [
     Child::TurnsOverlapping,
     Child::RttJitter,
 ];
-/// Bits of the histograms, and of those with both directions.
-const HISTOGRAMS: u128 = 0b1_0110_0011;
-const DIRECTIONS: u128 = 0b1_1000;
-/// First bits of the other kinds of child.
+/// First indices of the other kinds of child.
 const CONNECTIONS: usize = SINGLES.len();
 const ACTIVE: usize = CONNECTIONS + Outcome::ALL.len();
 const WAITING: usize = ACTIVE + TcpState::ALL.len();
@@ -181,17 +178,16 @@ const RETRANSMITS: usize = ENDED + Ended::ALL.len() * (ClosedBy::ALL.len() + 1);
 const TLS_HANDSHAKES: usize = RETRANSMITS + Retransmit::ALL.len();
 const TLS_FAILURES: usize = TLS_HANDSHAKES + 2 * TlsVersion::ALL.len();
 const HTTP_RESPONSES: usize = TLS_FAILURES + TlsFailure::COUNT;
-const CHILDREN: usize = HTTP_RESPONSES + HttpClass::ALL.len();
-
-const _: () = assert!(CHILDREN <= u128::BITS as usize);
+/// How many there are.
+pub(super) const CHILDREN: usize = HTTP_RESPONSES + HttpClass::ALL.len();
 
 impl Child {
     /// Time series of a destination that has every child: five are histograms, two have both directions.
     pub const ALL_SERIES: usize = CHILDREN - 7 + 5 * Family::Rtt.series() + 2 * 2;
 
-    /// A bit of its own.
-    pub fn bit(self) -> u128 {
-        1 << match self {
+    /// A number of its own, below [`CHILDREN`].
+    pub(super) fn index(self) -> usize {
+        match self {
             Self::Handshake => 0,
             Self::Rtt => 1,
             Self::RttMin => 2,
@@ -241,10 +237,21 @@ impl Child {
 
     /// Time series that it adds: both directions are one child.
     pub fn series(self) -> usize {
-        match self {
-            Self::Bytes | Self::Segments => 2,
-            _ => self.family().series(),
+        if self.has_directions() {
+            2
+        } else {
+            self.family().series()
         }
+    }
+
+    /// Whether it has a time series for each direction.
+    pub(super) fn has_directions(self) -> bool {
+        matches!(self, Self::Bytes | Self::Segments)
+    }
+
+    /// Whether it has buckets, a sum and a count.
+    pub(super) fn is_histogram(self) -> bool {
+        self.family().series() > 1
     }
 
     /// Every child.
@@ -262,36 +269,9 @@ impl Child {
             .chain(TlsFailure::all().map(Self::TlsFailures))
             .chain(HttpClass::ALL.map(Self::HttpResponses))
     }
-
-    /// Those whose bits are set.
-    pub(super) fn of_bits(bits: u128) -> impl Iterator<Item = Self> {
-        Self::all().filter(move |child| bits & child.bit() != 0)
-    }
-
-    /// Time series of all whose bits are set; asked often.
-    pub(super) fn series_of_bits(bits: u128) -> usize {
-        let [histograms, directions] = [bits & HISTOGRAMS, bits & DIRECTIONS].map(|bits| bits.count_ones() as usize);
-        bits.count_ones() as usize + histograms * (Family::Rtt.series() - 1) + directions
-    }
 }
 
 /// The column of [`super::Counters::ended`].
 pub(super) fn closed_by_index(by: Option<ClosedBy>) -> usize {
     by.map_or(ClosedBy::ALL.len(), |by| by as usize)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_child_has_its_own_bit() {
-        let bits = Child::all().fold(0_u128, |bits, child| {
-            assert_eq!(bits & child.bit(), 0, "{child:?}");
-            assert_eq!(Child::series_of_bits(child.bit()), child.series(), "{child:?}");
-            bits | child.bit()
-        });
-        assert_eq!(bits.count_ones() as usize, CHILDREN);
-        assert_eq!(Child::all().map(Child::series).sum::<usize>(), Child::ALL_SERIES);
-    }
 }

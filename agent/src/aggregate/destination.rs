@@ -2,6 +2,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use super::{
+    children::Children,
     counters::Counters,
     snapshot::{DestinationSnapshot, Labels, NameSource},
 };
@@ -79,8 +80,8 @@ pub(super) struct Entry {
     pub(super) last_used_ns: u64,
     /// How busy and how troubled it is, fading.
     pub(super) score: f32,
-    /// Bits of the children that it has had data for.
-    pub(super) wanted: u128,
+    /// The children that it has had data for.
+    pub(super) wanted: Children,
     /// How often it has lost its name.
     pub(super) naming: u32,
     /// Its numbers; nothing for a candidate, whose observations are counted under `other`.
@@ -90,8 +91,8 @@ pub(super) struct Entry {
 /// The numbers of a destination that has a name.
 #[derive(Debug, Default)]
 pub(super) struct Named {
-    /// Bits of the admitted children.
-    pub(super) children: u128,
+    /// The admitted children.
+    pub(super) children: Children,
     pub(super) counters: Counters,
     pub(super) active: [u64; TcpState::ALL.len()],
     pub(super) windows: windows::Destination,
@@ -125,7 +126,7 @@ impl Entry {
             held: 0,
             last_used_ns: now_ns,
             score: 0.0,
-            wanted: 0,
+            wanted: Children::default(),
             naming: 0,
             named: None,
         }
@@ -139,7 +140,7 @@ impl Entry {
             held: 0,
             last_used_ns: 0,
             score: 0.0,
-            wanted: 0,
+            wanted: Children::default(),
             naming: 0,
             named: Some(Box::default()),
         }

@@ -3,6 +3,7 @@
 //! Takes single observations and hands out an immutable [`Snapshot`]. Knows no events, no clocks, no exporter.
 mod budget;
 mod child;
+mod children;
 mod counters;
 mod destination;
 mod groups;

@@ -345,7 +345,7 @@ impl Series {
         let mut destinations: Vec<DestinationSnapshot> = Vec::with_capacity(self.named + Role::ALL.len());
         for (slot, entry) in (0..).zip(self.slots.iter().map(|slot| slot.entry.as_ref())) {
             if let Some(entry) = entry
-                && let Some(named) = entry.named.as_deref().filter(|named| named.children != 0)
+                && let Some(named) = entry.named.as_deref().filter(|named| !named.children.is_empty())
             {
                 destinations.push(entry.snapshot(named, waits.get(&slot).copied().unwrap_or_default(), self.slot));
             }
@@ -379,8 +379,8 @@ impl Series {
         let mut waits: HashMap<u32, Waits> = HashMap::new();
         for (id, phase, since_ns) in waiting {
             let has = |entry: &Entry| {
-                let children = entry.named.as_ref().map_or(0, |named| named.children);
-                children & Child::Waiting(*phase).bit() != 0
+                let named = entry.named.as_ref();
+                named.is_some_and(|named| named.children.contains(Child::Waiting(*phase)))
             };
             let at = if self.entry(*id).is_some_and(has) {
                 id.slot
@@ -419,13 +419,12 @@ impl Series {
 
     /// The slot where this child's data goes: the destination's when it has a name and room, else that of `other`.
     fn admit(&mut self, id: DestinationId, child: Child) -> u32 {
-        let bit = child.bit();
         if !is_other(id.slot)
             && let Some(entry) = self.entry_mut(id)
         {
-            entry.wanted |= bit;
+            entry.wanted.insert(child);
             if let Some(named) = &entry.named {
-                if named.children & bit != 0 {
+                if named.children.contains(child) {
                     return id.slot;
                 }
                 let source = entry.source().cloned();
@@ -435,7 +434,7 @@ impl Series {
                         *self.used_by.entry(source).or_default() += child.series();
                     }
                     self.families[child.family() as usize].series += child.series() as u64;
-                    self.named_mut(id.slot).children |= bit;
+                    self.named_mut(id.slot).children.insert(child);
                     return id.slot;
                 }
             }
@@ -448,8 +447,8 @@ impl Series {
     /// The room of `other` is set aside.
     pub(super) fn admit_to_other(&mut self, at: u32, child: Child) {
         let named = self.named_mut(at);
-        if named.children & child.bit() == 0 {
-            named.children |= child.bit();
+        if !named.children.contains(child) {
+            named.children.insert(child);
             self.families[child.family() as usize].series += child.series() as u64;
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::{
     child::{Child, Family},
+    children::Children,
     counters::{Counters, HttpClass},
     legs::LegsSnapshot,
     resolvers::ResolversSnapshot,
@@ -185,8 +186,8 @@ pub struct DestinationSnapshot {
     pub labels: Labels,
     /// Where the name is from.
     pub source: NameSource,
-    /// Bits of the children that the budget admitted.
-    pub(super) children: u128,
+    /// The children that the budget admitted.
+    pub(super) children: Children,
     /// Sums since it appeared.
     pub counters: Counters,
     /// Connections open now, by [`TcpState`] `as usize`.
@@ -224,7 +225,7 @@ impl DestinationSnapshot {
 
     /// Whether the budget admitted this time series: others have no data here.
     pub fn has(&self, child: Child) -> bool {
-        self.children & child.bit() != 0
+        self.children.contains(child)
     }
 }
 
@@ -233,8 +234,8 @@ impl DestinationSnapshot {
 pub struct RoleLess<'a> {
     /// What they are called.
     pub labels: &'a Labels,
-    /// Bits of the children that one of them has, in these families alone.
-    children: u128,
+    /// The children that one of them has, in these families alone.
+    children: Children,
     /// Connections waiting now.
     pub waiting_by_phase: [u64; Phase::ALL.len()],
     /// First answers in cleartext HTTP/1.
@@ -244,12 +245,12 @@ pub struct RoleLess<'a> {
 impl RoleLess<'_> {
     /// Whether one of them has this time series.
     pub fn has(&self, child: Child) -> bool {
-        self.children & child.bit() != 0
+        self.children.contains(child)
     }
 
     /// Time series in one family.
     pub fn series(&self, family: Family) -> u64 {
-        let children = Child::of_bits(self.children).filter(|child| child.family() == family);
+        let children = self.children.iter().filter(|child| child.family() == family);
         children.map(|child| child.series() as u64).sum()
     }
 }
@@ -257,25 +258,24 @@ impl RoleLess<'_> {
 /// Adds up what the families without the label `role` show: else two destinations, a client's and a server's, could
 /// appear as one time series twice.
 pub fn without_role(destinations: &[DestinationSnapshot]) -> Vec<RoleLess<'_>> {
-    let role_less = Child::all().filter(|child| !child.family().has_role());
-    let mask = role_less.fold(0, |bits, child| bits | child.bit());
+    let role_less: Children = Child::all().filter(|child| !child.family().has_role()).collect();
     let mut places: HashMap<&Labels, usize> = HashMap::new();
     let mut all: Vec<RoleLess<'_>> = Vec::new();
     for destination in destinations
         .iter()
-        .filter(|destination| destination.children & mask != 0)
+        .filter(|destination| !destination.children.intersection(role_less).is_empty())
     {
         let place = *places.entry(&destination.labels).or_insert_with(|| {
             all.push(RoleLess {
                 labels: &destination.labels,
-                children: 0,
+                children: Children::default(),
                 waiting_by_phase: Default::default(),
                 http_responses: Default::default(),
             });
             all.len() - 1
         });
         let one = &mut all[place];
-        one.children |= destination.children & mask;
+        one.children = one.children.union(destination.children.intersection(role_less));
         let waiting = one.waiting_by_phase.iter_mut().zip(destination.waiting_by_phase);
         waiting.for_each(|(sum, count)| *sum += count);
         let responses = one.http_responses.iter_mut().zip(destination.counters.http_responses);

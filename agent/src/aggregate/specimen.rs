@@ -164,7 +164,7 @@ fn destination(role: Role) -> DestinationSnapshot {
             source_workload: "runner".into(),
         },
         source: NameSource::Ip,
-        children: Child::all().fold(0, |bits, child| bits | child.bit()),
+        children: Child::all().collect(),
         counters: Counters::default(),
         active: Default::default(),
         waiting: 0,
