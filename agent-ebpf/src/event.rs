@@ -131,8 +131,10 @@ pub struct TurnsEvent {
     pub recent_turns_us: [u32; RECENT_TURNS],
     /// [`crate::timeline::Timeline::recent_turns_begun`].
     pub recent_turns_begun: [u32; RECENT_TURNS],
+    /// [`crate::timeline::Timeline::recent_turns_status`].
+    pub recent_turns_status: [u16; RECENT_TURNS],
 }
 
-const _: () = assert!(size_of::<TurnsEvent>() == 40 + 8 * RECENT_TURNS);
+const _: () = assert!(size_of::<TurnsEvent>() == 40 + 10 * RECENT_TURNS);
 const _: () = assert!(size_of::<EventHeader>() == 16);
 const _: () = assert!(size_of::<ConnectionEvent>() == 16 + size_of::<ConnectionState>());

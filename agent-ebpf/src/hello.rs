@@ -12,8 +12,8 @@ pub const BACKWARD: u8 = 1;
 
 /// Bytes of one direction that are sent at most.
 pub const HELLO_LIMIT: usize = 16 * 1024;
-/// Bytes of a cleartext HTTP/1 head that are sent at most.
-pub const HTTP_LIMIT: usize = 1024;
+/// Bytes of a cleartext HTTP/1 head that are sent at most: servers take no longer ones by default.
+pub const HTTP_LIMIT: usize = 8 * 1024;
 /// Bytes of the longest chunk.
 pub const CHUNK_BYTES: usize = 2048;
 

@@ -11,7 +11,7 @@ use agent_ebpf::{
 
 use crate::{
     kernel,
-    phases::{Payload, STAGE_ASKED},
+    phases::{self, Payload, STAGE_ASKED},
     records::{HEADER, MAY_BE_HTTP2, Record, TLS13_OVERHEAD, has_answered, log_begun_ns, padding},
 };
 
@@ -100,6 +100,38 @@ pub fn after_preface(timeline: &mut Timeline, payload: &Payload, control: Contro
     }
 }
 
+/// A control frame of the server, or an answer as short as one, while an exchange is open.
+#[inline(always)]
+pub fn during_turn(timeline: &mut Timeline, control: Control, now: u64) {
+    if timeline.turn_ns == 0 {
+        return;
+    }
+    if control == Control::Acknowledgement {
+        // What seemed to be a request was SETTINGS.
+        give_up_turn(timeline);
+    } else if control == Control::Other && timeline.doubtful_us == 0 {
+        let after_us = phases::saturated(now.saturating_sub(timeline.turn_ns) / 1_000);
+        timeline.doubtful_us = if after_us == 0 { 1 } else { after_us };
+    }
+}
+
+/// The answer comes so long after a record that may have been it that the two give different times.
+#[inline(always)]
+pub fn is_late(timeline: &Timeline, now: u64) -> bool {
+    const LEAST_US: u64 = 1_000;
+    let doubtful_us = u64::from(timeline.doubtful_us);
+    let after_us = now.saturating_sub(timeline.turn_ns) / 1_000;
+    timeline.turn_ns != 0 && doubtful_us != 0 && after_us > doubtful_us + LEAST_US + doubtful_us / 32
+}
+
+/// The open exchange is not timed, and waits for nothing.
+#[inline(always)]
+pub fn give_up_turn(timeline: &mut Timeline) {
+    timeline.turn_ns = 0;
+    timeline.doubtful_us = 0;
+    timeline.backward_last = 1;
+}
+
 /// The client has got it, and had time to acknowledge it: it speaks another protocol.
 #[inline(always)]
 fn goes_on(timeline: &Timeline, payload: &Payload, now: u64) -> bool {
@@ -142,13 +174,16 @@ pub fn control(timeline: &Timeline, payload: &Payload, length: u16) -> Control {
     let plain = length.wrapping_sub(overhead).wrapping_sub(padding(timeline, payload));
     match plain {
         9 => Control::Acknowledgement,
-        // `WINDOW_UPDATE`, PING.
-        13 | 17 => Control::Other,
-        // `WINDOW_UPDATE` after an acknowledgement, two of them: or a request whose headers the server knows.
+        // `WINDOW_UPDATE`, PING, both, two of the latter (gRPC).
+        13 | 17 | 30 | 34 | 43 => Control::Other,
+        // `WINDOW_UPDATE` after an acknowledgement, two of them: or HEADERS whose fields the other side knows.
         22 | 26 => {
-            let is_control = payload.direction == BACKWARD
-                || !has_answered(timeline)
-                || payload.ack.wrapping_sub(timeline.forward_ack) >= WINDOW_BYTES;
+            let is_control = !has_answered(timeline)
+                || if payload.direction == BACKWARD {
+                    timeline.turn_ns == 0 || payload.ack.wrapping_sub(timeline.turn_seq) >= WINDOW_BYTES
+                } else {
+                    payload.ack.wrapping_sub(timeline.forward_ack) >= WINDOW_BYTES
+                };
             match plain {
                 _ if !is_control => Control::No,
                 22 => Control::Acknowledgement,
@@ -162,6 +197,12 @@ pub fn control(timeline: &Timeline, payload: &Payload, length: u16) -> Control {
 /// The server's part of HTTP/2's preface: SETTINGS, its first record that is no ticket.
 #[inline(always)]
 pub fn is_preface(timeline: &mut Timeline, length: u16) -> bool {
+    if timeline.answer_count == 2 && timeline.answers[0].length == timeline.answers[1].length {
+        // SETTINGS come once: these are tickets.
+        timeline.heard &= !(HEARD_PREFACE | HEARD_AWAITED);
+        timeline.no_answers = 0;
+        return false;
+    }
     let first = timeline.finished & MAY_BE_HTTP2 != 0 && timeline.heard & HEARD_PREFACE == 0;
     if first && length <= PREFACE_BYTES {
         timeline.heard |= HEARD_PREFACE;

@@ -8,8 +8,8 @@ use agent_ebpf::{
     event::{CONNECTION_UPDATE, ConnectionEvent, EventHeader, TURNS, TurnsEvent},
     hello::{BACKWARD, FORWARD, HELLO_LIMIT, HTTP_LIMIT},
     timeline::{
-        PROTOCOL_DNS, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS, RECENT_TURNS, TIMELINE_EARLY_DATA,
-        TIMELINE_TLS13, Timeline, turn_begun,
+        HEARD_PREFACE, PROTOCOL_DNS, PROTOCOL_HTTP1, PROTOCOL_HTTP2, PROTOCOL_NONE, PROTOCOL_OTHER, PROTOCOL_TLS,
+        RECENT_TURNS, TIMELINE_EARLY_DATA, TIMELINE_TLS13, Timeline, turn_begun,
     },
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
@@ -17,8 +17,11 @@ use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use crate::{
     chunks::{self, Place},
     dns_stream,
+    hellos::load,
+    http1, http2_clear,
     kernel::{from_one_to, index},
-    output, records,
+    output, proxy_header,
+    records::{self, CLEAR_ANSWER_DUE, MAY_BE_HTTP2},
     segment::Segment,
     settings, socket,
 };
@@ -36,6 +39,9 @@ pub const STAGE_ASKED: u8 = 3;
 const STATUS_BYTES: u32 = 64;
 /// TLS that begins after cleartext (CONNECT, STARTTLS) does so within this many turns; later nobody looks for it.
 const TURNS_BEFORE_TLS: u32 = 16;
+/// So may TLS that does not wait for an answer to what was said in clear (MySQL's SSLRequest, a CONNECT with the hello right behind
+/// it), within this many bytes.
+const BYTES_BEFORE_TLS: u32 = 4_096;
 
 /// New bytes of one packet.
 #[repr(C)]
@@ -77,8 +83,13 @@ pub fn is_settled(timeline: &Timeline, forward: bool) -> bool {
     if timeline.stage != STAGE_ASKED || timeline.protocol == PROTOCOL_DNS {
         return false;
     }
-    if forward {
+    if timeline.protocol == PROTOCOL_HTTP2 {
+        return !http2_clear::is_followed(timeline);
+    }
+    if forward && !may_be_early_hello(timeline) {
         timeline.backward_last == 0
+    } else if forward {
+        false
     } else {
         timeline.backward_last != 0 && timeline.turn_ns == 0 && !records::logs_answers(timeline)
     }
@@ -102,9 +113,22 @@ pub fn pass(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &mut Pa
     let now = payload.now;
     let timeline = &mut event.state.timeline;
     if may_begin(timeline, payload) {
-        let first = first_bytes(skb, payload);
+        let mut first = first_bytes(skb, payload);
+        if timeline.stage == STAGE_FIRST && proxy_header::may_be(&first) {
+            let length = proxy_header::length(skb.cast_mut(), payload);
+            if length >= payload.length {
+                return;
+            }
+            payload.at = payload.at.wrapping_add(length);
+            payload.seq = payload.seq.wrapping_add(length);
+            payload.length -= length;
+            first = first_bytes(skb, payload);
+        }
         if timeline.stage == STAGE_OPEN {
             begin_late(timeline, &first);
+        } else if http2_clear::is_preface(&first) {
+            timeline.protocol = PROTOCOL_HTTP2;
+            http2_clear::begin(timeline, payload);
         } else if begins_hello(&first, payload.length) {
             begin_tls(timeline, payload, now);
         } else if timeline.stage == STAGE_FIRST {
@@ -113,14 +137,33 @@ pub fn pass(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &mut Pa
         }
     }
     let timeline = &mut event.state.timeline;
-    if timeline.protocol == PROTOCOL_TLS {
+    if timeline.protocol == PROTOCOL_HTTP2 {
+        if http2_clear::is_followed(timeline) {
+            http2_clear::walk(skb, timeline, payload);
+        }
+    } else if timeline.protocol == PROTOCOL_TLS {
+        if timeline.heard & CLEAR_ANSWER_DUE != 0
+            && payload.direction == BACKWARD
+            && is_clear_answer(skb, event, payload)
+        {
+            return;
+        }
+        let timeline = &mut event.state.timeline;
         let in_clear = timeline.stage == STAGE_HANDSHAKE;
         let clear_to = records::walk(skb, timeline, payload);
         if in_clear {
             send_plain(skb, event, payload, clear_to);
         }
     } else if timeline.stage == STAGE_ASKED {
-        application(timeline, payload, payload.seq, now);
+        let mut status = 0;
+        if timeline.protocol == PROTOCOL_HTTP1 && payload.direction == BACKWARD && timeline.backward_last == 0 {
+            status = http1::status(skb, payload);
+            if status == http1::INTERIM {
+                // Its head goes on the way to userspace, but is no answer.
+                return;
+            }
+        }
+        application(timeline, payload, payload.seq, status, now);
         match timeline.protocol {
             PROTOCOL_HTTP1 => send_head(skb, event, payload),
             PROTOCOL_DNS => {
@@ -144,11 +187,45 @@ fn may_begin(timeline: &Timeline, payload: &Payload) -> bool {
         STAGE_ASKED => {
             forward
                 && timeline.protocol != PROTOCOL_TLS
-                && timeline.backward_last != 0
-                && timeline.turns < TURNS_BEFORE_TLS
+                && timeline.protocol != PROTOCOL_HTTP2
+                && (timeline.backward_last != 0 && timeline.turns < TURNS_BEFORE_TLS || may_be_early_hello(timeline))
         }
         _ => false,
     }
+}
+
+/// The first request in clear is as short as those after which TLS begins without an answer.
+#[inline(always)]
+fn may_be_early_hello(timeline: &Timeline) -> bool {
+    timeline.turns == 0
+        && timeline.request_ns != 0
+        && timeline.first_byte_ns == 0
+        && timeline.protocol != PROTOCOL_TLS
+        && timeline.next_seq[usize::from(FORWARD)].wrapping_sub(timeline.request_seq) < BYTES_BEFORE_TLS
+}
+
+/// TLS has begun before the answer to what was said in clear: that answer passes.
+#[inline(always)]
+fn is_clear_answer(skb: *const __sk_buff, event: &mut ConnectionEvent, payload: &Payload) -> bool {
+    const RECORD_TYPES: core::ops::RangeInclusive<u8> = 20..=23;
+    let timeline = &mut event.state.timeline;
+    let first: Option<[u8; 1]> = load(skb, payload.at);
+    if first.is_none_or(|[first]| RECORD_TYPES.contains(&first)) {
+        timeline.heard &= !CLEAR_ANSWER_DUE;
+        return false;
+    }
+    let end = payload.seq.wrapping_add(payload.length);
+    let backward = usize::from(BACKWARD);
+    timeline.record_seq[backward] = end;
+    timeline.plain_seq[backward] = end;
+    if first == Some([b'H']) && timeline.hello_seq[backward] == 0 {
+        // To a CONNECT.
+        timeline.hello_seq[backward] = payload.seq;
+        let length = at_most(payload.length, STATUS_BYTES);
+        let mut place = place(&event.state, payload.now, payload.direction, 0, PROTOCOL_HTTP1);
+        chunks::send_chunks(skb.cast_mut(), &raw mut place, payload.at, length);
+    }
+    true
 }
 
 /// All turns that are kept are new: they leave before the next one overwrites the first.
@@ -174,6 +251,7 @@ fn tell_turns(event: &mut ConnectionEvent, now: u64) {
             reserved: 0,
             recent_turns_us: timeline.recent_turns_us,
             recent_turns_begun: timeline.recent_turns_begun,
+            recent_turns_status: timeline.recent_turns_status,
         };
         // SAFETY: the reserved room is a whole event's.
         unsafe { room.write(told) };
@@ -190,9 +268,10 @@ pub fn ask(timeline: &mut Timeline, seq: u32, now: u64) {
     timeline.backward_last = 0;
 }
 
-/// One piece of application payload: cleartext, or a TLS record of it that begins at `seq`.
+/// One piece of application payload: cleartext, or a TLS record of it that begins at `seq`; `status` is that of an answer, where it
+/// was read.
 #[inline(always)]
-pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, now: u64) {
+pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, status: u16, now: u64) {
     let asked = timeline.stage == STAGE_ASKED;
     if payload.direction == FORWARD {
         if !asked {
@@ -215,7 +294,7 @@ pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, now: u6
     }
     if timeline.turn_ns != 0 {
         if payload.acknowledges(timeline.turn_seq) {
-            end_turn(timeline, now);
+            end_turn(timeline, now, status);
         }
     } else if timeline.request_ns != 0 {
         if !payload.acknowledges(timeline.request_seq) {
@@ -229,13 +308,15 @@ pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, now: u6
 }
 
 #[inline(always)]
-fn end_turn(timeline: &mut Timeline, now: u64) {
+pub fn end_turn(timeline: &mut Timeline, now: u64, status: u16) {
     let turn_us = now.saturating_sub(timeline.turn_ns) / 1_000;
     let slot = index::<{ RECENT_TURNS as u32 }>(timeline.turns);
     timeline.recent_turns_us[slot] = saturated(turn_us);
     timeline.recent_turns_begun[slot] = turn_begun(timeline.turn_ns);
+    timeline.recent_turns_status[slot] = status;
     timeline.turns += 1;
     timeline.turn_ns = 0;
+    timeline.doubtful_us = 0;
     if slot == RECENT_TURNS - 1 {
         timeline.turns_full = 1;
     }
@@ -263,7 +344,7 @@ fn begin_cleartext(timeline: &mut Timeline, payload: &Payload, first: &[u8; 8], 
     timeline.stage = STAGE_ASKED;
     timeline.protocol = if dns {
         PROTOCOL_DNS
-    } else if is_http_method(first) {
+    } else if http1::begins_request(first, payload.length) {
         PROTOCOL_HTTP1
     } else {
         PROTOCOL_OTHER
@@ -286,6 +367,9 @@ fn begin_late(timeline: &mut Timeline, first: &[u8; 8]) {
     timeline.stage = STAGE_ASKED;
     timeline.protocol = if first[0] == APPLICATION_DATA && first[1] == 3 {
         timeline.flags |= TIMELINE_TLS13;
+        // Nothing is known of it: what may be a control frame opens and ends no turn.
+        timeline.finished |= MAY_BE_HTTP2;
+        timeline.heard |= HEARD_PREFACE;
         PROTOCOL_TLS
     } else {
         PROTOCOL_OTHER
@@ -296,9 +380,15 @@ fn begin_late(timeline: &mut Timeline, first: &[u8; 8]) {
 #[inline(always)]
 fn begin_tls(timeline: &mut Timeline, payload: &Payload, now: u64) {
     let (forward, backward) = (usize::from(FORWARD), usize::from(BACKWARD));
+    // What was said in clear waits for its answer.
+    let is_due = timeline.request_ns != 0 && (timeline.backward_last == 0 || timeline.turn_ns != 0);
+    if is_due {
+        timeline.heard |= CLEAR_ANSWER_DUE;
+    }
     timeline.request_ns = 0;
     timeline.first_byte_ns = 0;
     timeline.turn_ns = 0;
+    timeline.turns_before_tls = timeline.turns as u8;
     if timeline.protocol != PROTOCOL_HTTP1 {
         timeline.hello_seq[forward] = payload.seq;
         timeline.hello_seq[backward] = 0;
@@ -328,24 +418,11 @@ fn first_bytes(skb: *const __sk_buff, payload: &Payload) -> [u8; 8] {
 fn begins_hello(first: &[u8; 8], length: u32) -> bool {
     const HANDSHAKE: u8 = 22;
     const CLIENT_HELLO: u8 = 1;
-    first[0] == HANDSHAKE && (length < 2 || first[1] == 3) && (length < 6 || first[5] == CLIENT_HELLO)
-}
-
-/// The methods of RFC 9110 section 9 and PATCH (RFC 5789), by their first four bytes.
-#[inline(always)]
-fn is_http_method(first: &[u8; 8]) -> bool {
-    matches!(
-        [first[0], first[1], first[2], first[3]],
-        [b'G', b'E', b'T', b' ']
-            | [b'H', b'E', b'A', b'D']
-            | [b'P', b'O', b'S', b'T']
-            | [b'P', b'U', b'T', b' ']
-            | [b'D', b'E', b'L', b'E']
-            | [b'C', b'O', b'N', b'N']
-            | [b'O', b'P', b'T', b'I']
-            | [b'T', b'R', b'A', b'C']
-            | [b'P', b'A', b'T', b'C']
-    )
+    first[0] == HANDSHAKE
+        && (length < 2 || first[1] == 3)
+        && (length < 6 || first[5] == CLIENT_HELLO)
+        // No hello is longer than 64 KiB.
+        && (length < 7 || first[6] == 0)
 }
 
 /// Sends the plaintext of a handshake that this payload brought, up to the sequence number `to`.

@@ -5,7 +5,7 @@ use agent_ebpf::{
     timeline::{
         ANSWER_ACKS_REQUEST, ANSWER_STARTS_SEGMENT, ANSWERS, AnswerRecord, HEARD_PREFACE, PROTOCOL_TLS,
         TIMELINE_BACKWARD_CCS, TIMELINE_EARLY_DATA, TIMELINE_EARLY_TICKETS, TIMELINE_FORWARD_CCS, TIMELINE_GAP,
-        TIMELINE_RESUMED12, TIMELINE_TLS13, Timeline,
+        TIMELINE_PACKED_FLIGHT, TIMELINE_RESUMED12, TIMELINE_TLS13, Timeline, is_packed_tickets,
     },
 };
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
@@ -58,13 +58,25 @@ const LONGEST_TICKET: u16 = 300;
 /// Bit of [`Timeline::heard`]: the extensions of the `ClientHello` go on at the sequence number in `forward_ack`.
 pub const HELLO_CUT: u8 = 2;
 
+/// Bit of [`Timeline::heard`]: an answer in clear may still pass before the server's first record.
+pub const CLEAR_ANSWER_DUE: u8 = 1 << 7;
+
+/// Certificates are longer than the other parts of a server's flight.
+const SHORTEST_CERTIFICATE: u16 = 300;
+
 /// The answer to the first request may still be coming.
 #[inline(always)]
 pub fn logs_answers(timeline: &Timeline) -> bool {
     timeline.protocol == PROTOCOL_TLS
         && usize::from(timeline.answer_count) < ANSWERS
-        && timeline.turns == 0
+        && !has_turns(timeline)
         && timeline.turn_ns == 0
+}
+
+/// Turns were counted since TLS began.
+#[inline(always)]
+pub fn has_turns(timeline: &Timeline) -> bool {
+    timeline.turns != u32::from(timeline.turns_before_tls)
 }
 
 /// A record's header, and where it is.
@@ -290,6 +302,9 @@ fn expect_tickets(timeline: &mut Timeline, record: &Record) {
     timeline.finished |= EXTENSIONS_BACKWARD;
     if before & EXTENSIONS_BACKWARD == 0 {
         http2::extensions(timeline, record.length);
+        if record.length > SHORTEST_CERTIFICATE {
+            timeline.flags |= TIMELINE_PACKED_FLIGHT;
+        }
     }
     if before & FINISHED_BACKWARD != 0 && record.length > FINISHED_SHA384 {
         timeline.flags |= TIMELINE_EARLY_TICKETS;
@@ -374,13 +389,24 @@ fn in_application(timeline: &mut Timeline, payload: &Payload, record: &Record, n
             http2::await_acknowledgement(timeline, payload, record);
         }
         if preface || control != Control::No {
+            http2::during_turn(timeline, control, now);
             timeline.no_answers = timeline.no_answers.wrapping_add(1);
+            return;
+        }
+        if http2::is_late(timeline, now) {
+            http2::give_up_turn(timeline);
             return;
         }
     } else {
         http2::after_preface(timeline, payload, control, now);
         if control != Control::No {
+            // What may have been a PING of the server was one: it is answered.
+            timeline.doubtful_us = 0;
             return;
+        }
+        if timeline.doubtful_us != 0 {
+            // It may have been the answer: nothing is known of that exchange.
+            http2::give_up_turn(timeline);
         }
         timeline.forward_ack = payload.ack;
     }
@@ -389,7 +415,7 @@ fn in_application(timeline: &mut Timeline, payload: &Payload, record: &Record, n
         timeline.backward_last = 0;
         return;
     }
-    phases::application(timeline, payload, record.seq, now);
+    phases::application(timeline, payload, record.seq, 0, now);
 }
 
 #[inline(always)]
@@ -437,7 +463,7 @@ pub fn padding(timeline: &Timeline, payload: &Payload) -> u16 {
 /// The server has sent more than tickets and the beginning of HTTP/2.
 #[inline(always)]
 pub fn has_answered(timeline: &Timeline) -> bool {
-    if timeline.turns != 0 || timeline.turn_ns != 0 {
+    if has_turns(timeline) || timeline.turn_ns != 0 {
         return true;
     }
     let answers = &timeline.answers;
@@ -453,7 +479,13 @@ pub fn has_answered(timeline: &Timeline) -> bool {
     } else if pair {
         2
     } else {
-        u8::from(first)
+        u8::from(first || timeline.answer_count != 0 && packs_tickets(timeline, answers[0].length))
     };
     timeline.answer_count > timeline.no_answers.wrapping_add(tickets)
+}
+
+/// A first record of a server that packs its flight, with two tickets.
+#[inline(always)]
+fn packs_tickets(timeline: &Timeline, length: u16) -> bool {
+    timeline.flags & TIMELINE_PACKED_FLIGHT != 0 && is_packed_tickets(length)
 }

@@ -16,11 +16,15 @@ pub const PROTOCOL_TLS: u8 = 3;
 
 /// [`Timeline::protocol`]: DNS over TCP, by its port.
 pub const PROTOCOL_DNS: u8 = 4;
+/// [`Timeline::protocol`]: HTTP/2 in clear, by the client's preface (RFC 9113 section 3.4).
+pub const PROTOCOL_HTTP2: u8 = 5;
 
 /// [`Timeline::flags`]: the agreed cipher suite is one of TLS 1.3.
 pub const TIMELINE_TLS13: u8 = 1;
 /// [`Timeline::flags`]: TLS 1.3, the server sent records between its Finished and the client's: its tickets (Go).
 pub const TIMELINE_EARLY_TICKETS: u8 = 1 << 1;
+/// [`Timeline::flags`]: TLS 1.3, the server put its certificate into one record with what stands before it (`BoringSSL`, rustls).
+pub const TIMELINE_PACKED_FLIGHT: u8 = 1 << 2;
 /// [`Timeline::flags`]: the client's `ChangeCipherSpec` of TLS 1.2 passed.
 pub const TIMELINE_FORWARD_CCS: u8 = 1 << 3;
 /// [`Timeline::flags`]: the server's `ChangeCipherSpec` of TLS 1.2 passed; before the client's in a resumed session.
@@ -74,6 +78,17 @@ pub const fn turn_begun(ns: u64) -> u32 {
 pub const fn turn_begun_ns(begun: u32, told_ns: u64) -> u64 {
     let ago = turn_begun(told_ns).wrapping_sub(begun);
     ((told_ns >> 10).saturating_sub(ago as u64)) << 10
+}
+
+/// Whether a record of TLS 1.3 of this length can be the two tickets of `BoringSSL` in one record: each has 22 bytes of fields beside
+/// the ticket, or 30 where early data is allowed; the ticket is 64 bytes and a session in blocks of 16.
+#[inline(always)]
+#[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+pub const fn is_packed_tickets(length: u16) -> bool {
+    const OVERHEAD: u16 = 17;
+    const LEAST: u16 = 2 * (22 + 64);
+    let plain = length.wrapping_sub(OVERHEAD);
+    length > LEAST + OVERHEAD && matches!(plain % 32, 12 | 28)
 }
 
 /// One TLS record that came backward after `tls_done`.
@@ -170,10 +185,19 @@ pub struct Timeline {
     pub plain_seq: [u32; 2],
     /// First records after `tls_done` in the direction of the answer.
     pub answers: [AnswerRecord; ANSWERS],
-    /// Machine's own: first bytes of a record's header that was cut by the end of a segment, in each direction.
+    /// Machine's own: first bytes of a record's or frame's header that was cut by the end of a segment, in each direction.
     pub partial: [[u8; 8]; 2],
+    /// Status of the answer that ended each of the latest turns, in cleartext HTTP/1; 0 where it was not read.
+    pub recent_turns_status: [u16; RECENT_TURNS],
+    /// Machine's own: microseconds from the beginning of the open turn to a record that may be its answer or a PING of HTTP/2; 0
+    /// for none.
+    pub doubtful_us: u32,
+    /// Machine's own: turns in clear before TLS began.
+    pub turns_before_tls: u8,
+    /// Not used.
+    pub reserved: [u8; 3],
 }
 
 const _: () = assert!(size_of::<AnswerRecord>() == 8);
-const _: () = assert!(size_of::<Timeline>() == 272);
+const _: () = assert!(size_of::<Timeline>() == 296);
 const _: () = assert!(offset_of!(Timeline, recent_turns_us) == 32);

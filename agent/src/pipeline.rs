@@ -17,7 +17,11 @@ mod staying;
 mod tables;
 mod talk;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use agent_ebpf::{
     connection::{ConnectionState, FLAG_LATE, ROLE_LISTENER},
@@ -168,6 +172,8 @@ struct Attached {
     activity: Activity,
     /// How long each took; most connections have none.
     turns: Option<Box<Sketch>>,
+    /// Final responses of cleartext HTTP/1 by status code.
+    responses: Option<Box<BTreeMap<u16, u64>>>,
     rtt: Rtt,
     /// RTT of late, once it is older than a window.
     window: Option<Box<windows::Connection>>,

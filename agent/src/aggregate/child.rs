@@ -1,6 +1,6 @@
 //! Which time series one destination can have: each is admitted by the budget once, when it first has data.
 use super::{
-    counters::{Ended, HttpClass, Retransmit},
+    counters::{Ended, HttpStatus, Retransmit},
     histogram::BOUNDS_NS,
     tls::{TlsFailure, TlsVersion},
 };
@@ -151,8 +151,8 @@ pub enum Child {
     TlsHandshakes(TlsVersion, bool),
     /// Failed TLS handshakes.
     TlsFailures(TlsFailure),
-    /// Answers in cleartext HTTP/1.
-    HttpResponses(HttpClass),
+    /// Final responses in cleartext HTTP/1.
+    HttpResponses(HttpStatus),
 }
 
 /// Members that are alone in their family, in the order of their indices.
@@ -179,7 +179,7 @@ const TLS_HANDSHAKES: usize = RETRANSMITS + Retransmit::ALL.len();
 const TLS_FAILURES: usize = TLS_HANDSHAKES + 2 * TlsVersion::ALL.len();
 const HTTP_RESPONSES: usize = TLS_FAILURES + TlsFailure::COUNT;
 /// How many there are.
-pub(super) const CHILDREN: usize = HTTP_RESPONSES + HttpClass::ALL.len();
+pub(super) const CHILDREN: usize = HTTP_RESPONSES + HttpStatus::ALL.len();
 
 impl Child {
     /// Time series of a destination that has every child: five are histograms, two have both directions.
@@ -206,7 +206,7 @@ impl Child {
             Self::Retransmits(kind) => RETRANSMITS + kind as usize,
             Self::TlsHandshakes(version, resumed) => TLS_HANDSHAKES + 2 * version as usize + usize::from(resumed),
             Self::TlsFailures(failure) => TLS_FAILURES + failure.index(),
-            Self::HttpResponses(class) => HTTP_RESPONSES + class as usize,
+            Self::HttpResponses(status) => HTTP_RESPONSES + status.index(),
         }
     }
 
@@ -267,7 +267,7 @@ impl Child {
             .chain(Retransmit::ALL.map(Self::Retransmits))
             .chain(TlsVersion::ALL.into_iter().flat_map(by_version))
             .chain(TlsFailure::all().map(Self::TlsFailures))
-            .chain(HttpClass::ALL.map(Self::HttpResponses))
+            .chain(HttpStatus::ALL.map(Self::HttpResponses))
     }
 }
 

@@ -37,46 +37,45 @@ impl Ended {
     }
 }
 
-/// Class of an HTTP status.
+/// Status of an HTTP response as a label value: ten codes that need different answers, all others by class.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum HttpClass {
-    /// 1xx.
-    Informational,
-    /// 2xx.
-    Successful,
-    /// 3xx.
-    Redirection,
-    /// 4xx.
-    ClientError,
-    /// 5xx.
-    ServerError,
-}
+pub struct HttpStatus(u8);
 
-impl HttpClass {
-    /// Every value, in the order of `self as usize`.
-    pub const ALL: [Self; 5] = [
-        Self::Informational,
-        Self::Successful,
-        Self::Redirection,
-        Self::ClientError,
-        Self::ServerError,
+impl HttpStatus {
+    const NAMES: [&str; 15] = [
+        "1xx", "2xx", "3xx", "4xx", "5xx", "401", "403", "404", "407", "408", "429", "500", "502", "503", "504",
     ];
+    const CODES: [u16; 10] = [401, 403, 404, 407, 408, 429, 500, 502, 503, 504];
+    const CLASSES: u8 = 5;
 
-    /// The class of a status; `None` for what RFC 9110 section 15 calls invalid.
-    pub fn of(status: u16) -> Option<Self> {
-        let class = usize::from(status / 100).checked_sub(1)?;
-        Self::ALL.get(class).copied()
+    /// Every value, in the order of [`Self::index`].
+    pub const ALL: [Self; Self::NAMES.len()] = {
+        let mut all = [Self(0); Self::NAMES.len()];
+        let mut index = 0;
+        while index < all.len() {
+            all[index] = Self(index as u8);
+            index += 1;
+        }
+        all
+    };
+
+    /// That of a code; `None` for what RFC 9110 section 15 calls invalid.
+    pub fn of(code: u16) -> Option<Self> {
+        if let Some(index) = Self::CODES.iter().position(|named| *named == code) {
+            return Some(Self(Self::CLASSES + u8::try_from(index).ok()?));
+        }
+        let class = u8::try_from(code / 100).ok()?.checked_sub(1)?;
+        (class < Self::CLASSES).then_some(Self(class))
+    }
+
+    /// A number of its own, below the length of [`Self::ALL`].
+    pub fn index(self) -> usize {
+        self.0.into()
     }
 
     /// The value of the label `status`.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Informational => "1xx",
-            Self::Successful => "2xx",
-            Self::Redirection => "3xx",
-            Self::ClientError => "4xx",
-            Self::ServerError => "5xx",
-        }
+        Self::NAMES[self.index()]
     }
 }
 
@@ -151,8 +150,8 @@ pub struct Counters {
     pub turn: Option<Box<Histogram>>,
     /// Later exchanges that overlapped.
     pub turns_overlapping: u64,
-    /// First answers in cleartext HTTP/1 by [`HttpClass`].
-    pub http_responses: [u64; HttpClass::ALL.len()],
+    /// Final responses of cleartext HTTP/1 by [`HttpStatus`].
+    pub http_responses: [u64; HttpStatus::ALL.len()],
 }
 
 impl Counters {
@@ -259,11 +258,18 @@ mod tests {
             (99, None),
             (100, Some("1xx")),
             (204, Some("2xx")),
+            (400, Some("4xx")),
+            (404, Some("404")),
+            (500, Some("500")),
+            (504, Some("504")),
             (599, Some("5xx")),
             (600, None),
             (0, None),
         ] {
-            assert_eq!(HttpClass::of(status).map(HttpClass::name), class, "{status}");
+            assert_eq!(HttpStatus::of(status).map(HttpStatus::name), class, "{status}");
+        }
+        for (index, status) in HttpStatus::ALL.into_iter().enumerate() {
+            assert_eq!(status.index(), index);
         }
     }
 }

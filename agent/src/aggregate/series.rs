@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     budget::Slow,
     child::{Child, Family, closed_by_index},
-    counters::{Counters, Ended, HttpClass, Retransmit},
+    counters::{Counters, Ended, HttpStatus, Retransmit},
     destination::{DestinationId, DestinationKey, Entry, Named, Waits},
     groups::GroupWindows,
     histogram::Histogram,
@@ -211,10 +211,10 @@ impl Series {
         }
     }
 
-    /// The first answer on a connection was cleartext HTTP/1 with a status of this class.
-    pub fn http_response(&mut self, id: DestinationId, class: HttpClass, now_ns: u64) {
-        self.count(id, Child::HttpResponses(class), weight::NOTHING, now_ns, |counters| {
-            counters.http_responses[class as usize] += 1;
+    /// A final response in cleartext HTTP/1.
+    pub fn http_response(&mut self, id: DestinationId, status: HttpStatus, now_ns: u64) {
+        self.count(id, Child::HttpResponses(status), weight::NOTHING, now_ns, |counters| {
+            counters.http_responses[status.index()] += 1;
         });
     }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     child::{Child, Family},
     children::Children,
-    counters::{Counters, HttpClass},
+    counters::{Counters, HttpStatus},
     legs::LegsSnapshot,
     resolvers::ResolversSnapshot,
     staying::StayingSnapshot,
@@ -238,8 +238,8 @@ pub struct RoleLess<'a> {
     children: Children,
     /// Connections waiting now.
     pub waiting_by_phase: [u64; Phase::ALL.len()],
-    /// First answers in cleartext HTTP/1.
-    pub http_responses: [u64; HttpClass::ALL.len()],
+    /// Final responses in cleartext HTTP/1 by [`HttpStatus::index`].
+    pub http_responses: [u64; HttpStatus::ALL.len()],
 }
 
 impl RoleLess<'_> {

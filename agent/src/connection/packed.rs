@@ -9,7 +9,7 @@ use agent_ebpf::{
 const LONGEST: usize = (WORDS * (1 + size_of::<u64>()) + size_of::<u64>()).next_multiple_of(SPARE);
 /// Lengths are multiples of this, so that most snapshots fit into the memory of the one before.
 const SPARE: usize = 16;
-const _: () = assert!(WORDS <= u64::BITS as usize);
+const _: () = assert!(WORDS <= u128::BITS as usize);
 /// Words that are asked for of every connection at a time.
 const COOKIE: usize = std::mem::offset_of!(ConnectionState, cookie) / size_of::<u64>();
 const REPORTED: usize = std::mem::offset_of!(ConnectionState, reported_ns) / size_of::<u64>();
@@ -18,7 +18,7 @@ const REPORTED: usize = std::mem::offset_of!(ConnectionState, reported_ns) / siz
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packed {
     /// A bit for each word that is not zero, the first word's lowest.
-    filled: u64,
+    filled: u128,
     /// For each of these words, in their order, how many bytes it has but for leading zeros, and the bytes. Zeros follow.
     bytes: Box<[u8]>,
 }
@@ -109,6 +109,7 @@ fn at_rest(state: &ConnectionState) -> ConnectionState {
             turns_full: 0,
             recent_turns_us: [0; RECENT_TURNS],
             recent_turns_begun: [0; RECENT_TURNS],
+            recent_turns_status: [0; RECENT_TURNS],
             reported_segments: 0,
             record_seq: [0; 2],
             forward_ack: 0,

@@ -1,6 +1,8 @@
 //! The record of one connection, as `trace --json` prints it: every key of the contract, absent values null.
 //!
 //! Plain data with owned strings, made only when somebody listens. Field names are the contract's keys.
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::state::{ClosedBy, Outcome, Phase, Role};
@@ -231,10 +233,12 @@ pub struct TlsRecord {
 /// Cleartext HTTP/1.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HttpRecord {
-    /// Status of the first answer.
+    /// Status of the first final response.
     pub status: Option<u16>,
-    /// Host header of the first request.
+    /// Host of the first request: CONNECT's target, else the authority in the request line, else Host.
     pub host: Option<String>,
+    /// Final responses by status code, as far as they were read.
+    pub responses: BTreeMap<u16, u64>,
 }
 
 /// TCP's own numbers.

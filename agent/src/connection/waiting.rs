@@ -31,7 +31,9 @@ pub fn last_phase(state: &ConnectionState, answered: bool, first_seen_ns: u64) -
     if timeline.request_ns != 0 && !answered {
         return Some((Phase::Ttfb, timeline.request_ns));
     }
-    (timeline.turn_ns != 0).then_some((Phase::Turn, timeline.turn_ns))
+    // What may have been the answer has come.
+    let is_open = timeline.turn_ns != 0 && timeline.doubtful_us == 0;
+    is_open.then_some((Phase::Turn, timeline.turn_ns))
 }
 
 /// One connection that waits.

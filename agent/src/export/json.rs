@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     aggregate::{
-        Counters, DestinationSnapshot, Ended, Family, GroupSnapshot, Histogram, HttpClass, Phase, Retransmit, Snapshot,
-        TlsFailure, TlsVersion,
+        Counters, DestinationSnapshot, Ended, Family, GroupSnapshot, Histogram, HttpStatus, Phase, Retransmit,
+        Snapshot, TlsFailure, TlsVersion,
     },
     connection::{ClosedBy, Outcome, Role, TcpState},
     path::PathSnapshot,
@@ -259,7 +259,7 @@ fn counters(counters: &Counters) -> Value {
         "ttfb_ambiguous": counters.ttfb_ambiguous,
         "turn": histogram(counters.turn.as_deref().unwrap_or(&none)),
         "turns_overlapping": counters.turns_overlapping,
-        "http_responses": by_name(HttpClass::ALL.map(HttpClass::name), &counters.http_responses),
+        "http_responses": by_name(HttpStatus::ALL.map(HttpStatus::name), &counters.http_responses),
     })
 }
 

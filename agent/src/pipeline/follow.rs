@@ -171,6 +171,7 @@ impl Pipeline {
             turns_overlapping: event.turns_overlapping,
             recent_turns_us: event.recent_turns_us,
             recent_turns_begun: event.recent_turns_begun,
+            recent_turns_status: event.recent_turns_status,
             // It was told of when the last of them ended.
             turn_ns: 0,
             ..state.timeline
@@ -226,6 +227,7 @@ impl Pipeline {
             counted,
             activity: Activity::default(),
             turns: None,
+            responses: None,
             rtt,
             window: None,
             named,
@@ -359,6 +361,7 @@ impl Pipeline {
                 failure,
                 library: attached.library.as_deref(),
                 turns: attached.turns.as_deref(),
+                responses: attached.responses.as_deref(),
                 rtt: &attached.rtt,
                 idle_before_ns,
             };
@@ -392,6 +395,7 @@ impl Pipeline {
                 failure: None,
                 library: attached.library.as_deref(),
                 turns: attached.turns.as_deref(),
+                responses: attached.responses.as_deref(),
                 rtt: &attached.rtt,
                 idle_before_ns: None,
             };

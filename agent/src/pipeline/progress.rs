@@ -1,4 +1,6 @@
 //! Counts what a snapshot of a connection tells beyond what was counted before.
+use std::collections::BTreeMap;
+
 use agent_ebpf::{
     connection::{ConnectionState, Retransmits, TcpCounters},
     rtt::RttEvent,
@@ -7,7 +9,7 @@ use agent_ebpf::{
 
 use super::{Attached, resolution::Waited, talk};
 use crate::{
-    aggregate::{HttpClass, Outcome, Retransmit, Series},
+    aggregate::{DestinationId, HttpStatus, Outcome, Retransmit, Series},
     connection::{RttWindow, received_bytes, sent_bytes},
     protocol::{
         facts::Facts,
@@ -68,13 +70,17 @@ pub(super) fn is_of_walk(before: &ConnectionState, state: &ConnectionState) -> b
     state.counters != TcpCounters::default() && state.counters != before.counters
 }
 
-/// Turns that are new in this snapshot, microseconds: an event leaves each time all that are kept are new, so more are
+/// Turns that are new in this snapshot, microseconds and the answer's status where it was read: an event leaves each time all that are kept are new, so more are
 /// missing only where events were lost.
-pub(super) fn new_turns(state: &ConnectionState, counted: u32) -> impl Iterator<Item = u32> + '_ {
+pub(super) fn new_turns(state: &ConnectionState, counted: u32) -> impl Iterator<Item = (u32, Option<u16>)> + '_ {
     let timeline = &state.timeline;
     let fresh = timeline.turns.wrapping_sub(counted).min(RECENT_TURNS as u32);
     (timeline.turns - fresh.min(timeline.turns)..timeline.turns)
-        .map(|turn| timeline.recent_turns_us[turn as usize % RECENT_TURNS])
+        .map(|turn| turn as usize % RECENT_TURNS)
+        .map(|slot| {
+            let status = Some(timeline.recent_turns_status[slot]).filter(|status| *status != 0);
+            (timeline.recent_turns_us[slot], status)
+        })
 }
 
 /// Counts all that is new.
@@ -109,11 +115,12 @@ pub(super) fn count(
         && let Some(status) = facts.and_then(|facts| facts.http.as_ref()?.status)
     {
         counted.http = true;
-        if let Some(class) = HttpClass::of(status) {
-            series.http_response(id, class, now_ns);
-        }
+        responded(series, &mut attached.responses, id, status, now_ns);
     }
-    for turn_us in new_turns(state, counted.turns) {
+    for (turn_us, status) in new_turns(state, counted.turns) {
+        if let Some(status) = status {
+            responded(series, &mut attached.responses, id, status, now_ns);
+        }
         let turn_ns = u64::from(turn_us) * 1_000;
         attached
             .turns
@@ -126,6 +133,21 @@ pub(super) fn count(
     series.turns_overlapped(id, overlapping.into(), now_ns);
     counted.overlapping = timeline.turns_overlapping;
     count_tcp(series, attached, state, now_ns);
+}
+
+/// A final response of HTTP/1.
+fn responded(
+    series: &mut Series,
+    responses: &mut Option<Box<BTreeMap<u16, u64>>>,
+    id: DestinationId,
+    code: u16,
+    now_ns: u64,
+) {
+    // Nothing outside the five classes: there are 500 codes at most.
+    if let Some(status) = HttpStatus::of(code) {
+        *responses.get_or_insert_default().entry(code).or_default() += 1;
+        series.http_response(id, status, now_ns);
+    }
 }
 
 /// The answer to the first request, once nothing can change the verdict.
@@ -237,7 +259,7 @@ pub(super) fn is_decided(state: &ConnectionState, answer: FirstByte, now_ns: u64
     const QUIET_NS: u64 = 1_000_000_000;
     let timeline = &state.timeline;
     state.closed_ns != 0
-        || timeline.turns > 0
+        || timeline.turns > u32::from(timeline.turns_before_tls)
         || timeline.turn_ns != 0
         || timeline.first_byte_ns != 0
         || !answer.may_be_ticket && now_ns.saturating_sub(answer.at_ns) > QUIET_NS

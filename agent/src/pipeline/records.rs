@@ -1,4 +1,5 @@
 //! The record of one connection, put together from its last snapshot, its owner and where hopline runs.
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use agent_ebpf::{
@@ -44,6 +45,8 @@ pub(super) struct Said<'a> {
     pub(super) failure: Option<(TlsFailure, Option<FailedBy>)>,
     pub(super) library: Option<&'a Library>,
     pub(super) turns: Option<&'a Sketch>,
+    /// Final responses of cleartext HTTP/1 by status code.
+    pub(super) responses: Option<&'a BTreeMap<u16, u64>>,
     pub(super) rtt: &'a Rtt,
     /// It was written to after the peer's end: for how long nothing had passed before.
     pub(super) idle_before_ns: Option<u64>,
@@ -104,7 +107,7 @@ impl Surroundings<'_> {
             turns: turns(state, said.turns),
             dns: said.waited.map(dns),
             tls: tls(state, said, ended),
-            http: http(said.facts),
+            http: http(said.facts, said.responses),
             tcp: tcp(state, said),
             chain: None,
             waiting: waiting.map(|(phase, _)| phase),
@@ -303,7 +306,7 @@ fn alpn(facts: &TlsFacts, library: Option<&Library>) -> Option<String> {
     }
 }
 
-fn http(facts: Option<&Facts>) -> Option<HttpRecord> {
+fn http(facts: Option<&Facts>, responses: Option<&BTreeMap<u16, u64>>) -> Option<HttpRecord> {
     let http = facts?.http.as_ref()?;
     let host = match &http.host {
         HostClaim::Authority(authority) => match &authority.host {
@@ -315,6 +318,7 @@ fn http(facts: Option<&Facts>) -> Option<HttpRecord> {
     Some(HttpRecord {
         status: http.status,
         host,
+        responses: responses.cloned().unwrap_or_default(),
     })
 }
 

@@ -28,6 +28,7 @@ fn turns(time_ns: u64, attempt: u32, turns: u32, each_us: u32) -> Vec<u8> {
         reserved: 0,
         recent_turns_us: [each_us; RECENT_TURNS],
         recent_turns_begun: [0; RECENT_TURNS],
+        recent_turns_status: [0; RECENT_TURNS],
     })
 }
 

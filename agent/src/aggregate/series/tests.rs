@@ -223,7 +223,7 @@ fn families_without_a_role_show_each_name_once() {
     };
     for key in [host("nginx"), server] {
         let id = series.destination(key, SECOND);
-        series.http_response(id, HttpClass::Successful, SECOND);
+        series.http_response(id, HttpStatus::ALL[1], SECOND);
         series.waits(id, Phase::Ttfb, SECOND);
     }
     let snapshot = series.snapshot(&[], SECOND);
@@ -320,7 +320,7 @@ fn random_observations_keep_the_sums() {
             5 => series.ttfb_ambiguous(id, now_ns),
             6 => series.turn(id, duration_ns, now_ns),
             7 => series.turns_overlapped(id, random.below(3), now_ns),
-            8 => series.http_response(id, random.of(&HttpClass::ALL), now_ns),
+            8 => series.http_response(id, random.of(&HttpStatus::ALL), now_ns),
             9 => {
                 let window = RttWindow::of((duration_ns / 1_000) as u32, random.below(4) as u32);
                 series.rtt(id, &window, now_ns);

@@ -7,7 +7,7 @@ use prometheus_client::{
 };
 
 use crate::aggregate::{
-    BOUNDS_NS, Child, ClosedBy, DestinationSnapshot, Ended, Family, Histogram, HttpClass, Labels, Outcome, Phase,
+    BOUNDS_NS, Child, ClosedBy, DestinationSnapshot, Ended, Family, Histogram, HttpStatus, Labels, Outcome, Phase,
     Retransmit, RoleLess, TcpState, TlsFailure, TlsVersion,
 };
 
@@ -105,12 +105,12 @@ pub(super) fn encode_role_less(
                 to.gauge(&[("phase", phase.name())], waiting as f64)
             });
     }
-    HttpClass::ALL
+    HttpStatus::ALL
         .into_iter()
-        .filter(|class| destination.has(Child::HttpResponses(*class)))
-        .try_for_each(|class| {
-            let responses = destination.http_responses[class as usize];
-            to.counter(&[("status", class.name())], responses)
+        .filter(|status| destination.has(Child::HttpResponses(*status)))
+        .try_for_each(|status| {
+            let responses = destination.http_responses[status.index()];
+            to.counter(&[("status", status.name())], responses)
         })
 }
 
@@ -225,7 +225,7 @@ pub(super) fn describe(family: Family) -> (MetricType, &'static str) {
         ),
         Family::HttpResponses => (
             MetricType::Counter,
-            "First answers in cleartext HTTP/1 by class of status.",
+            "Final HTTP/1 responses in cleartext by status: 401, 403, 404, 407, 408, 429, 500, 502, 503 and 504 as they are, others by class.",
         ),
     }
 }

@@ -1,7 +1,8 @@
 //! The rules of `first_byte`, on the log alone.
 
 use agent_ebpf::timeline::{
-    ANSWER_ACKS_REQUEST, ANSWERS, AnswerRecord, TIMELINE_EARLY_DATA, TIMELINE_EARLY_TICKETS, TIMELINE_GAP, Timeline,
+    ANSWER_ACKS_REQUEST, ANSWERS, AnswerRecord, TIMELINE_EARLY_DATA, TIMELINE_EARLY_TICKETS, TIMELINE_GAP,
+    TIMELINE_PACKED_FLIGHT, Timeline, is_packed_tickets,
 };
 
 use super::super::ticket_lengths::Known;
@@ -16,7 +17,11 @@ const TICKET_MIN: u16 = 70;
 const TICKET_MAX: u16 = 4096;
 /// What a `NewSessionTicket` record has beyond the ticket: 34 bytes of fields and TLS, a nonce of 1 (JDK, `BoringSSL`), 4
 /// (`GnuTLS`), 8 (OpenSSL) or 32 bytes, and 8 more when early data is allowed. Go has no nonce, and sends before Finished.
-const TICKET_FRAMES: [u16; 8] = [35, 38, 42, 66, 43, 46, 50, 74];
+/// `BoringSSL` adds an extension of four bytes that means nothing (RFC 8701).
+const TICKET_FRAMES: [u16; 10] = [35, 38, 42, 66, 43, 46, 50, 74, 39, 47];
+const LONGEST_FRAME: u16 = 74;
+/// Content type and tag.
+const TLS13_OVERHEAD: u16 = 17;
 /// Records of the JDK's tickets were 1106 to 1123 bytes long for one certificate; a new one may differ by this from the
 /// one that was offered.
 const JDK_SPREAD: u16 = 24;
@@ -28,6 +33,8 @@ struct Log<'a> {
     is_tls13: bool,
     /// The server's tickets came before the client's Finished.
     has_early_tickets: bool,
+    /// The server put its whole flight into one record, as it does with its tickets.
+    has_packed_flight: bool,
     handshake: Handshake,
 }
 
@@ -74,7 +81,7 @@ pub(super) fn ticket(timeline: &Timeline, handshake: Handshake) -> Option<(u16, 
     let first = log.records.first().filter(|_| log.is_tls13 && log.is_ticket_like())?;
     let run = log.equal_run();
     let is_pair = run == 2 && log.records.len() > run;
-    if !acknowledges(*first) || is_pair || log.matches_offer(first.length) {
+    if !acknowledges(*first) || is_pair || log.packs_tickets() || log.matches_offer(first.length) {
         return Some((first.length, Known::Ticket));
     }
     let may_be = run == 1 && log.expects_ticket() && log.has_more();
@@ -92,6 +99,7 @@ impl<'a> Log<'a> {
             overhead: cipher::record_overhead(timeline.cipher),
             is_tls13: cipher::is_tls13(timeline.cipher),
             has_early_tickets: timeline.flags & TIMELINE_EARLY_TICKETS != 0,
+            has_packed_flight: timeline.flags & TIMELINE_PACKED_FLIGHT != 0,
             handshake,
         }
     }
@@ -126,10 +134,30 @@ impl<'a> Log<'a> {
 
     fn matches_offer(&self, length: u16) -> bool {
         let offered = self.handshake.offered_ticket_bytes;
-        let frame = length
-            .checked_sub(offered)
-            .filter(|_| offered > 0 && self.handshake.resumed);
-        frame.is_some_and(|frame| TICKET_FRAMES.contains(&frame))
+        if offered == 0 || !self.handshake.resumed {
+            return false;
+        }
+        let is_frame = |length: u16, overhead: u16| {
+            let frame = length
+                .checked_sub(offered)
+                .map(|frame| frame + TLS13_OVERHEAD - overhead);
+            frame.is_some_and(|frame| TICKET_FRAMES.contains(&frame))
+        };
+        let both = length.saturating_sub(TLS13_OVERHEAD);
+        is_frame(length, TLS13_OVERHEAD) || both % 2 == 0 && is_frame(both / 2, 0)
+    }
+
+    /// The first record holds both tickets of a server that puts what it can into one record.
+    fn packs_tickets(&self) -> bool {
+        let is_like = |first: &AnswerRecord| is_packed_tickets(first.length);
+        let precedes_settings = self.handshake.chose_h2 == Some(true)
+            && self
+                .records
+                .get(1)
+                .and_then(|second| self.plain(*second))
+                .is_some_and(is_preface);
+        precedes_settings
+            || self.has_packed_flight && self.expects_ticket() && self.records.first().is_some_and(is_like)
     }
 
     /// A full handshake, after which a server sends tickets if it has any.
@@ -145,7 +173,7 @@ impl<'a> Log<'a> {
     /// About as long as the ticket that was offered.
     fn is_near_offer(&self, length: u16) -> bool {
         let offered = self.handshake.offered_ticket_bytes;
-        offered > 0 && length >= offered && length - offered <= TICKET_FRAMES[7] + JDK_SPREAD
+        offered > 0 && length >= offered && length - offered <= LONGEST_FRAME + JDK_SPREAD
     }
 
     fn tickets(&self, known: &dyn Fn(u16) -> Known) -> Tickets {
@@ -162,7 +190,7 @@ impl<'a> Log<'a> {
             return tickets(run, true);
         }
         let known = known(first.length);
-        if !acknowledges(*first) || known == Known::Ticket || self.matches_offer(first.length) {
+        if !acknowledges(*first) || known == Known::Ticket || self.packs_tickets() || self.matches_offer(first.length) {
             return tickets(1, true);
         }
         let is_offer_unknown = self.handshake.resumed && self.handshake.offered_ticket_bytes == 0;
@@ -213,9 +241,9 @@ impl<'a> Log<'a> {
 }
 
 /// Lengths of what HTTP/2 servers send besides answers: SETTINGS acknowledged (9), `WINDOW_UPDATE` (13), PING or GOAWAY
-/// (17), two of them (18, 22, 26).
+/// (17), two or three of them.
 fn is_control(plain: u16) -> bool {
-    matches!(plain, 9 | 13 | 17 | 18 | 22 | 26)
+    matches!(plain, 9 | 13 | 17 | 18 | 22 | 26 | 30 | 34 | 43)
 }
 
 /// SETTINGS with up to 8 parameters, alone, with `WINDOW_UPDATE`, with the acknowledgement of the client's, or with both.
