@@ -49,9 +49,11 @@ pub extern "C" fn client_hello(skb: *mut __sk_buff, timeline: *mut Timeline, bod
     let offer = match head.and_then(|head| extensions_of_client(skb, body, head)) {
         Some((first, end)) => {
             let is_one_record = seq.wrapping_add(end - body) == timeline.record_seq[usize::from(FORWARD)];
-            match alpn(skb, first, body.wrapping_add(here), end) {
-                Alpn::Cut(_) if !is_one_record => Alpn::Unknown,
-                offer => offer,
+            if is_one_record {
+                alpn(skb, first, body.wrapping_add(here), end)
+            } else {
+                // Headers of records stand between its parts.
+                Alpn::Unknown
             }
         }
         None => Alpn::Unknown,

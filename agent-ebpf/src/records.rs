@@ -17,8 +17,8 @@ use crate::{
     phases::{self, Payload, STAGE_ASKED, STAGE_HANDSHAKE, STAGE_OPEN},
 };
 
-/// Most records of one packet that are looked at: hello flights have fewer, the log of answers no more.
-const MOST_RECORDS: usize = 10;
+/// Most records of one packet that are looked at: a hello may be cut into records of one byte.
+const MOST_RECORDS: usize = 256;
 pub const HEADER: u32 = 5;
 /// Longest record: 2^14 bytes and what encryption may add in TLS 1.2.
 const LONGEST: u16 = 16_384 + 2_048;

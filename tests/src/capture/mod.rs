@@ -1,5 +1,6 @@
 //! The truth about times: tcpdump beside the traffic, read back per connection.
 
+pub(crate) mod clear;
 pub(crate) mod decrypted;
 pub(crate) mod dns;
 pub(crate) mod exchange;

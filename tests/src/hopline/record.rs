@@ -133,6 +133,8 @@ pub(crate) struct Tls {
 pub(crate) struct Http {
     pub(crate) status: Option<u16>,
     pub(crate) host: Option<String>,
+    #[serde(default)]
+    pub(crate) responses: BTreeMap<u16, u64>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

@@ -104,8 +104,8 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "programs",
-        about: "pooled TLS connections of real programs, short answers, HTTP/2 offered and not spoken: first bytes, turns, waits",
-        tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "python3"],
+        about: "real programs: pooled TLS, short answers, HTTP/1 and HTTP/2 in clear, Envoy: first bytes, turns, statuses, waits",
+        tools: &["ip", "tcpdump", "tshark", "openssl", "curl", "python3", "node"],
         run: programs::run,
     },
     Scenario {

@@ -4,7 +4,9 @@
 //! The kernel sees lengths alone. It knows HTTP/2's control frames from short answers by the hello, by the server's choice where
 //! that can be read, and because clients of HTTP/2 acknowledge SETTINGS.
 
+mod before;
 mod cells;
+mod clear;
 mod compare;
 mod postgres;
 mod run;
@@ -13,7 +15,7 @@ use anyhow::Result;
 
 use cells::{CELLS, PORTS};
 
-use crate::capture::{Capture, decrypted};
+use crate::capture::{self, Capture, decrypted};
 use crate::hopline::{Agent, AgentOptions, Trace};
 use crate::lab::Lab;
 use crate::openssl;
@@ -45,8 +47,15 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     for cell in CELLS {
         site.run(cell)?;
     }
+    for cell in clear::CELLS {
+        cell.run(&site)?;
+    }
+    let measured: Vec<_> = before::CELLS
+        .iter()
+        .map(|cell| cell.run(&site))
+        .collect::<Result<_>>()?;
     let database = postgres::run(&site, &agent, verdict)?;
-    let connections = CELLS.len() + usize::from(database.is_some());
+    let connections = CELLS.len() + clear::CELLS.len() + before::CELLS.len() + usize::from(database.is_some());
     trace.wait_for(2 * connections)?;
     let mut records = trace.finish()?;
     records.retain(|record| record.event == "finished");
@@ -61,6 +70,13 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         for cell in CELLS {
             ambiguous += compare::judge(verdict, lab.tolerance, cell, role, &truth, &records);
         }
+        let truth = capture::clear::read(file, &clear::HTTP1, &clear::HTTP2)?;
+        for cell in clear::CELLS {
+            cell.judge(verdict, lab.tolerance, role, &truth, &records);
+        }
+    }
+    for (cell, measured) in before::CELLS.iter().zip(&measured) {
+        cell.judge(verdict, measured, &records);
     }
     verdict.note("ambiguous first bytes", f64::from(ambiguous), "");
     if let Some(database) = &database {

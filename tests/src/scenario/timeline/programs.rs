@@ -18,7 +18,7 @@ enum Kind {
     Go(&'static str),
 }
 
-const PROGRAMS: [(&str, &str, Kind); 13] = [
+const PROGRAMS: [(&str, &str, Kind); 17] = [
     (
         "client.go",
         include_str!("../../../programs/client/client.go"),
@@ -67,6 +67,18 @@ const PROGRAMS: [(&str, &str, Kind); 13] = [
     (
         "short.py",
         include_str!("../../../programs/short/short.py"),
+        Kind::Script,
+    ),
+    ("h2.js", include_str!("../../../programs/clear/h2.js"), Kind::Script),
+    (
+        "http1.py",
+        include_str!("../../../programs/clear/http1.py"),
+        Kind::Script,
+    ),
+    ("raw.py", include_str!("../../../programs/clear/raw.py"), Kind::Script),
+    (
+        "before.py",
+        include_str!("../../../programs/clear/before.py"),
         Kind::Script,
     ),
     (
