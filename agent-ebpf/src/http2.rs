@@ -57,6 +57,8 @@ pub enum Control {
     No,
     /// An acknowledgement of SETTINGS, alone or with `WINDOW_UPDATE`.
     Acknowledgement,
+    /// PING with or without others, GOAWAY.
+    Ping,
     Other,
 }
 
@@ -79,7 +81,7 @@ pub fn await_acknowledgement(timeline: &mut Timeline, payload: &Payload, record:
 pub fn after_preface(timeline: &mut Timeline, payload: &Payload, control: Control, now: u64) {
     if control == Control::Acknowledgement {
         timeline.heard = timeline.heard & !(HEARD_AWAITED | HEARD_DOUBT) | HEARD_HTTP2;
-    } else if timeline.heard & HEARD_AWAITED == 0 || control == Control::Other {
+    } else if timeline.heard & HEARD_AWAITED == 0 || control != Control::No {
         return;
     } else {
         timeline.heard &= !HEARD_AWAITED;
@@ -109,7 +111,8 @@ pub fn during_turn(timeline: &mut Timeline, control: Control, now: u64) {
     if control == Control::Acknowledgement {
         // What seemed to be a request was SETTINGS.
         give_up_turn(timeline);
-    } else if control == Control::Other && timeline.doubtful_us == 0 {
+    } else if control != Control::No && timeline.doubtful_us == 0 {
+        timeline.doubtful_ping = u8::from(control == Control::Ping);
         let after_us = phases::saturated(now.saturating_sub(timeline.turn_ns) / 1_000);
         timeline.doubtful_us = if after_us == 0 { 1 } else { after_us };
     }
@@ -124,6 +127,30 @@ pub fn is_late(timeline: &Timeline, now: u64) -> bool {
     timeline.turn_ns != 0 && doubtful_us != 0 && after_us > doubtful_us + LEAST_US + doubtful_us / 32
 }
 
+/// The client goes on. A PING it would have answered by now (RFC 9113 section 6.7), so that the record was the answer; of others
+/// nothing is known.
+#[inline(always)]
+pub fn decide_turn(timeline: &mut Timeline, payload: &Payload, now: u64) {
+    let came_ns = timeline.turn_ns + u64::from(timeline.doubtful_us) * 1_000;
+    let waited_ns = now.saturating_sub(came_ns);
+    if timeline.doubtful_ping != 0 && waited_ns > ACKNOWLEDGED_WITHIN_NS + way_ns(timeline, payload) {
+        phases::end_turn_after(timeline, timeline.doubtful_us, 0);
+        timeline.backward_last = 1;
+    } else {
+        give_up_turn(timeline);
+    }
+}
+
+/// Seen at the server a reaction of the client takes a round trip more, and the handshake took no less.
+#[inline(always)]
+fn way_ns(timeline: &Timeline, payload: &Payload) -> u64 {
+    if payload.egress != 0 {
+        0
+    } else {
+        timeline.tls_done_ns.saturating_sub(timeline.server_hello_ns)
+    }
+}
+
 /// The open exchange is not timed, and waits for nothing.
 #[inline(always)]
 pub fn give_up_turn(timeline: &mut Timeline) {
@@ -136,14 +163,8 @@ pub fn give_up_turn(timeline: &mut Timeline) {
 #[inline(always)]
 fn goes_on(timeline: &Timeline, payload: &Payload, now: u64) -> bool {
     if payload.ack.wrapping_sub(timeline.turn_seq) as i32 >= 0 {
-        let way_ns = if payload.egress != 0 {
-            0
-        } else {
-            // Seen at the server it takes a round trip more, and the handshake took no less.
-            timeline.tls_done_ns.saturating_sub(timeline.server_hello_ns)
-        };
         let waited_ns = now.saturating_sub(last_answer_ns(timeline));
-        return timeline.heard & LIKELY_OTHER != 0 || waited_ns > ACKNOWLEDGED_WITHIN_NS + way_ns;
+        return timeline.heard & LIKELY_OTHER != 0 || waited_ns > ACKNOWLEDGED_WITHIN_NS + way_ns(timeline, payload);
     }
     false
 }
@@ -174,8 +195,9 @@ pub fn control(timeline: &Timeline, payload: &Payload, length: u16) -> Control {
     let plain = length.wrapping_sub(overhead).wrapping_sub(padding(timeline, payload));
     match plain {
         9 => Control::Acknowledgement,
-        // `WINDOW_UPDATE`, PING, both, two of the latter (gRPC).
-        13 | 17 | 30 | 34 | 43 => Control::Other,
+        13 => Control::Other,
+        // PING, with `WINDOW_UPDATE` once or twice, two of them (gRPC).
+        17 | 30 | 34 | 43 => Control::Ping,
         // `WINDOW_UPDATE` after an acknowledgement, two of them: or HEADERS whose fields the other side knows.
         22 | 26 => {
             let is_control = !has_answered(timeline)

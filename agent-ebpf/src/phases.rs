@@ -309,9 +309,14 @@ pub fn application(timeline: &mut Timeline, payload: &Payload, seq: u32, status:
 
 #[inline(always)]
 pub fn end_turn(timeline: &mut Timeline, now: u64, status: u16) {
-    let turn_us = now.saturating_sub(timeline.turn_ns) / 1_000;
+    let turn_us = saturated(now.saturating_sub(timeline.turn_ns) / 1_000);
+    end_turn_after(timeline, turn_us, status);
+}
+
+#[inline(always)]
+pub fn end_turn_after(timeline: &mut Timeline, turn_us: u32, status: u16) {
     let slot = index::<{ RECENT_TURNS as u32 }>(timeline.turns);
-    timeline.recent_turns_us[slot] = saturated(turn_us);
+    timeline.recent_turns_us[slot] = turn_us;
     timeline.recent_turns_begun[slot] = turn_begun(timeline.turn_ns);
     timeline.recent_turns_status[slot] = status;
     timeline.turns += 1;

@@ -400,13 +400,14 @@ fn in_application(timeline: &mut Timeline, payload: &Payload, record: &Record, n
     } else {
         http2::after_preface(timeline, payload, control, now);
         if control != Control::No {
-            // What may have been a PING of the server was one: it is answered.
-            timeline.doubtful_us = 0;
+            if control == Control::Ping {
+                // What may have been a PING of the server was one: it is answered.
+                timeline.doubtful_us = 0;
+            }
             return;
         }
         if timeline.doubtful_us != 0 {
-            // It may have been the answer: nothing is known of that exchange.
-            http2::give_up_turn(timeline);
+            http2::decide_turn(timeline, payload, now);
         }
         timeline.forward_ack = payload.ack;
     }

@@ -194,8 +194,10 @@ pub struct Timeline {
     pub doubtful_us: u32,
     /// Machine's own: turns in clear before TLS began.
     pub turns_before_tls: u8,
+    /// Machine's own: that record may be a PING, which the client has to answer.
+    pub doubtful_ping: u8,
     /// Not used.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<AnswerRecord>() == 8);

@@ -14,6 +14,8 @@ pub(super) enum Server {
     Short { alpn: Option<&'static str>, think_ms: u64 },
     /// Go's `net/http` with HTTP/2.
     Go,
+    /// Envoy, which answers four bytes by itself: both tickets in one record, SETTINGS right behind it.
+    Envoy,
 }
 
 /// What asks.
@@ -24,7 +26,10 @@ pub(super) enum Client {
     /// `net/http` with a pause between requests.
     Go { tls: &'static str, pause_ms: u64 },
     /// curl, which offers HTTP/2, with a pause between requests or without.
-    Curl { rate: Option<&'static str> },
+    Curl {
+        http: &'static str,
+        rate: Option<&'static str>,
+    },
 }
 
 impl Server {
@@ -34,6 +39,7 @@ impl Server {
             Self::Rev(_) => "openssl",
             Self::Short { .. } => "python3",
             Self::Go => "go-server",
+            Self::Envoy => "envoy",
         }
     }
 }
@@ -59,6 +65,8 @@ pub(super) struct Cell {
     pub(super) port: u16,
     /// Only lengths tell, and they may not: the first byte may be ambiguous, and a turn be missing.
     pub(super) may_be_unknown: bool,
+    /// Answers are as short as control frames: turns may be missing, and the others are right.
+    pub(super) may_lack_turns: bool,
 }
 
 /// Exchanges on each connection.
@@ -124,22 +132,17 @@ pub(super) const CELLS: &[Cell] = &[
         "curl, h2 offered, short answers",
         9009,
         SHORT,
-        Client::Curl { rate: Some("200/m") },
+        curl("--http2", Some("200/m")),
     ),
     cell(
         "curl, h2 offered, short answers without a pause",
         9010,
         SHORT,
-        Client::Curl { rate: None },
+        curl("--http2", None),
     ),
     cell("go, h2", 9011, Server::Go, go("1.3", PAUSE_MS)),
-    cell("curl, h2", 9012, Server::Go, Client::Curl { rate: Some("200/m") }),
-    cell(
-        "curl, h2 without a pause",
-        9013,
-        Server::Go,
-        Client::Curl { rate: None },
-    ),
+    cell("curl, h2", 9012, Server::Go, curl("--http2", Some("200/m"))),
+    cell("curl, h2 without a pause", 9013, Server::Go, curl("--http2", None)),
     Cell {
         may_be_unknown: true,
         ..cell(
@@ -154,6 +157,29 @@ pub(super) const CELLS: &[Cell] = &[
     },
 ];
 
+/// Where Envoy is installed.
+pub(super) const ENVOY_CELLS: &[Cell] = &[
+    envoy("go, h2 by Envoy", 9020, go("1.3", PAUSE_MS)),
+    envoy("go, h2 by Envoy without a pause", 9021, go("1.3", 0)),
+    envoy("go tls 1.2, h2 by Envoy", 9022, go("1.2", PAUSE_MS)),
+    envoy("curl, h2 by Envoy", 9023, curl("--http2", Some("200/m"))),
+    envoy("curl, h2 by Envoy without a pause", 9024, curl("--http2", None)),
+    envoy("curl, http/1.1 by Envoy", 9025, curl("--http1.1", Some("200/m"))),
+    envoy("curl, http/1.1 by Envoy without a pause", 9026, curl("--http1.1", None)),
+    envoy("curl, no ALPN, by Envoy", 9027, curl("--no-alpn", Some("200/m"))),
+];
+
+const fn envoy(name: &'static str, port: u16, client: Client) -> Cell {
+    Cell {
+        may_lack_turns: true,
+        ..cell(name, port, Server::Envoy, client)
+    }
+}
+
+const fn curl(http: &'static str, rate: Option<&'static str>) -> Client {
+    Client::Curl { http, rate }
+}
+
 const fn go(tls: &'static str, pause_ms: u64) -> Client {
     Client::Go { tls, pause_ms }
 }
@@ -165,6 +191,7 @@ const fn cell(name: &'static str, port: u16, server: Server, client: Client) -> 
         client,
         port,
         may_be_unknown: false,
+        may_lack_turns: false,
     }
 }
 
@@ -176,9 +203,10 @@ mod tests {
 
     #[test]
     fn every_cell_has_a_port_and_a_name_of_its_own() {
-        let ports: HashSet<u16> = CELLS.iter().map(|cell| cell.port).collect();
-        let names: HashSet<&str> = CELLS.iter().map(|cell| cell.name).collect();
-        assert_eq!((ports.len(), names.len()), (CELLS.len(), CELLS.len()));
+        let all = || CELLS.iter().chain(ENVOY_CELLS);
+        let ports: HashSet<u16> = all().map(|cell| cell.port).collect();
+        let names: HashSet<&str> = all().map(|cell| cell.name).collect();
+        assert_eq!((ports.len(), names.len()), (all().count(), all().count()));
         assert!(ports.iter().all(|port| PORTS.contains(port)));
     }
 }

@@ -40,7 +40,8 @@ pub(super) fn judge(
     let mut turns = exchanges.turns_us.clone();
     verdict.count(name("turns captured"), turns.len() as u64, EXCHANGES as u64 - 1);
     let counted = record.turns.count.unwrap_or_default();
-    if cell.may_be_unknown {
+    let may_lack_turns = cell.may_be_unknown || cell.may_lack_turns;
+    if may_lack_turns {
         verdict.at_most(name("turns"), counted as f64, turns.len() as f64, "");
     } else {
         verdict.count(name("turns"), counted, turns.len() as u64);
@@ -57,7 +58,14 @@ pub(super) fn judge(
         let truth_us = percentile(&mut turns, percent);
         let us = us.map_or(f64::NAN, |us| us as f64);
         let allowed_us = tolerance.of_phase_us(truth_us);
-        verdict.time_us(name(&format!("turns p{percent}")), us, truth_us, allowed_us);
+        let name = name(&format!("turns p{percent}"));
+        if !may_lack_turns {
+            verdict.time_us(name, us, truth_us, allowed_us);
+        } else if !us.is_nan() {
+            let [least_us, most_us] = [0, 100].map(|percent| percentile(&mut turns, percent));
+            verdict.at_least(format!("{name}, least"), us, least_us - allowed_us, "us");
+            verdict.at_most(format!("{name}, most"), us, most_us + allowed_us, "us");
+        }
     }
     u32::from(is_ambiguous)
 }

@@ -13,7 +13,7 @@ mod run;
 
 use anyhow::Result;
 
-use cells::{CELLS, PORTS};
+use cells::{CELLS, Cell, ENVOY_CELLS, PORTS};
 
 use crate::capture::{self, Capture, decrypted};
 use crate::hopline::{Agent, AgentOptions, Trace};
@@ -37,6 +37,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         lab,
         pair: &pair,
         programs: &programs,
+        envoy: super::proxy_chain::envoy(),
         keylog: lab.file("keys"),
     };
     openssl::self_signed(lab, run::NAME)?;
@@ -44,7 +45,14 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let at_server = Capture::start_long(lab, "server", &pair.server, DEVICE)?;
     let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
     let trace = Trace::start(lab, "programs", lab.traffic.path())?;
-    for cell in CELLS {
+    if site.envoy.is_none() {
+        verdict.skip("envoy", super::proxy_chain::NO_ENVOY);
+    }
+    let cells: Vec<&Cell> = CELLS
+        .iter()
+        .chain(ENVOY_CELLS.iter().filter(|_| site.envoy.is_some()))
+        .collect();
+    for cell in &cells {
         site.run(cell)?;
     }
     for cell in clear::CELLS {
@@ -55,7 +63,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         .map(|cell| cell.run(&site))
         .collect::<Result<_>>()?;
     let database = postgres::run(&site, &agent, verdict)?;
-    let connections = CELLS.len() + clear::CELLS.len() + before::CELLS.len() + usize::from(database.is_some());
+    let connections = cells.len() + clear::CELLS.len() + before::CELLS.len() + usize::from(database.is_some());
     trace.wait_for(2 * connections)?;
     let mut records = trace.finish()?;
     records.retain(|record| record.event == "finished");
@@ -67,7 +75,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let mut ambiguous = 0;
     for (role, file) in &files {
         let truth = decrypted::read(file, &site.keylog, &PORTS)?;
-        for cell in CELLS {
+        for cell in &cells {
             ambiguous += compare::judge(verdict, lab.tolerance, cell, role, &truth, &records);
         }
         let truth = capture::clear::read(file, &clear::HTTP1, &clear::HTTP2)?;

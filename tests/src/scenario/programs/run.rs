@@ -1,6 +1,6 @@
 //! Starts a cell's server, runs its client to the end, and stops the server.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,6 +25,7 @@ pub(super) struct Site<'a> {
     pub(super) lab: &'a Lab,
     pub(super) pair: &'a Pair,
     pub(super) programs: &'a Path,
+    pub(super) envoy: Option<PathBuf>,
     /// Keys of all connections.
     pub(super) keylog: PathBuf,
 }
@@ -52,6 +53,21 @@ impl Site<'_> {
                     .args([SERVER4.to_string(), cell.port.to_string()])
                     .arg(certificate);
                 command.arg(key).arg(&self.keylog).arg(think_ms.to_string()).args(alpn);
+            }
+            Server::Envoy => {
+                let binary = self.envoy.as_deref().context("Envoy is not installed")?;
+                command = Command::new(binary);
+                let file = self.lab.file(format!("envoy-{}.json", cell.port));
+                fs::write(&file, envoy_configuration(cell.port, &certificate, &key))?;
+                command.args([
+                    "--concurrency",
+                    "1",
+                    "--disable-hot-restart",
+                    "--log-level",
+                    "error",
+                    "-c",
+                ]);
+                command.arg(file);
             }
             Server::Go => {
                 command = Command::new(self.programs.join("go-server"));
@@ -82,14 +98,14 @@ impl Site<'_> {
                 command.args([&url, tls, &EXCHANGES.to_string(), &format!("{pause_ms}ms")]);
                 command.arg(&self.keylog);
             }
-            Client::Curl { rate } => {
+            Client::Curl { http, rate } => {
                 command = Command::new("curl");
                 command.args([
                     "--silent",
                     "--show-error",
                     "--fail",
                     "--insecure",
-                    "--http2",
+                    http,
                     "--max-time",
                     "60",
                 ]);
@@ -137,4 +153,30 @@ impl Site<'_> {
         thread::sleep(PAUSE);
         process.finish().map(drop)
     }
+}
+
+fn envoy_configuration(port: u16, certificate: &Path, key: &Path) -> String {
+    serde_json::json!({"static_resources": {"listeners": [{
+        "address": {"socket_address": {"address": SERVER4.to_string(), "port_value": port}},
+        "filter_chains": [{
+            "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+                "stat_prefix": "clients",
+                "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
+                    {"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": "good"}}}
+                ]}]},
+                "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
+                }}],
+            }}],
+            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {
+                    "alpn_protocols": ["h2", "http/1.1"],
+                    "tls_certificates": [{"certificate_chain": {"filename": certificate}, "private_key": {"filename": key}}],
+                },
+            }},
+        }],
+    }]}})
+    .to_string()
 }

