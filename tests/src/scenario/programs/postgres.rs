@@ -81,7 +81,7 @@ fn server_programs() -> Option<PathBuf> {
 
 /// A new database; it runs as the user that the package made, as root it would not.
 fn serve(site: &Site<'_>, programs: &Path) -> Result<(Process, tempfile::TempDir)> {
-    let directory = tempfile::Builder::new().prefix("hopline-lab-postgres").tempdir()?;
+    let directory = tempfile::Builder::new().prefix("hopline-postgres-").tempdir()?;
     let data = directory.path().join("data");
     let own = |path: &Path| {
         let mut chown = Command::new("chown");
