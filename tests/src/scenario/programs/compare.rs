@@ -62,7 +62,7 @@ pub(super) fn judge(
         if !may_lack_turns {
             verdict.time_us(name, us, truth_us, allowed_us);
         } else if !us.is_nan() {
-            let [least_us, most_us] = [0, 100].map(|percent| percentile(&mut turns, percent));
+            let [least_us, most_us] = [1, 100].map(|percent| percentile(&mut turns, percent));
             verdict.at_least(format!("{name}, least"), us, least_us - allowed_us, "us");
             verdict.at_most(format!("{name}, most"), us, most_us + allowed_us, "us");
         }
