@@ -1,7 +1,7 @@
 //! `struct tcp_sock` and a listener's `struct request_sock`.
 
 use agent_ebpf::connection::TcpCounters;
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
 
 use super::{Field, Sock};
 
@@ -42,6 +42,12 @@ static TCP_MSTAMP: Field<TcpSock, u64> = Field::new();
 static TCP_RCV_TSVAL: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TCP_RACK_RTT_US: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_LSNDTIME: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_RCV_TSTAMP: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static ICSK_LRCVTIME: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TCP_IS_MPTCP: Field<TcpSock, u8> = Field::new();
 #[unsafe(no_mangle)]
@@ -87,6 +93,45 @@ impl TcpSock {
     #[inline(always)]
     pub fn has_sent(tcp: *const Self) -> bool {
         TCP_SEGS_OUT.read(tcp) != 0
+    }
+
+    /// A segment of the peer's has come: a RST, if the connect has failed. ICMP is no segment.
+    #[inline(always)]
+    pub fn has_received(tcp: *const Self) -> bool {
+        TCP_SEGS_IN.read(tcp) != 0
+    }
+
+    /// Ticks of the kernel's clock since this side last sent payload; 0 when the kernel does not say.
+    #[inline(always)]
+    pub fn ticks_since_sent(tcp: *const Self) -> u32 {
+        Self::ticks_since(&TCP_LSNDTIME, tcp)
+    }
+
+    /// The same since payload last came.
+    #[inline(always)]
+    pub fn ticks_since_received(tcp: *const Self) -> u32 {
+        Self::ticks_since(&ICSK_LRCVTIME, tcp)
+    }
+
+    /// The same since the peer last acknowledged anything.
+    #[inline(always)]
+    pub fn ticks_since_acknowledged(tcp: *const Self) -> u32 {
+        Self::ticks_since(&TCP_RCV_TSTAMP, tcp)
+    }
+
+    /// The kernel notes the lower half of `jiffies`; 0 where it has noted nothing yet.
+    #[inline(always)]
+    fn ticks_since(field: &Field<Self, u32>, tcp: *const Self) -> u32 {
+        if !field.is_present() {
+            return 0;
+        }
+        let then = field.read(tcp);
+        if then == 0 {
+            return 0;
+        }
+        // SAFETY: no preconditions.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        now.wrapping_sub(then)
     }
 
     /// Segments sent again over the connection's life.

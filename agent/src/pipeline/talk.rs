@@ -64,6 +64,12 @@ pub(super) fn claim(facts: &Facts) -> Option<Claim> {
     })
 }
 
+/// Both sides know HTTP, as the client's hello offers it: every request has an answer.
+pub(super) fn offers_http(facts: &Facts) -> bool {
+    let hello = facts.tls.as_ref().and_then(|tls| tls.client_hello.as_ref());
+    hello.is_some_and(|hello| hello.alpn.iter().any(|name| matches!(name.as_ref(), "h2" | "http/1.1")))
+}
+
 /// The first request and its answer were read, and no TLS is to follow: nothing more will come.
 pub(super) fn is_answered_in_clear(facts: &Facts) -> bool {
     let http = facts.http.as_ref();

@@ -9,15 +9,15 @@ use super::{
 use agent_ebpf::{
     connection::{
         CLOSED_BY_LOCAL, CLOSED_BY_NOBODY, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE,
-        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LATE, FLAG_RTT_KEPT, RttSamples, TcpCounters,
-        tcp_state,
+        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_FOUND_CONNECTING, FLAG_LATE, FLAG_RTT_KEPT,
+        RttSamples, TcpCounters, tcp_state,
     },
     event::{CONNECTION_OPEN, CONNECTION_UPDATE},
-    timeline::Timeline,
+    timeline::{PROTOCOL_HTTP1, PROTOCOL_OTHER, Timeline},
 };
 use hopline::{
     aggregate::{Child, Ended},
-    connection::{ClosedBy, Outcome, Phase, TcpState},
+    connection::{ClosedBy, ConnectError, Outcome, Phase, TcpState},
     pipeline::{Output, Pipeline, PipelineSettings},
     windows::Measure,
 };
@@ -47,8 +47,8 @@ fn the_record_has_every_key() {
     let json = serde_json::to_value(&records(&mut pipeline)[0]).expect("plain data");
     let none = serde_json::Value::Null;
     let expected = serde_json::json!({
-        "schema": 1, "id": "boot-1", "node": "n1", "netns": 9,
-        "start": "2023-11-14T22:13:20.999000Z", "duration_us": 2_001_000, "role": "client", "family": "ipv4",
+        "schema": 2, "id": "boot-1", "node": "n1", "netns": 9,
+        "start": "2023-11-14T22:13:20.999000Z", "duration_us": 2_001_000, "role": "client", "role_basis": "observed", "family": "ipv4",
         "local": {"address": "10.0.0.1", "port": 40_000}, "remote": {"address": "10.0.0.2", "port": 443},
         "destination": {"host": "10.0.0.2", "port": 443, "source": "ip", "verified": true, "group": ""},
         "backend": none,
@@ -250,7 +250,8 @@ fn attempts_on_one_socket_are_connects_of_their_own() {
     let counts = pipeline.snapshot().counts;
     assert_eq!((counts.superseded, counts.stale, counts.connections), (1, 1, 0));
     let destination = only_destination(&pipeline);
-    assert_eq!((destination.counters.connects(), destination.counters.failed()), (2, 1));
+    let failed: u64 = destination.counters.failures().map(|(_, count)| count).sum();
+    assert_eq!((destination.counters.connects(), failed), (2, 1));
     assert_eq!(destination.active, [0; TcpState::ALL.len()]);
 }
 
@@ -264,13 +265,20 @@ fn outcomes() {
         let mut pipeline = run(&[close(9 * SECOND, state)]);
         let record = records(&mut pipeline).remove(0);
         assert_eq!(record.outcome, Some(expected), "{error}");
-        let late = record.late;
         let counters = only_destination(&pipeline).counters;
-        let opened = state.established_ns != 0;
-        let counted = if opened { Outcome::Ok } else { expected };
-        assert_eq!(counters.connections[counted as usize], u64::from(!late));
-        assert_eq!(counters.connects(), u64::from(!late));
-        let phase = if opened || late { Ended::Established } else { Ended::Tcp };
+        let is_followed = state.flags & FLAG_LATE == 0 || state.flags & FLAG_FOUND_CONNECTING != 0;
+        let opened = state.established_ns != 0 || !is_followed;
+        let failed = ConnectError::ALL
+            .into_iter()
+            .find(|error| Outcome::from(*error) == expected);
+        let place = ConnectError::index(failed.filter(|_| !opened));
+        assert_eq!(counters.connections[place], u64::from(is_followed), "{error}");
+        assert_eq!(counters.connects(), u64::from(is_followed));
+        assert_eq!(
+            (counters.ended_with(expected), counters.outcomes.iter().sum::<u64>()),
+            (1, 1)
+        );
+        let phase = if opened { Ended::Established } else { Ended::Tcp };
         assert_eq!(counters.ended[phase as usize].iter().sum::<u64>(), 1);
     };
     let unsent = ConnectionState { syn_ns: 0, ..client(1) };
@@ -293,19 +301,31 @@ fn outcomes() {
         established_ns: 0,
         ..silent
     };
+    let given_up = ConnectionState {
+        closed_by: CLOSED_BY_LOCAL,
+        ..client(1)
+    };
+    let found_connecting = ConnectionState {
+        flags: FLAG_LATE | FLAG_FOUND_CONNECTING,
+        ..late
+    };
     for (state, error, expected) in [
         (client(1), libc::ECONNREFUSED, Outcome::Refused),
         (client(1), libc::ETIMEDOUT, Outcome::Timeout),
         (client(1), libc::ECONNRESET, Outcome::Reset),
         (client(1), libc::EHOSTUNREACH, Outcome::Unreachable),
         (client(1), libc::ENETUNREACH, Outcome::Unreachable),
-        (client(1), libc::EACCES, Outcome::Unreachable),
+        (client(1), libc::EACCES, Outcome::Prohibited),
         (client(1), libc::EADDRNOTAVAIL, Outcome::Other),
         (client(1), 0, Outcome::Other),
+        (given_up, 0, Outcome::Abandoned),
+        (given_up, libc::ECONNREFUSED, Outcome::Refused),
+        (found_connecting, 0, Outcome::Abandoned),
+        (found_connecting, libc::ETIMEDOUT, Outcome::Timeout),
         (unsent, libc::EADDRNOTAVAIL, Outcome::NoPort),
         (unsent, libc::ENETUNREACH, Outcome::Unreachable),
-        (unsent, libc::EPERM, Outcome::Other),
-        (unsent, libc::EACCES, Outcome::Other),
+        (unsent, libc::EPERM, Outcome::Prohibited),
+        (unsent, libc::EACCES, Outcome::Prohibited),
         (silent, 0, Outcome::Ok),
         (silent, libc::ECONNRESET, Outcome::Reset),
         (silent, libc::ETIMEDOUT, Outcome::Timeout),
@@ -535,10 +555,7 @@ fn hanging_connects_wait_then_are_stuck_once() {
         panic!("the second has finished")
     };
     assert_eq!((record.waiting, record.outcome), (None, Some(Outcome::Timeout)));
-    assert_eq!(
-        only_destination(&pipeline).counters.connections[Outcome::Timeout as usize],
-        1
-    );
+    assert_eq!(only_destination(&pipeline).counters.ended_with(Outcome::Timeout), 1);
 }
 
 #[test]
@@ -563,4 +580,126 @@ fn a_full_table_still_makes_whole_records() {
         (counters.connects(), counters.ended(), counters.bytes_sent),
         (2, 2, 2_000)
     );
+}
+
+/// A request that nobody answers: who gave up, after how long; and what is none.
+#[test]
+fn unanswered_requests() {
+    const HTTP: u8 = PROTOCOL_HTTP1;
+    const OTHER: u8 = PROTOCOL_OTHER;
+    let asked = |protocol, closed_by, ending_ns| {
+        let mut state = ConnectionState {
+            closed_by,
+            ending_ns,
+            quiet_ticks: 1_000,
+            counters: TcpCounters {
+                bytes_sent: 100,
+                segments_sent: 3,
+                ..TcpCounters::default()
+            },
+            ..closed_locally(1)
+        };
+        state.timeline.protocol = protocol;
+        state.timeline.request_ns = 2 * SECOND;
+        state
+    };
+    let check = |what, state: ConnectionState, expected: Option<(u64, usize)>| {
+        let mut pipeline = run(&[close(90 * SECOND, state)]);
+        let record = records(&mut pipeline).remove(0);
+        let counters = only_destination(&pipeline).counters;
+        let outcome = if expected.is_some() {
+            Outcome::Unanswered
+        } else {
+            Outcome::Ok
+        };
+        assert_eq!(record.outcome, Some(outcome), "{what}");
+        assert_eq!(record.waiting, expected.map(|_| Phase::Ttfb), "{what}");
+        assert_eq!(record.waiting_us, expected.map(|(us, _)| us), "{what}");
+        let counted = counters
+            .unanswered
+            .map(|waits| waits.map_or((0, 0), |waits| (waits.count, waits.sum_ns)));
+        let mut wanted = [(0, 0); 2];
+        if let Some((us, by)) = expected {
+            wanted[by] = (1, us * 1_000);
+        }
+        assert_eq!(counted, wanted, "{what}");
+    };
+    let local = asked(OTHER, CLOSED_BY_LOCAL, 12 * SECOND);
+    check("the client gives up", local, Some((10_000_000, 0)));
+    let remote = asked(OTHER, CLOSED_BY_REMOTE, 3 * SECOND);
+    check("the server closes", remote, Some((1_000_000, 1)));
+    let at_once = ConnectionState {
+        quiet_ticks: 0,
+        ..local
+    };
+    check("it closes when it has sent all", at_once, None);
+    let mut http = ConnectionState {
+        quiet_ticks: 0,
+        ..asked(HTTP, CLOSED_BY_LOCAL, 2 * SECOND + 5_000)
+    };
+    check("HTTP has an answer to each request", http, Some((5, 0)));
+    http.timeline.first_byte_ns = 2 * SECOND + 1;
+    check("it was answered", http, None);
+    let after_the_end = asked(OTHER, CLOSED_BY_REMOTE, 2 * SECOND - 1);
+    check("it was sent after the peer's end", after_the_end, None);
+    let mut syslog = local;
+    (syslog.walk_request, syslog.sent_on_ns, syslog.pauses) = (syslog.request_key(), 9 * SECOND, 2);
+    check("the client goes on sending", syslog, None);
+    let upload = ConnectionState { pauses: 0, ..syslog };
+    check("it waits since it has sent all", upload, Some((3_000_000, 0)));
+    let old = ConnectionState {
+        walk_request: 1,
+        ..syslog
+    };
+    check("that was another request", old, Some((10_000_000, 0)));
+}
+
+/// A sender to whom nothing comes back waits for nothing; an upload does once it is sent.
+#[test]
+fn one_way_senders_wait_for_nothing() {
+    let check = |protocol, sent_on_ns, pauses, waiting| {
+        let mut state = established(1);
+        state.timeline.protocol = protocol;
+        state.timeline.request_ns = 2 * SECOND;
+        state.counters.bytes_sent = 100;
+        state.reported_ns = 20 * SECOND;
+        (state.walk_request, state.sent_on_ns, state.pauses) = (state.request_key(), sent_on_ns, pauses);
+        let mut pipeline = pipeline();
+        pipeline.apply(&connection(CONNECTION_OPEN, 20 * SECOND, state));
+        pipeline.tick(30 * SECOND);
+        let destination = only_destination(&pipeline);
+        let waits_ns = (destination.waiting > 0).then_some(destination.longest_wait_ns);
+        assert_eq!(waits_ns, waiting, "{protocol} {sent_on_ns} {pauses}");
+    };
+    check(PROTOCOL_OTHER, 0, 0, Some(28 * SECOND));
+    check(PROTOCOL_OTHER, 19 * SECOND, 0, None);
+    check(PROTOCOL_OTHER, 15 * SECOND, 1, Some(15 * SECOND));
+    check(PROTOCOL_OTHER, 15 * SECOND, 2, None);
+    check(PROTOCOL_HTTP1, 15 * SECOND, 2, Some(15 * SECOND));
+    check(PROTOCOL_HTTP1, 19 * SECOND, 2, None);
+}
+
+/// What the kernel's walk makes of a client's bytes.
+#[test]
+fn a_walk_tells_senders_from_those_who_ask() {
+    let mut state = established(1);
+    state.timeline.request_ns = 2 * SECOND;
+    let mut look = |second: u64, sent, received| {
+        let counters = TcpCounters {
+            bytes_sent: sent,
+            bytes_received: received,
+            ..TcpCounters::default()
+        };
+        state.look(&counters, second * SECOND);
+        let now_ns = second * SECOND;
+        (state.sends_on(now_ns), state.is_one_way())
+    };
+    assert_eq!(look(3, 100, 0), (false, false), "the request itself");
+    assert_eq!(look(4, 100, 0), (false, false));
+    assert_eq!(look(5, 200, 0), (true, false), "once more");
+    assert_eq!(look(6, 300, 0), (true, false), "and without a pause");
+    assert_eq!(look(9, 300, 0), (false, false));
+    assert_eq!(look(10, 400, 0), (true, true), "after the second pause");
+    assert_eq!(look(19, 400, 0), (false, true));
+    assert_eq!(look(20, 500, 1), (false, false), "something came back");
 }
