@@ -197,7 +197,7 @@ pub struct ConnectionState {
     pub quiet_ticks: u32,
     /// How often the client went on sending after a pause, while it got nothing.
     pub pauses: u8,
-    /// 1: the client had sent nothing more since the walk before.
+    /// 1: the client paused when the walk last looked, or had sent nothing more since the walk before.
     pub is_quiet: u8,
     /// Unused, zero.
     pub reserved: [u8; 6],
@@ -279,10 +279,10 @@ impl ConnectionState {
         self.sent_on_ns != 0 && self.pauses >= PAUSES_OF_ONE_WAY
     }
 
-    /// The walk has looked at the socket: whether its client has sent more.
+    /// The walk has looked at the socket: whether its client has sent more. `pauses`: it has nothing to send right now.
     #[inline(always)]
     #[expect(clippy::inline_always, reason = "kernel programs have no calls")]
-    pub fn look(&mut self, counters: &TcpCounters, now_ns: u64) {
+    pub fn look(&mut self, counters: &TcpCounters, pauses: bool, now_ns: u64) {
         let sent = counters.bytes_sent.wrapping_sub(counters.bytes_retransmitted) as u32;
         let received = counters.bytes_received as u32;
         let (forward, backward) = if self.role == ROLE_CLIENT {
@@ -298,7 +298,7 @@ impl ConnectionState {
             self.walk_forward = forward;
             self.sent_on_ns = 0;
             self.pauses = 0;
-            self.is_quiet = 0;
+            self.is_quiet = u8::from(pauses);
         } else if forward == self.walk_forward {
             self.is_quiet = 1;
         } else {
@@ -307,7 +307,7 @@ impl ConnectionState {
             if self.is_quiet != 0 && self.pauses < u8::MAX {
                 self.pauses += 1;
             }
-            self.is_quiet = 0;
+            self.is_quiet = u8::from(pauses);
         }
     }
 }

@@ -74,6 +74,8 @@ pub const FIELDS: &[KernelField] = &[
     required("TCP_MDEV_US", "tcp_sock", "mdev_us", 4),
     required("TCP_MSTAMP", "tcp_sock", "tcp_mstamp", 8),
     required("TCP_RCV_TSVAL", "tcp_sock", "rx_opt.rcv_tsval", 4),
+    required("TCP_WRITE_SEQ", "tcp_sock", "write_seq", 4),
+    required("TCP_SND_UNA", "tcp_sock", "snd_una", 4),
     optional("TCP_LSNDTIME", "tcp_sock", "lsndtime", 4),
     optional("TCP_RCV_TSTAMP", "tcp_sock", "rcv_tstamp", 4),
     optional("ICSK_LRCVTIME", "inet_connection_sock", "icsk_ack.lrcvtime", 4),

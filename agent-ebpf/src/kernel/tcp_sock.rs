@@ -20,6 +20,11 @@ const CA_STATE_MASK: u8 = 0x1f;
 /// `icsk_pending` while a tail loss probe is sent (`include/net/inet_connection_sock.h`, `ICSK_TIME_LOSS_PROBE`).
 const TIMER_LOSS_PROBE: u8 = 5;
 
+/// A sender pauses that has sent nothing for so many ticks of the kernel's clock, 1 to 10 ms each.
+const PAUSE_TICKS: u32 = 3;
+/// The same where it is seen from the other end of the path.
+const PAUSE_TICKS_AT_SERVER: u32 = 25;
+
 #[unsafe(no_mangle)]
 static TCP_BYTES_SENT: Field<TcpSock, u64> = Field::new();
 #[unsafe(no_mangle)]
@@ -42,6 +47,10 @@ static TCP_MSTAMP: Field<TcpSock, u64> = Field::new();
 static TCP_RCV_TSVAL: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TCP_RACK_RTT_US: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_WRITE_SEQ: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_SND_UNA: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TCP_LSNDTIME: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
@@ -117,6 +126,17 @@ impl TcpSock {
     #[inline(always)]
     pub fn ticks_since_acknowledged(tcp: *const Self) -> u32 {
         Self::ticks_since(&TCP_RCV_TSTAMP, tcp)
+    }
+
+    /// The client pauses: all that it wrote has arrived, and that was some ticks ago. Of a server's client its payload tells, in
+    /// which the path makes gaps of its own.
+    #[inline(always)]
+    pub fn client_pauses(tcp: *const Self, is_client: bool) -> bool {
+        if is_client {
+            TCP_WRITE_SEQ.read(tcp) == TCP_SND_UNA.read(tcp) && Self::ticks_since_sent(tcp) >= PAUSE_TICKS
+        } else {
+            Self::ticks_since_received(tcp) >= PAUSE_TICKS_AT_SERVER
+        }
     }
 
     /// The kernel notes the lower half of `jiffies`; 0 where it has noted nothing yet.

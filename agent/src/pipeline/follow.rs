@@ -367,8 +367,8 @@ impl Pipeline {
                 &owner,
                 &said,
                 first_seen_ns..end_ns,
-                unanswered,
-                Some(outcome),
+                conclusion.unanswered(),
+                Some(conclusion.outcome),
             );
             self.tell_finished(record, attached, role, state);
         }

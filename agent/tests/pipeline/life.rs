@@ -684,22 +684,24 @@ fn one_way_senders_wait_for_nothing() {
 fn a_walk_tells_senders_from_those_who_ask() {
     let mut state = established(1);
     state.timeline.request_ns = 2 * SECOND;
-    let mut look = |second: u64, sent, received| {
+    let mut look = |second: u64, sent, received, pauses| {
         let counters = TcpCounters {
             bytes_sent: sent,
             bytes_received: received,
             ..TcpCounters::default()
         };
-        state.look(&counters, second * SECOND);
+        state.look(&counters, pauses, second * SECOND);
         let now_ns = second * SECOND;
         (state.sends_on(now_ns), state.is_one_way())
     };
-    assert_eq!(look(3, 100, 0), (false, false), "the request itself");
-    assert_eq!(look(4, 100, 0), (false, false));
-    assert_eq!(look(5, 200, 0), (true, false), "once more");
-    assert_eq!(look(6, 300, 0), (true, false), "and without a pause");
-    assert_eq!(look(9, 300, 0), (false, false));
-    assert_eq!(look(10, 400, 0), (true, true), "after the second pause");
-    assert_eq!(look(19, 400, 0), (false, true));
-    assert_eq!(look(20, 500, 1), (false, false), "something came back");
+    assert_eq!(look(3, 100, 0, false), (false, false), "the request itself");
+    assert_eq!(look(4, 100, 0, true), (false, false));
+    assert_eq!(look(5, 200, 0, false), (true, false), "once more");
+    assert_eq!(look(6, 300, 0, false), (true, false), "and without a pause");
+    assert_eq!(look(9, 300, 0, true), (false, false));
+    assert_eq!(look(10, 400, 0, false), (true, true), "after the second pause");
+    assert_eq!(look(19, 400, 0, true), (false, true));
+    assert_eq!(look(20, 500, 1, true), (false, false), "something came back");
+    assert_eq!(look(21, 600, 1, true), (true, false), "a line between all looks");
+    assert_eq!(look(22, 700, 1, true), (true, true));
 }

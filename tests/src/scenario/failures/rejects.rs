@@ -169,7 +169,7 @@ fn install(netns: &NetNs, hook: usize) -> Result<()> {
         .collect();
     let name = HOOKS[hook];
     let chain = format!("type filter hook {name} priority 0; {}", rules.join(" "));
-    let table = format!("table inet rejects {{ chain {name} {{ {chain} }} }}");
+    let table = format!("table inet rejects {{\nchain {name} {{ {chain} }}\n}}");
     netns
         .run(|| tools::output_of(Command::new("nft").arg(&table).stdin(Stdio::null())))
         .map(drop)

@@ -80,7 +80,8 @@ pub(super) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     }
     // Half of the upload is done, and so is half of the lines: nobody waits.
     let waiting = |metrics: &crate::hopline::Metrics| metrics.sum("hopline_connections_waiting", &[]);
-    verdict.count("waiting while they send", waiting(&agent.scrape()?), 0);
+    let (metrics, _) = agent.scrape_until(Duration::from_secs(2), |metrics| waiting(metrics) == 0)?;
+    verdict.count("waiting while they send", waiting(&metrics), 0);
     uploading.wait(Duration::from_secs(UPLOAD_S + 5) * lab.patience())?;
     syslog.wait(Duration::from_secs(LINES + 5) * lab.patience())?;
     trace.wait_for(waits.len() + 3)?;
