@@ -21,4 +21,4 @@ pub use state::{
 };
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;
-pub use waiting::{WaitingList, phase, wait_at_end, waited_ns};
+pub use waiting::{Protocol, WaitingList, phase, wait_at_end, waited_ns};

@@ -37,23 +37,36 @@ pub fn phase(state: &ConnectionState, answered: bool, first_seen_ns: u64) -> Opt
     (!sends_on).then_some((phase, asked_ns))
 }
 
-/// For a connection that has ended the phase in which somebody waited when it did, and since when. `asks`: its protocol is one of
-/// requests and answers.
+/// What is known of a connection's protocol beside its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protocol {
+    /// Each request has an answer.
+    pub asks: bool,
+    /// What is sent later may be no request: that it has no answer proves nothing.
+    pub multiplexes: bool,
+}
+
+/// For a connection that has ended the phase in which somebody waited when it did, and since when.
 ///
 /// A client that says goodbye, that closes when it has sent all it had, or that goes on sending while nothing comes back has
 /// waited for nothing; nor has anybody who writes after the first end.
-pub fn wait_at_end(state: &ConnectionState, answered: bool, first_seen_ns: u64, asks: bool) -> Option<(Phase, u64)> {
+pub fn wait_at_end(
+    state: &ConnectionState,
+    answered: bool,
+    first_seen_ns: u64,
+    protocol: Protocol,
+) -> Option<(Phase, u64)> {
     let (phase, since_ns) = last_phase(state, answered, first_seen_ns)?;
     if !matches!(phase, Phase::Ttfb | Phase::Turn) {
         return Some((phase, since_ns));
     }
     let ending_ns = ending_ns(state);
     let asked_ns = asked_until(state, since_ns);
-    if since_ns >= ending_ns {
+    if since_ns >= ending_ns || protocol.multiplexes && phase == Phase::Turn {
         return None;
     }
     let in_clear = state.timeline.protocol == PROTOCOL_HTTP1;
-    let asks = asks || in_clear;
+    let asks = protocol.asks || in_clear;
     if !asks && asked_ns != since_ns && state.is_one_way() {
         return None;
     }
@@ -65,8 +78,11 @@ pub fn wait_at_end(state: &ConnectionState, answered: bool, first_seen_ns: u64, 
             client_waited(state, since_ns, ending_ns, asks, in_clear)
         }
         CLOSED_BY_REMOTE if !is_client => client_waited(state, since_ns, ending_ns, asks, in_clear),
-        // The server has closed: on a goodbye, when that comes right after one.
-        _ => in_clear || phase == Phase::Ttfb || ending_ns - since_ns >= GOODBYE_NS,
+        // The server has closed: on a goodbye or an alert, which looks like a request, when that comes right after one.
+        _ => {
+            let may_be_last_word = phase == Phase::Turn || state.timeline.protocol == PROTOCOL_TLS;
+            in_clear || !may_be_last_word || ending_ns - since_ns >= GOODBYE_NS
+        }
     };
     has_waited.then_some((phase, asked_ns.min(ending_ns)))
 }

@@ -27,8 +27,7 @@ impl Conclusion {
         facts: Option<&Facts>,
         is_tls_failed: bool,
     ) -> Self {
-        let asks = facts.is_some_and(talk::offers_http);
-        let waited = wait_at_end(state, is_answered, first_seen_ns, asks);
+        let waited = wait_at_end(state, is_answered, first_seen_ns, talk::protocol(state, facts));
         let phase = waited.map(|(phase, _)| phase);
         Self {
             outcome: outcome(state, phase, is_tls_failed),

@@ -16,7 +16,7 @@ use agent_ebpf::{
 use super::library::{FailedBy, Library};
 use crate::{
     aggregate::{TlsFailure, TlsVersion},
-    connection::{Role, received_bytes},
+    connection::{Protocol, Role, received_bytes},
     protocol::{
         certificate::{Chain, ChainState, Circumstances, Roots},
         facts::{Facts, TlsFacts},
@@ -64,10 +64,20 @@ pub(super) fn claim(facts: &Facts) -> Option<Claim> {
     })
 }
 
-/// Both sides know HTTP, as the client's hello offers it: every request has an answer.
-pub(super) fn offers_http(facts: &Facts) -> bool {
-    let hello = facts.tls.as_ref().and_then(|tls| tls.client_hello.as_ref());
-    hello.is_some_and(|hello| hello.alpn.iter().any(|name| matches!(name.as_ref(), "h2" | "http/1.1")))
+/// What the client's hello says of the protocol under TLS. HTTP/2 has frames that are no request, and nobody can see which.
+pub(super) fn protocol(state: &ConnectionState, facts: Option<&Facts>) -> Protocol {
+    let Some(tls) = facts.and_then(|facts| facts.tls.as_ref()) else {
+        return Protocol::default();
+    };
+    let offers = |wanted: &str| {
+        let hello = tls.client_hello.as_ref();
+        hello.is_some_and(|hello| hello.alpn.iter().any(|name| name.as_ref() == wanted))
+    };
+    let is_http1 = tls.alpn_chosen().is_some_and(|chosen| chosen != "h2") || speaks_http2(state) == Some(false);
+    Protocol {
+        asks: offers("h2") || offers("http/1.1"),
+        multiplexes: offers("h2") && !is_http1,
+    }
 }
 
 /// The first request and its answer were read, and no TLS is to follow: nothing more will come.
