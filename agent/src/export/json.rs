@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     aggregate::{
-        ConnectError, Counters, DestinationSnapshot, Ended, Family, GaveUp, GroupSnapshot, Histogram, HttpStatus, Phase,
-        Retransmit, Snapshot, TlsFailure, TlsVersion,
+        ConnectError, Counters, DestinationSnapshot, Ended, Family, GaveUp, GroupSnapshot, Histogram, HttpStatus,
+        Phase, Retransmit, Snapshot, TlsFailure, TlsVersion,
     },
     connection::{ClosedBy, Outcome, Role, TcpState},
     path::PathSnapshot,

@@ -7,8 +7,8 @@ use prometheus_client::{
 };
 
 use crate::aggregate::{
-    BOUNDS_NS, Child, ClosedBy, ConnectError, DestinationSnapshot, Ended, Family, GaveUp, Histogram, HttpStatus, Labels,
-    Phase, Retransmit, RoleLess, TcpState, TlsFailure, TlsVersion,
+    BOUNDS_NS, Child, ClosedBy, ConnectError, DestinationSnapshot, Ended, Family, GaveUp, Histogram, HttpStatus,
+    Labels, Phase, Retransmit, RoleLess, TcpState, TlsFailure, TlsVersion,
 };
 
 /// One label.

@@ -27,10 +27,10 @@ const CLIENTS: usize = 3;
 const PATIENCE_S: u64 = 3;
 /// A line a second for so long: a sender that waited would be stuck.
 const LINES: u64 = 12;
-/// Size of the upload and its speed: it takes six seconds, after which nothing comes.
-const UPLOAD_BYTES: usize = 1_200_000;
+/// Size of the upload and its speed: it takes ten seconds, after which nothing comes.
+const UPLOAD_BYTES: usize = 2_000_000;
 const UPLOAD_RATE: &str = "200000";
-const UPLOAD_S: u64 = 12;
+const UPLOAD_S: u64 = 16;
 /// Programs take their time from their last byte to their end, and back.
 const TOLERANCE_US: f64 = 150_000.0;
 
@@ -78,9 +78,9 @@ pub(super) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         );
         waits.push((client.pid(), *by));
     }
-    // Half of the upload is done, and so is half of the lines: nobody waits.
+    // A part of the upload is done, and so is a part of the lines: nobody waits, as two looks at them have shown.
     let waiting = |metrics: &crate::hopline::Metrics| metrics.sum("hopline_connections_waiting", &[]);
-    let (metrics, _) = agent.scrape_until(Duration::from_secs(2), |metrics| waiting(metrics) == 0)?;
+    let (metrics, _) = agent.scrape_until(Duration::from_secs(4), |metrics| waiting(metrics) == 0)?;
     verdict.count("waiting while they send", waiting(&metrics), 0);
     uploading.wait(Duration::from_secs(UPLOAD_S + 5) * lab.patience())?;
     syslog.wait(Duration::from_secs(LINES + 5) * lab.patience())?;
