@@ -9,7 +9,8 @@ use agent_ebpf::{
     },
     timeline::{
         ACKNOWLEDGED_WITHIN_NS, ALERT_BACKWARD, ALERT_LEVEL_FATAL, ANSWERS, HEARD_AWAITED, HEARD_DOUBT, HEARD_HTTP2,
-        HEARD_NO_HTTP2, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12, TIMELINE_TLS13,
+        HEARD_NO_HTTP2, PROTOCOL_HTTP1, PROTOCOL_HTTP2, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12,
+        TIMELINE_TLS13,
     },
 };
 
@@ -67,7 +68,11 @@ pub(super) fn claim(facts: &Facts) -> Option<Claim> {
 /// What the client's hello says of the protocol under TLS. HTTP/2 has frames that are no request, and nobody can see which.
 pub(super) fn protocol(state: &ConnectionState, facts: Option<&Facts>) -> Protocol {
     let Some(tls) = facts.and_then(|facts| facts.tls.as_ref()) else {
-        return Protocol::default();
+        // In clear its frames are read.
+        return Protocol {
+            asks: state.timeline.protocol == PROTOCOL_HTTP2,
+            multiplexes: false,
+        };
     };
     let offers = |wanted: &str| {
         let hello = tls.client_hello.as_ref();
