@@ -25,6 +25,8 @@ pub const FLAG_FIN_RECEIVED: u8 = 1 << 4;
 pub const FLAG_RTT_KEPT: u8 = 1 << 5;
 /// [`ConnectionState::flags`]: there was no room for one.
 pub const FLAG_RTT_REFUSED: u8 = 1 << 6;
+/// [`ConnectionState::flags`]: with [`FLAG_LATE`], its connect had not ended when it was found: how that ends is seen.
+pub const FLAG_FOUND_CONNECTING: u8 = 1 << 7;
 /// [`ConnectionState::closed_by`]: not closed yet, or nobody closed what never opened.
 pub const CLOSED_BY_NOBODY: u8 = 0;
 /// [`ConnectionState::closed_by`]: this side's FIN (or the abort of an unanswered connect) came first.
@@ -52,6 +54,12 @@ pub mod tcp_state {
     pub const LISTEN: u8 = 10;
     pub const CLOSING: u8 = 11;
 }
+
+/// A sender that goes on sending although nothing comes back is called so for this long after a walk has seen it: more than two
+/// walks, so that one that is late changes nothing.
+pub const SENDS_ON_FOR_NS: u64 = 2_500_000_000;
+/// So many times it must have gone on after a pause: it waits for nothing, even when it pauses again.
+pub const PAUSES_OF_ONE_WAY: u8 = 2;
 
 /// A turn that is open for longer than this is reported while it waits.
 pub const LONG_TURN_NS: u64 = 500_000_000;
@@ -112,7 +120,8 @@ pub struct TcpCounters {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionState {
-    /// Positive errno that ended the connection or the attempt; 0 for none.
+    /// Positive errno that ended the connection or the attempt; 0 for none. While a connect goes on, what was last reported
+    /// of it; `EACCES` for ICMP's "administratively prohibited".
     pub error: u16,
     /// [`ConnectionState::progress`] when the walk over open connections last reported this one.
     pub reported_progress: u16,
@@ -172,6 +181,26 @@ pub struct ConnectionState {
     pub attempt: u32,
     /// Name of the process that called `connect` or `listen` (its main thread's), NUL-padded.
     pub comm: [u8; 16],
+    /// The first FIN or RST passed, or the kernel gave up; 0 before.
+    pub ending_ns: u64,
+    /// When the walk over open connections last saw that the client had sent more since its open request, and had got nothing; 0
+    /// when it has not.
+    pub sent_on_ns: u64,
+    /// The walk's own: which request is open.
+    pub walk_request: u32,
+    /// The walk's own: payload bytes of the client when it last looked, as far as they fit.
+    pub walk_forward: u32,
+    /// The walk's own: the same of the server.
+    pub walk_backward: u32,
+    /// Ticks of the kernel's clock from the client's last payload to [`Self::ending_ns`]; under TLS, where a client says goodbye,
+    /// from the last acknowledgement that it got, if that was earlier.
+    pub quiet_ticks: u32,
+    /// How often the client went on sending after a pause, while it got nothing.
+    pub pauses: u8,
+    /// 1: the client paused when the walk last looked, or had sent nothing more since the walk before.
+    pub is_quiet: u8,
+    /// Unused, zero.
+    pub reserved: [u8; 6],
 }
 
 /// Words of a [`ConnectionState`].
@@ -211,10 +240,79 @@ impl ConnectionState {
         let folded = marks ^ marks >> 32;
         let folded = (folded ^ folded >> 16) as u16;
         let waits = timeline.turn_ns != 0 && now_ns.saturating_sub(timeline.turn_ns) > LONG_TURN_NS;
-        if waits { folded ^ 1 } else { folded }
+        let folded = if waits { folded ^ 1 } else { folded };
+        let folded = if self.sends_on(now_ns) { folded ^ 2 } else { folded };
+        let folded = if self.is_one_way() { folded ^ 4 } else { folded };
+        // Who reads that a connect hangs wants to know how many SYNs have left.
+        folded ^ (self.retransmits.syn as u16) << 8
+    }
+
+    /// When the request began that has no answer yet, as far as the kernel can tell; 0 when none is open.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+    pub fn open_request_ns(&self) -> u64 {
+        if self.timeline.turn_ns == 0 {
+            self.timeline.request_ns
+        } else {
+            self.timeline.turn_ns
+        }
+    }
+
+    /// Which request that is, as the walk remembers it: never 0.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+    pub fn request_key(&self) -> u32 {
+        (self.open_request_ns() >> 10) as u32 | 1
+    }
+
+    /// Whether the client goes on sending while nothing comes back: it has not done asking, if it asks at all.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+    pub fn sends_on(&self, now_ns: u64) -> bool {
+        self.sent_on_ns != 0 && now_ns.saturating_sub(self.sent_on_ns) < SENDS_ON_FOR_NS
+    }
+
+    /// Whether the client has gone on sending so often while nothing came back that it waits for nothing.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+    pub fn is_one_way(&self) -> bool {
+        self.sent_on_ns != 0 && self.pauses >= PAUSES_OF_ONE_WAY
+    }
+
+    /// The walk has looked at the socket: whether its client has sent more. `pauses`: it has nothing to send right now.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+    pub fn look(&mut self, counters: &TcpCounters, pauses: bool, now_ns: u64) {
+        let sent = counters.bytes_sent.wrapping_sub(counters.bytes_retransmitted) as u32;
+        let received = counters.bytes_received as u32;
+        let (forward, backward) = if self.role == ROLE_CLIENT {
+            (sent, received)
+        } else {
+            (received, sent)
+        };
+        let request = self.request_key();
+        if request != self.walk_request || backward != self.walk_backward {
+            // The first look at it.
+            self.walk_request = request;
+            self.walk_backward = backward;
+            self.walk_forward = forward;
+            self.sent_on_ns = 0;
+            self.pauses = 0;
+            self.is_quiet = u8::from(pauses);
+        } else if forward == self.walk_forward {
+            self.is_quiet = 1;
+        } else {
+            self.walk_forward = forward;
+            self.sent_on_ns = now_ns;
+            if self.is_quiet != 0 && self.pauses < u8::MAX {
+                self.pauses += 1;
+            }
+            self.is_quiet = u8::from(pauses);
+        }
     }
 }
 
 /// Storage is charged to the application's socket memory: the contract allows 1 KiB.
-const _: () = assert!(size_of::<ConnectionState>() == 536);
+const _: () = assert!(size_of::<ConnectionState>() <= 1024);
+const _: () = assert!(size_of::<ConnectionState>() == 576);
 const _: () = assert!(offset_of!(ConnectionState, timeline) == 8);

@@ -8,11 +8,12 @@ use core::ptr;
 use agent_ebpf::{
     connection::{
         CLOSED_BY_LOCAL, CLOSED_BY_NOBODY, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE,
-        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LISTENER_OWNER, FLAG_MPTCP, ROLE_LISTENER,
-        ROLE_SERVER, RttSamples, tcp_state,
+        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LISTENER_OWNER, FLAG_MPTCP, ROLE_CLIENT,
+        ROLE_LISTENER, ROLE_SERVER, RttSamples, tcp_state,
     },
     event::{CONNECTION_CLOSE, ConnectionEvent},
     loss::{SOCKET_REFUSED, STORAGE_FAILED},
+    timeline::PROTOCOL_TLS,
 };
 use aya_ebpf::{
     bindings::BPF_SK_STORAGE_GET_F_CREATE,
@@ -26,6 +27,7 @@ use crate::{
 };
 
 const AF_INET: u16 = 2;
+const EACCES: u16 = 13;
 const EPIPE: u16 = 32;
 const ECONNRESET: u16 = 104;
 const ETIMEDOUT: u16 = 110;
@@ -199,18 +201,39 @@ pub fn add_rtt_sample(rtt: &mut RttSamples, sample_us: u32) {
 
 /// The socket enters a state; the first FIN tells who closes.
 #[inline(always)]
-pub fn enter(state: &mut ConnectionState, new: u8) {
+pub fn enter(state: &mut ConnectionState, tcp: *const TcpSock, new: u8) {
     state.tcp_state = new;
     if new == tcp_state::ESTABLISHED && state.established_ns == 0 {
         state.established_ns = now();
+        // What was reported of the connect did not end it.
+        state.error = 0;
     }
-    if state.closed_by == CLOSED_BY_NOBODY {
-        match new {
-            tcp_state::FIN_WAIT1 => state.closed_by = CLOSED_BY_LOCAL,
-            tcp_state::CLOSE_WAIT => state.closed_by = CLOSED_BY_REMOTE,
-            _ => {}
-        }
+    if state.closed_by == CLOSED_BY_NOBODY && matches!(new, tcp_state::FIN_WAIT1 | tcp_state::CLOSE_WAIT) {
+        state.closed_by = if new == tcp_state::FIN_WAIT1 {
+            CLOSED_BY_LOCAL
+        } else {
+            CLOSED_BY_REMOTE
+        };
+        begin_end(state, tcp);
     }
+}
+
+/// The connection begins to end: for how long its client has been quiet.
+#[inline(always)]
+fn begin_end(state: &mut ConnectionState, tcp: *const TcpSock) {
+    state.ending_ns = now();
+    state.quiet_ticks = if state.role == ROLE_CLIENT {
+        let ticks = TcpSock::ticks_since_sent(tcp);
+        // Its goodbye is payload too, and is acknowledged later.
+        let acknowledged = if state.timeline.protocol == PROTOCOL_TLS {
+            TcpSock::ticks_since_acknowledged(tcp)
+        } else {
+            0
+        };
+        if acknowledged > ticks { acknowledged } else { ticks }
+    } else {
+        TcpSock::ticks_since_received(tcp)
+    };
 }
 
 /// The socket reaches CLOSE from state `old` (0: unknown): finds who closed, sends the last report.
@@ -218,22 +241,41 @@ pub fn enter(state: &mut ConnectionState, new: u8) {
 pub fn close(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8) {
     let state = &mut event.state;
     let sk: *const Sock = tcp.cast();
-    enter(state, tcp_state::CLOSE);
+    enter(state, tcp, tcp_state::CLOSE);
     state.closed_ns = now();
-    state.error = Sock::error(sk);
+    state.error = if old == tcp_state::SYN_SENT {
+        connect_error(state.error, sk)
+    } else {
+        Sock::error(sk)
+    };
     if Sock::fin_received(sk) {
         state.flags |= FLAG_FIN_RECEIVED;
     }
     if state.closed_by == CLOSED_BY_NOBODY {
-        state.closed_by = closed_by(old, state.error);
+        state.closed_by = closed_by(old, state.error, TcpSock::has_received(tcp));
+        begin_end(state, tcp);
     }
     samples::finish(&mut event.state, tcp);
     report(event, tcp, CONNECTION_CLOSE);
 }
 
-/// Who closed a connection that no FIN closed, from the state it was in and the error that the application gets.
+/// errno of a connect that has failed: the program may have fetched it before it closed, and then it is gone. What the kernel has
+/// noted without telling is the reason that it would give for a time-out, too.
 #[inline(always)]
-fn closed_by(old: u8, error: u16) -> u8 {
+fn connect_error(reported: u16, sk: *const Sock) -> u16 {
+    match Sock::error(sk) {
+        0 if reported != 0 => reported,
+        0 => Sock::soft_error(sk),
+        // The errno of a prohibition in IPv4; its code was seen when it was reported.
+        EHOSTUNREACH | ENETUNREACH if reported == EACCES => EACCES,
+        error => error,
+    }
+}
+
+/// Who closed a connection that no FIN closed, from the state it was in, the error that the application gets, and whether
+/// the peer has sent a segment.
+#[inline(always)]
+fn closed_by(old: u8, error: u16, has_received: bool) -> u8 {
     // The change before was missed.
     match old {
         tcp_state::FIN_WAIT1 | tcp_state::FIN_WAIT2 | tcp_state::CLOSING => return CLOSED_BY_LOCAL,
@@ -242,6 +284,8 @@ fn closed_by(old: u8, error: u16) -> u8 {
     }
     let connecting = old == tcp_state::SYN_SENT;
     match error {
+        // Said by ICMP.
+        ECONNREFUSED if connecting && !has_received => CLOSED_BY_NOBODY,
         ECONNREFUSED | ECONNRESET | EPIPE => CLOSED_BY_RESET_REMOTE,
         // An ICMP error ends a connect at once; later it only names the reason of the time-out.
         EHOSTUNREACH | ENETUNREACH if connecting => CLOSED_BY_NOBODY,

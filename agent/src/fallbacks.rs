@@ -41,8 +41,8 @@ pub enum Naming {
 /// What went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The connect.
-    Connect(Outcome),
+    /// The connect, or a reset before any answer.
+    Transport(Outcome),
     /// The TLS handshake.
     Tls,
     /// It was closed while its request waited for an answer, or its handshake for an end.
@@ -59,7 +59,7 @@ impl Reason {
     /// The value in records.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Connect(outcome) => outcome.name(),
+            Self::Transport(outcome) => outcome.name(),
             Self::Tls => "tls",
             Self::Closed => "closed",
             Self::Timeout => "timeout",
@@ -357,7 +357,7 @@ impl Attempt {
         if let Some((at_ns, reason)) = progress.failed
             && at_ns <= to.opened_ns
         {
-            let gave_up = reason == Reason::Connect(Outcome::Other);
+            let gave_up = matches!(reason, Reason::Transport(Outcome::Abandoned | Outcome::Other));
             if self.naming == Naming::Unknown && (to.naming != Naming::Literal || gave_up) {
                 // Another address of the host that it went on to, or the slower one of two that were tried at once.
                 return None;

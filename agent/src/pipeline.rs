@@ -4,6 +4,7 @@
 //! `attribution` alone, and not at all without `read_proc`. One task owns a [`Pipeline`]; nothing in it locks.
 mod chains;
 mod choices;
+mod conclusion;
 mod follow;
 mod library;
 mod paths;

@@ -142,6 +142,7 @@ const MISSED: &[(&str, &[&str])] = &[
         &["inet_stream_connect_fexit", "sys_exit_connect"],
     ),
     ("state_missed", &["inet_sock_set_state", "tcp_destroy_sock"]),
+    ("connect_error_missed", &["inet_sk_error_report"]),
     ("retransmit_missed", &["tcp_retransmit_skb"]),
     ("synack_retransmit_missed", &["tcp_retransmit_synack"]),
     ("tls_read_missed", &["tcp_rcv_space_adjust"]),

@@ -18,6 +18,8 @@ const PACKAGES: &[(&str, &str)] = &[
     ("curl", "curl"),
     ("haproxy", "haproxy"),
     ("nsenter", "util-linux"),
+    ("nft", "nftables"),
+    ("logger", "bsdutils"),
     ("openssl", "openssl"),
     ("gnutls-cli", "gnutls-bin"),
     ("java", "default-jdk-headless"),

@@ -1,6 +1,6 @@
 //! `struct sock` and `struct socket`: what every socket has.
 
-use super::{Cgroup, Field};
+use super::{Cgroup, Field, SkBuff};
 
 /// Kernel's `struct sock`.
 pub struct Sock;
@@ -38,6 +38,12 @@ static SKC_NET: Field<Sock, *const Net> = Field::new();
 static SK_PROTOCOL: Field<Sock, u16> = Field::new();
 #[unsafe(no_mangle)]
 static SK_ERR: Field<Sock, i32> = Field::new();
+#[unsafe(no_mangle)]
+static SK_ERR_SOFT: Field<Sock, i32> = Field::new();
+#[unsafe(no_mangle)]
+static SK_ERROR_QUEUE_LENGTH: Field<Sock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static SK_ERROR_QUEUE_LAST: Field<Sock, *const SkBuff> = Field::new();
 #[unsafe(no_mangle)]
 static SK_CGROUP: Field<Sock, *const Cgroup> = Field::new();
 #[unsafe(no_mangle)]
@@ -115,6 +121,29 @@ impl Sock {
     #[inline(always)]
     pub fn error(sk: *const Self) -> u16 {
         SK_ERR.read(sk) as u16
+    }
+
+    /// Positive errno that the kernel has noted without ending the connection, or 0.
+    #[inline(always)]
+    pub fn soft_error(sk: *const Self) -> u16 {
+        SK_ERR_SOFT.read(sk) as u16
+    }
+
+    /// Positive errno that the kernel is just reporting, or 0.
+    ///
+    /// An ICMP error at a connect of IPv4 waits in the error queue, where its code is (5.10, 45af29ca761c); `sk_err` is set later, or
+    /// never while a system call holds the socket, and `SO_ERROR` then gives the soft error (read in 6.18).
+    #[inline(always)]
+    pub fn reported_error(sk: *const Self) -> u16 {
+        let of_queue = if SK_ERROR_QUEUE_LENGTH.is_present()
+            && SK_ERROR_QUEUE_LAST.is_present()
+            && SK_ERROR_QUEUE_LENGTH.read(sk) != 0
+        {
+            SkBuff::icmp_error(SK_ERROR_QUEUE_LAST.read(sk))
+        } else {
+            0
+        };
+        if of_queue == 0 { Self::error(sk) } else { of_queue }
     }
 
     /// The peer's FIN was received.

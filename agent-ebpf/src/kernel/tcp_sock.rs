@@ -1,7 +1,7 @@
 //! `struct tcp_sock` and a listener's `struct request_sock`.
 
 use agent_ebpf::connection::TcpCounters;
-use aya_ebpf::helpers::generated::bpf_skc_to_tcp_sock;
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_skc_to_tcp_sock};
 
 use super::{Field, Sock};
 
@@ -19,6 +19,11 @@ const CA_LOSS: u8 = 4;
 const CA_STATE_MASK: u8 = 0x1f;
 /// `icsk_pending` while a tail loss probe is sent (`include/net/inet_connection_sock.h`, `ICSK_TIME_LOSS_PROBE`).
 const TIMER_LOSS_PROBE: u8 = 5;
+
+/// A sender pauses that has sent nothing for so many ticks of the kernel's clock, 1 to 10 ms each.
+const PAUSE_TICKS: u32 = 3;
+/// The same where it is seen from the other end of the path.
+const PAUSE_TICKS_AT_SERVER: u32 = 25;
 
 #[unsafe(no_mangle)]
 static TCP_BYTES_SENT: Field<TcpSock, u64> = Field::new();
@@ -42,6 +47,16 @@ static TCP_MSTAMP: Field<TcpSock, u64> = Field::new();
 static TCP_RCV_TSVAL: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TCP_RACK_RTT_US: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_WRITE_SEQ: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_SND_UNA: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_LSNDTIME: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static TCP_RCV_TSTAMP: Field<TcpSock, u32> = Field::new();
+#[unsafe(no_mangle)]
+static ICSK_LRCVTIME: Field<TcpSock, u32> = Field::new();
 #[unsafe(no_mangle)]
 static TCP_IS_MPTCP: Field<TcpSock, u8> = Field::new();
 #[unsafe(no_mangle)]
@@ -87,6 +102,56 @@ impl TcpSock {
     #[inline(always)]
     pub fn has_sent(tcp: *const Self) -> bool {
         TCP_SEGS_OUT.read(tcp) != 0
+    }
+
+    /// A segment of the peer's has come: a RST, if the connect has failed. ICMP is no segment.
+    #[inline(always)]
+    pub fn has_received(tcp: *const Self) -> bool {
+        TCP_SEGS_IN.read(tcp) != 0
+    }
+
+    /// Ticks of the kernel's clock since this side last sent payload; 0 when the kernel does not say.
+    #[inline(always)]
+    pub fn ticks_since_sent(tcp: *const Self) -> u32 {
+        Self::ticks_since(&TCP_LSNDTIME, tcp)
+    }
+
+    /// The same since payload last came.
+    #[inline(always)]
+    pub fn ticks_since_received(tcp: *const Self) -> u32 {
+        Self::ticks_since(&ICSK_LRCVTIME, tcp)
+    }
+
+    /// The same since the peer last acknowledged anything.
+    #[inline(always)]
+    pub fn ticks_since_acknowledged(tcp: *const Self) -> u32 {
+        Self::ticks_since(&TCP_RCV_TSTAMP, tcp)
+    }
+
+    /// The client pauses: all that it wrote has arrived, and that was some ticks ago. Of a server's client its payload tells, in
+    /// which the path makes gaps of its own.
+    #[inline(always)]
+    pub fn client_pauses(tcp: *const Self, is_client: bool) -> bool {
+        if is_client {
+            TCP_WRITE_SEQ.read(tcp) == TCP_SND_UNA.read(tcp) && Self::ticks_since_sent(tcp) >= PAUSE_TICKS
+        } else {
+            Self::ticks_since_received(tcp) >= PAUSE_TICKS_AT_SERVER
+        }
+    }
+
+    /// The kernel notes the lower half of `jiffies`; 0 where it has noted nothing yet.
+    #[inline(always)]
+    fn ticks_since(field: &Field<Self, u32>, tcp: *const Self) -> u32 {
+        if !field.is_present() {
+            return 0;
+        }
+        let then = field.read(tcp);
+        if then == 0 {
+            return 0;
+        }
+        // SAFETY: no preconditions.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        now.wrapping_sub(then)
     }
 
     /// Segments sent again over the connection's life.

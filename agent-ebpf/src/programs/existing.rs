@@ -6,7 +6,7 @@
 //! `programs/open.rs` takes its RTT.
 
 use agent_ebpf::{
-    connection::{FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, tcp_state},
+    connection::{FLAG_FOUND_CONNECTING, FLAG_LATE, ROLE_CLIENT, ROLE_LISTENER, ROLE_SERVER, tcp_state},
     event::{CONNECTION_OPEN, ConnectionEvent, LISTENER_OPEN},
 };
 use aya_ebpf::{bindings::BPF_ANY, helpers::generated::bpf_get_socket_cookie};
@@ -46,7 +46,11 @@ pub extern "C" fn iter_existing(walk: *const FileWalk) -> i32 {
         return 0;
     }
     let Some(event) = begin(tcp, ROLE_CLIENT) else { return 0 };
-    if LISTENING.get_ptr(port(event)).is_some() {
+    if event.state.tcp_state == tcp_state::SYN_SENT {
+        event.state.flags |= FLAG_FOUND_CONNECTING;
+        // It has sent nothing but SYNs.
+        event.state.retransmits.syn = TcpSock::total_retransmits(tcp);
+    } else if LISTENING.get_ptr(port(event)).is_some() {
         event.state.role = ROLE_SERVER;
     }
     socket::report(event, tcp, CONNECTION_OPEN);

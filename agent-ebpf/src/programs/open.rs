@@ -71,6 +71,10 @@ fn report_progress(value: *mut ConnectionEvent, tcp: *const TcpSock, now: u64) {
     let state = unsafe { &mut (*value).state };
     let first = state.reported_ns == 0;
     let silent_ns = now.saturating_sub(state.reported_ns);
+    if state.open_request_ns() != 0 && state.timeline.first_byte_ns == 0 || state.timeline.turn_ns != 0 {
+        let pauses = TcpSock::client_pauses(tcp, state.role == ROLE_CLIENT);
+        state.look(&TcpSock::counters(tcp), pauses, now);
+    }
     let progress = state.progress(now);
     let may_have_moved = silent_ns >= UPDATE_INTERVAL_NS;
     if !first && progress == state.reported_progress && !may_have_moved {

@@ -125,14 +125,15 @@ fn state_changed(ctx: &SockOpsContext) {
     let Some(event) = socket::find(sk) else {
         return;
     };
+    let Some(tcp) = TcpSock::of(sk) else { return };
     let (old, new) = (ctx.arg(0) as u8, ctx.arg(1) as u8);
-    if new != tcp_state::CLOSE {
-        socket::enter(&mut event.state, new);
-        if new == tcp_state::ESTABLISHED && event.state.role == ROLE_SERVER && settings::tells_of_children() {
-            socket::send(event, CONNECTION_OPEN);
-        }
-    } else if let Some(tcp) = TcpSock::of(sk) {
+    if new == tcp_state::CLOSE {
         socket::close(event, tcp, old);
+        return;
+    }
+    socket::enter(&mut event.state, tcp, new);
+    if new == tcp_state::ESTABLISHED && event.state.role == ROLE_SERVER && settings::tells_of_children() {
+        socket::send(event, CONNECTION_OPEN);
     }
 }
 

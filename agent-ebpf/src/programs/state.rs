@@ -82,6 +82,23 @@ fn connect_traced(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new
     follow(event, tcp, old, new);
 }
 
+/// An error is on its way to the program, which may fetch it before its socket closes: then nothing is left of it. A connect's alone:
+/// other sockets' have ended them, or are time stamps.
+#[btf_tracepoint(function = "inet_sk_error_report")]
+pub fn inet_sk_error_report(ctx: BtfTracePointContext) -> i32 {
+    let sk: *const Sock = ctx.arg(0);
+    let Some(event) = socket::find(sk) else { return 0 };
+    let state = &mut event.state;
+    if state.role != ROLE_CLIENT || state.tcp_state != tcp_state::SYN_SENT || state.closed_ns != 0 {
+        return 0;
+    }
+    let error = Sock::reported_error(sk);
+    if error != 0 {
+        state.error = error;
+    }
+    0
+}
+
 #[inline(always)]
 fn follow(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new: u8) {
     if new == tcp_state::CLOSE {
@@ -90,6 +107,6 @@ fn follow(event: &mut ConnectionEvent, tcp: *const TcpSock, old: u8, new: u8) {
         }
         socket::close(event, tcp, old);
     } else {
-        socket::enter(&mut event.state, new);
+        socket::enter(&mut event.state, tcp, new);
     }
 }

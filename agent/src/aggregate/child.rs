@@ -1,10 +1,10 @@
 //! Which time series one destination can have: each is admitted by the budget once, when it first has data.
 use super::{
-    counters::{Ended, HttpStatus, Retransmit},
+    counters::{Ended, GaveUp, HttpStatus, Retransmit},
     histogram::BOUNDS_NS,
     tls::{TlsFailure, TlsVersion},
 };
-use crate::connection::{ClosedBy, Outcome, Phase, TcpState};
+use crate::connection::{ClosedBy, ConnectError, Phase, TcpState};
 
 /// A metric family with destination labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Family {
     Waiting,
     /// `hopline_connections_ended_total`
     Ended,
+    /// `hopline_unanswered_wait_seconds`
+    Unanswered,
     /// `hopline_tcp_rtt_seconds`
     Rtt,
     /// `hopline_tcp_rtt_min_seconds`
@@ -51,12 +53,13 @@ pub enum Family {
 
 impl Family {
     /// Every family, in the order of `self as usize`.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Handshake,
         Self::Connections,
         Self::Active,
         Self::Waiting,
         Self::Ended,
+        Self::Unanswered,
         Self::Rtt,
         Self::RttMin,
         Self::RttJitter,
@@ -81,6 +84,7 @@ impl Family {
             Self::Active => "hopline_tcp_connections_active",
             Self::Waiting => "hopline_connections_waiting",
             Self::Ended => "hopline_connections_ended_total",
+            Self::Unanswered => "hopline_unanswered_wait_seconds",
             Self::Rtt => "hopline_tcp_rtt_seconds",
             Self::RttMin => "hopline_tcp_rtt_min_seconds",
             Self::RttJitter => "hopline_tcp_rtt_jitter_seconds",
@@ -101,14 +105,14 @@ impl Family {
     /// Time series of one child: a histogram has its buckets, `+Inf`, sum and count.
     pub const fn series(self) -> usize {
         match self {
-            Self::Handshake | Self::Rtt | Self::Tls | Self::Ttfb | Self::Turn => BOUNDS_NS.len() + 3,
+            Self::Handshake | Self::Unanswered | Self::Rtt | Self::Tls | Self::Ttfb | Self::Turn => BOUNDS_NS.len() + 3,
             _ => 1,
         }
     }
 
     /// Whether its series tell the role.
     pub const fn has_role(self) -> bool {
-        !matches!(self, Self::Waiting | Self::HttpResponses)
+        !matches!(self, Self::Waiting | Self::Unanswered | Self::HttpResponses)
     }
 }
 
@@ -137,14 +141,16 @@ pub enum Child {
     Turn,
     /// Exchanges that overlapped.
     TurnsOverlapping,
-    /// Connects with this outcome.
-    Connections(Outcome),
+    /// Connects that succeeded, or failed with this error.
+    Connections(Option<ConnectError>),
     /// Connections in this state.
     Active(TcpState),
     /// Connections waiting in this phase.
     Waiting(Phase),
     /// Ended connections.
     Ended(Ended, Option<ClosedBy>),
+    /// How long who gave up had waited for an answer.
+    Unanswered(GaveUp),
     /// Segments sent again.
     Retransmits(Retransmit),
     /// TLS handshakes of this version, resumed or not.
@@ -171,10 +177,11 @@ const SINGLES: [Child; 11] = [
 ];
 /// First indices of the other kinds of child.
 const CONNECTIONS: usize = SINGLES.len();
-const ACTIVE: usize = CONNECTIONS + Outcome::ALL.len();
+const ACTIVE: usize = CONNECTIONS + 1 + ConnectError::ALL.len();
 const WAITING: usize = ACTIVE + TcpState::ALL.len();
 const ENDED: usize = WAITING + Phase::ALL.len();
-const RETRANSMITS: usize = ENDED + Ended::ALL.len() * (ClosedBy::ALL.len() + 1);
+const UNANSWERED: usize = ENDED + Ended::ALL.len() * (ClosedBy::ALL.len() + 1);
+const RETRANSMITS: usize = UNANSWERED + GaveUp::ALL.len();
 const TLS_HANDSHAKES: usize = RETRANSMITS + Retransmit::ALL.len();
 const TLS_FAILURES: usize = TLS_HANDSHAKES + 2 * TlsVersion::ALL.len();
 const HTTP_RESPONSES: usize = TLS_FAILURES + TlsFailure::COUNT;
@@ -182,8 +189,8 @@ const HTTP_RESPONSES: usize = TLS_FAILURES + TlsFailure::COUNT;
 pub(super) const CHILDREN: usize = HTTP_RESPONSES + HttpStatus::ALL.len();
 
 impl Child {
-    /// Time series of a destination that has every child: five are histograms, two have both directions.
-    pub const ALL_SERIES: usize = CHILDREN - 7 + 5 * Family::Rtt.series() + 2 * 2;
+    /// Time series of a destination that has every child: seven are histograms, two have both directions.
+    pub const ALL_SERIES: usize = CHILDREN - 9 + 7 * Family::Rtt.series() + 2 * 2;
 
     /// A number of its own, below [`CHILDREN`].
     pub(super) fn index(self) -> usize {
@@ -199,10 +206,11 @@ impl Child {
             Self::Turn => 8,
             Self::TurnsOverlapping => 9,
             Self::RttJitter => 10,
-            Self::Connections(outcome) => CONNECTIONS + outcome as usize,
+            Self::Connections(error) => CONNECTIONS + ConnectError::index(error),
             Self::Active(state) => ACTIVE + state as usize,
             Self::Waiting(phase) => WAITING + phase as usize,
             Self::Ended(ended, by) => ENDED + ended as usize * (ClosedBy::ALL.len() + 1) + closed_by_index(by),
+            Self::Unanswered(by) => UNANSWERED + by as usize,
             Self::Retransmits(kind) => RETRANSMITS + kind as usize,
             Self::TlsHandshakes(version, resumed) => TLS_HANDSHAKES + 2 * version as usize + usize::from(resumed),
             Self::TlsFailures(failure) => TLS_FAILURES + failure.index(),
@@ -228,6 +236,7 @@ impl Child {
             Self::Active(_) => Family::Active,
             Self::Waiting(_) => Family::Waiting,
             Self::Ended(..) => Family::Ended,
+            Self::Unanswered(_) => Family::Unanswered,
             Self::Retransmits(_) => Family::Retransmits,
             Self::TlsHandshakes(..) => Family::TlsHandshakes,
             Self::TlsFailures(_) => Family::TlsFailures,
@@ -260,10 +269,11 @@ impl Child {
         let by_version = |version| [false, true].map(|resumed| Self::TlsHandshakes(version, resumed));
         SINGLES
             .into_iter()
-            .chain(Outcome::ALL.map(Self::Connections))
+            .chain(ConnectError::or_success().map(Self::Connections))
             .chain(TcpState::ALL.map(Self::Active))
             .chain(Phase::ALL.map(Self::Waiting))
             .chain(Ended::ALL.into_iter().flat_map(by_phase))
+            .chain(GaveUp::ALL.map(Self::Unanswered))
             .chain(Retransmit::ALL.map(Self::Retransmits))
             .chain(TlsVersion::ALL.into_iter().flat_map(by_version))
             .chain(TlsFailure::all().map(Self::TlsFailures))

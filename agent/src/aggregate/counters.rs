@@ -4,7 +4,7 @@ use super::{
     histogram::Histogram,
     tls::{TlsFailure, TlsVersion},
 };
-use crate::connection::{ClosedBy, Outcome};
+use crate::connection::{ClosedBy, ConnectError, Outcome};
 
 /// How far a connection had come when it ended: the phase in which it waited, if it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +113,45 @@ impl Retransmit {
     }
 }
 
+/// Who gave up while a request had no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GaveUp {
+    /// This side closed.
+    Local,
+    /// The peer closed.
+    Remote,
+}
+
+impl GaveUp {
+    /// Every value, in the order of `self as usize`.
+    pub const ALL: [Self; 2] = [Self::Local, Self::Remote];
+
+    /// Whose end it was.
+    pub fn of(closed_by: Option<ClosedBy>) -> Self {
+        match closed_by {
+            Some(ClosedBy::Remote | ClosedBy::ResetRemote) => Self::Remote,
+            _ => Self::Local,
+        }
+    }
+
+    /// The value of the label `closed_by`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Remote => "remote",
+        }
+    }
+}
+
 /// Sums since the start. Every array is indexed by the closed set it names, `as usize`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Connects by [`Outcome`], counted when established or failed; late connections are not among them.
-    pub connections: [u64; Outcome::ALL.len()],
+    /// Connects by [`ConnectError::index`], counted when established or failed; late connections are not among them.
+    pub connections: [u64; 1 + ConnectError::ALL.len()],
+    /// Connections that have ended by [`Outcome`]: each once.
+    pub outcomes: [u64; Outcome::ALL.len()],
+    /// How long who gave up had waited for an answer, by [`GaveUp`].
+    pub unanswered: [Option<Box<Histogram>>; GaveUp::ALL.len()],
     /// Ended connections by [`Ended`] and by [`ClosedBy`]; the last column is nobody.
     pub ended: [[u64; ClosedBy::ALL.len() + 1]; Ended::ALL.len()],
     /// SYN to ESTABLISHED.
@@ -160,9 +194,19 @@ impl Counters {
         self.connections.iter().sum()
     }
 
-    /// Connects that did not succeed.
-    pub fn failed(&self) -> u64 {
-        self.connects() - self.connections[Outcome::Ok as usize]
+    /// Connections that ended with this outcome.
+    pub fn ended_with(&self, outcome: Outcome) -> u64 {
+        self.outcomes[outcome as usize]
+    }
+
+    /// Connections that ended and did not serve their purpose, by what was wrong: each once. Of TLS handshakes that which they
+    /// say themselves.
+    pub fn failures(&self) -> impl Iterator<Item = (String, u64)> + '_ {
+        let outcomes = Outcome::ALL.into_iter();
+        let outcomes = outcomes.filter(|outcome| !matches!(outcome, Outcome::Ok | Outcome::Tls));
+        let outcomes = outcomes.map(|outcome| (outcome.name().to_owned(), self.ended_with(outcome)));
+        let tls = TlsFailure::all().map(|failure| (format!("tls {}", failure.name()), self.tls_failed(failure)));
+        outcomes.chain(tls).filter(|(_, count)| *count > 0)
     }
 
     /// TLS handshakes that failed for this reason.
@@ -190,6 +234,7 @@ impl Counters {
             Family::Handshake => self.handshake.count,
             Family::Connections => self.connects(),
             Family::Ended => self.ended(),
+            Family::Unanswered => self.unanswered.iter().map(observations).sum(),
             Family::Rtt => self.rtt.count,
             Family::Retransmits => self.retransmits.iter().sum(),
             Family::Bytes => self.bytes_sent.saturating_add(self.bytes_received),
@@ -217,6 +262,10 @@ impl Counters {
             }
         }
         add_all(&mut self.connections, &other.connections);
+        add_all(&mut self.outcomes, &other.outcomes);
+        for (to, from) in self.unanswered.iter_mut().zip(&other.unanswered) {
+            add_histogram(to, from.as_deref());
+        }
         add_all(self.ended.as_flattened_mut(), other.ended.as_flattened());
         self.handshake.add(&other.handshake);
         self.rtt.add(&other.rtt);

@@ -18,9 +18,9 @@ mod tally;
 mod tls;
 
 /// The closed sets that are label values.
-pub use crate::connection::{ClosedBy, Outcome, Phase, Role, TcpState};
+pub use crate::connection::{ClosedBy, ConnectError, Outcome, Phase, Role, TcpState};
 pub use child::{Child, Family};
-pub use counters::{Counters, Ended, HttpStatus, Retransmit};
+pub use counters::{Counters, Ended, GaveUp, HttpStatus, Retransmit};
 pub use destination::{DestinationId, DestinationKey, Name};
 pub use histogram::{BOUNDS_NS, Histogram};
 pub use legs::{Leg, LegLabels, Legs, LegsSnapshot};

@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{
     budget::Slow,
     child::{Child, Family, closed_by_index},
-    counters::{Counters, Ended, HttpStatus, Retransmit},
+    counters::{Counters, Ended, GaveUp, HttpStatus, Retransmit},
     destination::{DestinationId, DestinationKey, Entry, Named, Waits},
     groups::GroupWindows,
     histogram::Histogram,
@@ -16,7 +16,7 @@ use super::{
     tls::{TlsFailure, TlsVersion},
 };
 use crate::{
-    connection::{ClosedBy, Outcome, Phase, Role, RttWindow, TcpState},
+    connection::{ClosedBy, ConnectError, Outcome, Phase, Role, RttWindow, TcpState},
     windows::Measure,
     workloads::Workload,
 };
@@ -98,19 +98,17 @@ impl Series {
     }
 
     /// A connect has succeeded or failed.
-    pub fn connected(&mut self, id: DestinationId, outcome: Outcome, now_ns: u64) {
-        let weight = if outcome == Outcome::Ok {
-            weight::CONNECTION
-        } else {
-            weight::FAILURE
+    pub fn connected(&mut self, id: DestinationId, error: Option<ConnectError>, now_ns: u64) {
+        let weight = match error {
+            None => weight::CONNECTION,
+            Some(_) => weight::FAILURE,
         };
-        self.count(id, Child::Connections(outcome), weight, now_ns, |counters| {
-            counters.connections[outcome as usize] += 1;
+        self.count(id, Child::Connections(error), weight, now_ns, |counters| {
+            counters.connections[ConnectError::index(error)] += 1;
         });
-        self.count_in_window(id, |counts| match outcome {
-            Outcome::Ok => counts.connects += 1,
-            _ => counts.failures += 1,
-        });
+        if error.is_none() {
+            self.count_in_window(id, |counts| counts.connects += 1);
+        }
     }
 
     /// The TCP handshake of a connection took this long.
@@ -162,7 +160,13 @@ impl Series {
         self.count(id, Child::TlsFailures(failure), weight::FAILURE, now_ns, |counters| {
             counters.failures_mut()[failure.index()] += 1;
         });
-        self.count_in_window(id, |counts| counts.failures += 1);
+    }
+
+    /// A request had no answer when one side gave up, after so long.
+    pub fn unanswered(&mut self, id: DestinationId, by: GaveUp, waited_ns: u64, now_ns: u64) {
+        self.count(id, Child::Unanswered(by), weight::FAILURE, now_ns, |counters| {
+            observe(&mut counters.unanswered[by as usize], waited_ns);
+        });
     }
 
     /// The first answer of a connection came this long after its request.
@@ -274,10 +278,15 @@ impl Series {
         }
     }
 
-    /// A connection ended.
-    pub fn ended(&mut self, id: DestinationId, ended: Ended, by: Option<ClosedBy>, now_ns: u64) {
+    /// A connection ended, with this outcome.
+    pub fn ended(&mut self, id: DestinationId, ended: Ended, by: Option<ClosedBy>, outcome: Outcome, now_ns: u64) {
         self.count(id, Child::Ended(ended, by), weight::NOTHING, now_ns, |counters| {
             counters.ended[ended as usize][closed_by_index(by)] += 1;
+            counters.outcomes[outcome as usize] += 1;
+        });
+        self.count_in_window(id, |counts| match outcome {
+            Outcome::Ok => counts.ok += 1,
+            _ => counts.failures += 1,
         });
     }
 

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::{
     child::{Child, Family},
     children::Children,
-    counters::{Counters, HttpStatus},
+    counters::{Counters, GaveUp, HttpStatus},
+    histogram::Histogram,
     legs::LegsSnapshot,
     resolvers::ResolversSnapshot,
     staying::StayingSnapshot,
@@ -238,6 +239,8 @@ pub struct RoleLess<'a> {
     children: Children,
     /// Connections waiting now.
     pub waiting_by_phase: [u64; Phase::ALL.len()],
+    /// How long who gave up had waited for an answer, by [`GaveUp`] `as usize`.
+    pub unanswered: [Histogram; GaveUp::ALL.len()],
     /// Final responses in cleartext HTTP/1 by [`HttpStatus::index`].
     pub http_responses: [u64; HttpStatus::ALL.len()],
 }
@@ -270,6 +273,7 @@ pub fn without_role(destinations: &[DestinationSnapshot]) -> Vec<RoleLess<'_>> {
                 labels: &destination.labels,
                 children: Children::default(),
                 waiting_by_phase: Default::default(),
+                unanswered: Default::default(),
                 http_responses: Default::default(),
             });
             all.len() - 1
@@ -278,6 +282,9 @@ pub fn without_role(destinations: &[DestinationSnapshot]) -> Vec<RoleLess<'_>> {
         one.children = one.children.union(destination.children.intersection(role_less));
         let waiting = one.waiting_by_phase.iter_mut().zip(destination.waiting_by_phase);
         waiting.for_each(|(sum, count)| *sum += count);
+        for (sum, one) in one.unanswered.iter_mut().zip(&destination.counters.unanswered) {
+            sum.add(one.as_deref().unwrap_or(&Histogram::default()));
+        }
         let responses = one.http_responses.iter_mut().zip(destination.counters.http_responses);
         responses.for_each(|(sum, count)| *sum += count);
     }

@@ -179,6 +179,7 @@ fn destination(role: Role) -> DestinationSnapshot {
         rtt_jitter_us: Some(1),
     };
     let counters = &mut destination.counters;
+    counters.unanswered = [(); 2].map(|()| Some(Box::default()));
     counters.tls_handshakes = Some(Box::new([[1; 2]; TlsVersion::ALL.len()]));
     counters.tls_failures = Some(Box::new([1; TlsFailure::COUNT]));
     destination

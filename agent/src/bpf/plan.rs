@@ -47,6 +47,10 @@ pub(super) const DESTROY: Attachment = Attachment {
     name: "tcp_destroy_sock",
     target: "tcp_destroy_sock",
 };
+const ERROR_REPORT: Attachment = Attachment {
+    name: "inet_sk_error_report",
+    target: "inet_sk_error_report",
+};
 const RETRANSMIT_SKB: Attachment = Attachment {
     name: "tcp_retransmit_skb",
     target: "tcp_retransmit_skb",
@@ -247,6 +251,21 @@ const FEATURES: &[(&str, &[Choice])] = &[
     (
         "state",
         &[
+            Choice {
+                hook: "sock_ops/STATE_CB",
+                programs: &[SOCK_OPS],
+            },
+            SET_STATE_HOOK,
+        ],
+    ),
+    (
+        "connect_errors",
+        &[
+            Choice {
+                hook: "tp_btf/inet_sk_error_report",
+                programs: &[ERROR_REPORT],
+            },
+            // What is left of them when the socket closes.
             Choice {
                 hook: "sock_ops/STATE_CB",
                 programs: &[SOCK_OPS],

@@ -10,12 +10,13 @@ pub const SWITCHED_OFF: &str = "switched off in the configuration";
 const TLS_SWITCHED_OFF: &str = "tls.probes is off";
 
 /// A feature, and the one without which it has nothing to work on.
-const NEEDS: [(&str, &str); 11] = [
+const NEEDS: [(&str, &str); 12] = [
     // Whoever does not see a connection close must not begin to follow it.
     ("connect", "state"),
     ("syn", "state"),
     ("retransmits", "state"),
     ("synack_retransmits", "state"),
+    ("connect_errors", "state"),
     ("rtt", "state"),
     ("payload", "state"),
     (TLS_LIBRARY, "state"),

@@ -20,6 +20,8 @@ pub enum Feature {
     State,
     /// Connects that fail before a SYN.
     FailureBeforeSyn,
+    /// Errors of connects when the kernel reports them.
+    ConnectErrors,
     /// Segments sent again.
     Retransmits,
     /// SYN-ACKs sent again.
@@ -49,7 +51,7 @@ pub enum Feature {
 }
 
 /// Every feature with its name and what is lost without it.
-const FEATURES: [(Feature, &str, &str); 17] = [
+const FEATURES: [(Feature, &str, &str); 18] = [
     (
         Feature::Connect,
         "connect",
@@ -69,6 +71,11 @@ const FEATURES: [(Feature, &str, &str); 17] = [
         Feature::FailureBeforeSyn,
         "failure_before_syn",
         "Connects that fail before a SYN leaves: no route, no free port, forbidden by a policy.",
+    ),
+    (
+        Feature::ConnectErrors,
+        "connect_errors",
+        "Why a connect failed that does not block, where the program fetches the error before it closes: `abandoned` then.",
     ),
     (
         Feature::Retransmits,

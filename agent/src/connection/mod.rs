@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of processes beyond the types it stores, of series, or of exporters. The pipeline drives it.
 mod activity;
+mod outcome;
 mod packed;
 pub mod record;
 mod rtt;
@@ -11,12 +12,13 @@ mod time;
 mod waiting;
 
 pub use activity::{Activity, Idle};
+pub use outcome::{ConnectError, Outcome, connect_error, outcome, transport_outcome};
 pub use packed::Packed;
 pub use record::ConnectionRecord;
 pub use rtt::{Rtt, RttWindow};
 pub use state::{
-    ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, routers_by_ttl, sent_bytes,
+    ClosedBy, Endpoint, Endpoints, Phase, Role, TcpState, received_bytes, routers_by_ttl, sent_bytes, was_opened,
 };
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;
-pub use waiting::{WaitingList, last_phase, phase};
+pub use waiting::{Protocol, WaitingList, phase, wait_at_end, waited_ns};

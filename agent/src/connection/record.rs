@@ -5,10 +5,16 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::state::{ClosedBy, Outcome, Phase, Role};
+use super::{
+    outcome::Outcome,
+    state::{ClosedBy, Phase, Role},
+};
 
 /// Version of the record's shape.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
+
+/// Version of the shape of all other events: lookups, fallbacks, undeclared destinations, spikes, changes of a path.
+pub const EVENT_SCHEMA: u32 = 1;
 
 /// One connection.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -27,6 +33,8 @@ pub struct ConnectionRecord {
     pub duration_us: u64,
     /// Which side this is.
     pub role: Role,
+    /// How that is known: `observed` from its beginning, or `inferred` from the listeners of the start.
+    pub role_basis: &'static str,
     /// `ipv4` or `ipv6`; v4-mapped addresses are IPv4.
     pub family: &'static str,
     /// This side.
@@ -59,9 +67,9 @@ pub struct ConnectionRecord {
     pub tcp: TcpRecord,
     /// The chain through a local proxy that it is a leg of, when that is certain.
     pub chain: Option<ChainRecord>,
-    /// The phase in which it waits; null once it has ended.
+    /// The phase in which it waits; once it has ended null, but for one that was not answered: the phase in which it was.
     pub waiting: Option<Phase>,
-    /// For how long it has waited in that phase, microseconds.
+    /// For how long it has waited in that phase, microseconds; of one that was not answered how long who gave up had waited.
     pub waiting_us: Option<u64>,
     /// How it went; null while it waits.
     pub outcome: Option<Outcome>,

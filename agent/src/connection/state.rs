@@ -1,11 +1,11 @@
-//! What the kernel's snapshot of a socket means: role, RFC 9293 state, endpoints, outcome, who closed.
+//! What the kernel's snapshot of a socket means: role, RFC 9293 state, endpoints, who closed.
 //!
 //! Pure functions on [`ConnectionState`]; the closed sets here are the label values of the metrics.
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use agent_ebpf::connection::{
     CLOSED_BY_LOCAL, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE, CLOSED_BY_TIMEOUT,
-    ConnectionState, FLAG_FIN_RECEIVED, FLAG_LATE, ROLE_CLIENT, ROLE_SERVER, tcp_state,
+    ConnectionState, FLAG_FIN_RECEIVED, FLAG_FOUND_CONNECTING, FLAG_LATE, ROLE_CLIENT, ROLE_SERVER, tcp_state,
 };
 use serde::Serialize;
 
@@ -70,61 +70,6 @@ impl Phase {
             Self::Ttfb => "ttfb",
             Self::Turn => "turn",
         }
-    }
-}
-
-/// How a connection went, as far as its opening is concerned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Established, and not cut off before the peer's first byte.
-    Ok,
-    /// The peer answered the SYN with a RST.
-    Refused,
-    /// Reset.
-    Reset,
-    /// Nobody answered in time.
-    Timeout,
-    /// No route, or a router said so.
-    Unreachable,
-    /// No free local port: no SYN left.
-    NoPort,
-    /// The TLS handshake failed.
-    Tls,
-    /// Anything else: given up by its owner, refused by a policy.
-    Other,
-}
-
-impl Outcome {
-    /// Every outcome, in the order of `self as usize`.
-    pub const ALL: [Self; 8] = [
-        Self::Ok,
-        Self::Refused,
-        Self::Reset,
-        Self::Timeout,
-        Self::Unreachable,
-        Self::NoPort,
-        Self::Tls,
-        Self::Other,
-    ];
-
-    /// The value in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Refused => "refused",
-            Self::Reset => "reset",
-            Self::Timeout => "timeout",
-            Self::Unreachable => "unreachable",
-            Self::NoPort => "no_port",
-            Self::Tls => "tls",
-            Self::Other => "other",
-        }
-    }
-
-    /// The value of the label `error`: empty on success.
-    pub fn error(self) -> &'static str {
-        if self == Self::Ok { "" } else { self.name() }
     }
 }
 
@@ -335,45 +280,10 @@ pub fn received_bytes(state: &ConnectionState) -> u64 {
     state.counters.bytes_received.saturating_sub(fin)
 }
 
-/// The outcome that the last snapshot of a connection tells.
-///
-/// An open connection that broke before the peer said anything was of no use to its owner: it has the error's outcome.
-pub fn outcome(state: &ConnectionState) -> Outcome {
-    let late = state.flags & FLAG_LATE != 0;
-    let error = i32::from(state.error);
-    if state.established_ns != 0 || late {
-        return if error == 0 || received_bytes(state) > 0 {
-            Outcome::Ok
-        } else {
-            match outcome_of_error(error) {
-                // Not an error of the network: what happened after the opening is in `closed_by`.
-                Outcome::Other => Outcome::Ok,
-                failure => failure,
-            }
-        };
-    }
-    match error {
-        libc::EADDRNOTAVAIL if state.syn_ns == 0 => Outcome::NoPort,
-        // ICMPv6 "administratively prohibited"; before a SYN it is a local policy.
-        libc::EACCES if state.syn_ns != 0 => Outcome::Unreachable,
-        _ => outcome_of_error(error),
-    }
-}
-
-fn outcome_of_error(error: i32) -> Outcome {
-    match error {
-        libc::ECONNREFUSED => Outcome::Refused,
-        libc::ETIMEDOUT => Outcome::Timeout,
-        // EPIPE: the RST came after the peer's FIN.
-        libc::ECONNRESET | libc::EPIPE => Outcome::Reset,
-        libc::EHOSTUNREACH
-        | libc::ENETUNREACH
-        | libc::EHOSTDOWN
-        | libc::ENETDOWN
-        | libc::ENONET
-        | libc::ENOPROTOOPT => Outcome::Unreachable,
-        _ => Outcome::Other,
-    }
+/// Whether the connection was established, as far as it was followed: of one from before the start, which was not, its connect was
+/// seen to end.
+pub fn was_opened(state: &ConnectionState) -> bool {
+    state.established_ns != 0 || state.flags & FLAG_LATE != 0 && state.flags & FLAG_FOUND_CONNECTING == 0
 }
 
 #[cfg(test)]

@@ -1,11 +1,24 @@
 //! Connections between two marks. A silent socket triggers no hook, so the agent's clock drives this.
 use std::collections::HashMap;
 
-use agent_ebpf::connection::{ConnectionState, FLAG_LATE, ROLE_CLIENT, tcp_state};
+use agent_ebpf::{
+    connection::{
+        CLOSED_BY_LOCAL, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_TIMEOUT, ConnectionState, FLAG_LATE,
+        ROLE_CLIENT, tcp_state,
+    },
+    timeline::{PROTOCOL_HTTP1, PROTOCOL_TLS},
+};
 
 use super::state::Phase;
 
-/// The phase in which an open connection is, and since when; `None` when nothing is awaited.
+/// A goodbye, and the end that follows it, are no further apart than this.
+const GOODBYE_NS: u64 = 10_000_000;
+/// A client that closes within so many ticks of the kernel's clock after its last payload has not waited for an answer. Ticks
+/// are 1 to 10 ms.
+const AT_ONCE_TICKS: u32 = 3;
+
+/// The phase in which an open connection is, and since when; `None` when nothing is awaited, as by a client that goes on sending
+/// while nothing comes back.
 ///
 /// `answered`: the answer to the request has begun, as far as anybody can tell. A late connect waits since it was first
 /// seen: its marks are not known.
@@ -13,11 +26,106 @@ pub fn phase(state: &ConnectionState, answered: bool, first_seen_ns: u64) -> Opt
     if state.closed_ns != 0 {
         return None;
     }
-    last_phase(state, answered, first_seen_ns)
+    let (phase, since_ns) = last_phase(state, answered, first_seen_ns)?;
+    if !matches!(phase, Phase::Ttfb | Phase::Turn) {
+        return Some((phase, since_ns));
+    }
+    let asked_ns = asked_until(state, since_ns);
+    // In HTTP every request has an answer, once all of it is sent.
+    let is_one_way = state.is_one_way() && state.timeline.protocol != PROTOCOL_HTTP1;
+    let sends_on = asked_ns != since_ns && (state.sends_on(state.reported_ns) || is_one_way);
+    (!sends_on).then_some((phase, asked_ns))
 }
 
-/// The same, and for a connection that has ended the phase in which it was when it did.
-pub fn last_phase(state: &ConnectionState, answered: bool, first_seen_ns: u64) -> Option<(Phase, u64)> {
+/// What is known of a connection's protocol beside its bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Protocol {
+    /// Each request has an answer.
+    pub asks: bool,
+    /// What is sent later may be no request: that it has no answer proves nothing.
+    pub multiplexes: bool,
+}
+
+/// For a connection that has ended the phase in which somebody waited when it did, and since when.
+///
+/// A client that says goodbye, that closes when it has sent all it had, or that goes on sending while nothing comes back has
+/// waited for nothing; nor has anybody who writes after the first end.
+pub fn wait_at_end(
+    state: &ConnectionState,
+    answered: bool,
+    first_seen_ns: u64,
+    protocol: Protocol,
+) -> Option<(Phase, u64)> {
+    let (phase, since_ns) = last_phase(state, answered, first_seen_ns)?;
+    if !matches!(phase, Phase::Ttfb | Phase::Turn) {
+        return Some((phase, since_ns));
+    }
+    let ending_ns = ending_ns(state);
+    let asked_ns = asked_until(state, since_ns);
+    if since_ns >= ending_ns || protocol.multiplexes && phase == Phase::Turn {
+        return None;
+    }
+    let in_clear = state.timeline.protocol == PROTOCOL_HTTP1;
+    let asks = protocol.asks || in_clear;
+    if !asks && asked_ns != since_ns && state.is_one_way() {
+        return None;
+    }
+    let is_client = state.role == ROLE_CLIENT;
+    let has_waited = match state.closed_by {
+        // The kernel has waited for acknowledgements.
+        CLOSED_BY_TIMEOUT => true,
+        CLOSED_BY_LOCAL | CLOSED_BY_RESET_LOCAL if is_client => {
+            client_waited(state, since_ns, ending_ns, asks, in_clear)
+        }
+        CLOSED_BY_REMOTE if !is_client => client_waited(state, since_ns, ending_ns, asks, in_clear),
+        // The server has closed: on a goodbye or an alert, which looks like a request, when that comes right after one.
+        _ => {
+            let may_be_last_word = phase == Phase::Turn || state.timeline.protocol == PROTOCOL_TLS;
+            in_clear || !may_be_last_word || ending_ns - since_ns >= GOODBYE_NS
+        }
+    };
+    has_waited.then_some((phase, asked_ns.min(ending_ns)))
+}
+
+/// Whether the client, which closed first, had waited for an answer.
+fn client_waited(state: &ConnectionState, since_ns: u64, ending_ns: u64, asks: bool, in_clear: bool) -> bool {
+    if in_clear {
+        return true;
+    }
+    // In TLS 1.3 the goodbye looks like a request.
+    if ending_ns - since_ns < GOODBYE_NS {
+        return false;
+    }
+    let is_quiet = state.is_quiet != 0 && state.walk_request == state.request_key();
+    let knows_last = state.role == ROLE_CLIENT && state.timeline.protocol != PROTOCOL_TLS;
+    asks || state.quiet_ticks >= AT_ONCE_TICKS || is_quiet && !knows_last
+}
+
+/// When the client had sent the request that began at `since_ns`, as far as that is known: a walk has seen it go on.
+fn asked_until(state: &ConnectionState, since_ns: u64) -> u64 {
+    if state.walk_request == state.request_key() {
+        since_ns.max(state.sent_on_ns)
+    } else {
+        since_ns
+    }
+}
+
+/// When the first FIN or RST passed.
+fn ending_ns(state: &ConnectionState) -> u64 {
+    if state.ending_ns == 0 {
+        state.closed_ns
+    } else {
+        state.ending_ns
+    }
+}
+
+/// For how long who gave up had waited since `since_ns`, nanoseconds.
+pub fn waited_ns(state: &ConnectionState, since_ns: u64) -> u64 {
+    ending_ns(state).saturating_sub(since_ns)
+}
+
+/// The phase in which a connection is, or was when it ended.
+fn last_phase(state: &ConnectionState, answered: bool, first_seen_ns: u64) -> Option<(Phase, u64)> {
     let timeline = &state.timeline;
     if state.role == ROLE_CLIENT && state.established_ns == 0 && timeline.client_hello_ns == 0 {
         if state.flags & FLAG_LATE != 0 {

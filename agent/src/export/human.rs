@@ -143,7 +143,16 @@ fn ending(record: &ConnectionRecord) -> String {
     let failure = record.tls.as_ref().and_then(|tls| tls.outcome.as_deref());
     let outcome = match (record.outcome, failure) {
         (Some(Outcome::Tls), Some(failure)) => format!("tls {}", failure.replace('_', " ")),
-        (outcome, _) => outcome.map_or("?", Outcome::name).to_owned(),
+        (Some(Outcome::Unanswered), _) => {
+            let waited_us = record.waiting_us.unwrap_or_default();
+            let phase = record.waiting.map_or("?", Phase::name);
+            format!("unanswered in {phase} for {}", time(waited_us as f64))
+        }
+        (Some(Outcome::Abandoned), _) => match record.tcp.retransmits.syn {
+            0 => "abandoned after 1 SYN".to_owned(),
+            again => format!("abandoned after {} SYNs", u64::from(again) + 1),
+        },
+        (outcome, _) => outcome.map_or("?", Outcome::name).replace('_', " "),
     };
     let late = if record.late { ", opened before hopline" } else { "" };
     match record.tcp.closed_by {
@@ -306,6 +315,7 @@ pub(crate) mod tests {
             start: "2026-11-21T01:33:20.123456789Z".to_owned(),
             duration_us: 2500,
             role: Role::Client,
+            role_basis: "observed",
             family: "ipv4",
             local: address("10.0.0.1", 40_000),
             remote: address("10.0.0.2", 443),
@@ -379,6 +389,25 @@ pub(crate) mod tests {
             },
             false,
             "01:33:20.123 a\u{fffd}[2Jb[77]:40000 <- [fd00::2]:443 2.50ms 1.23ms 41.0ms 52.3ms 98.8ms 3 78B 20KiB ok, opened before hopline",
+        );
+        check(
+            |record| {
+                record.waiting = Some(Phase::Ttfb);
+                record.waiting_us = Some(12_340_000);
+                record.outcome = Some(Outcome::Unanswered);
+                record.tcp.closed_by = Some(ClosedBy::Local);
+            },
+            false,
+            "01:33:20.123 curl[77] -> 10.0.0.2:443 - 1.23ms - - - 0 78B 20KiB unanswered in ttfb for 12.3s, closed by local",
+        );
+        check(
+            |record| {
+                record.outcome = Some(Outcome::Abandoned);
+                record.tcp.closed_by = Some(ClosedBy::Local);
+                record.tcp.retransmits.syn = 2;
+            },
+            false,
+            "01:33:20.123 curl[77] -> 10.0.0.2:443 - 1.23ms - - - 2 78B 20KiB abandoned after 3 SYNs, closed by local",
         );
         check(
             |record| {

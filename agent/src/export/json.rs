@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     aggregate::{
-        Counters, DestinationSnapshot, Ended, Family, GroupSnapshot, Histogram, HttpStatus, Phase, Retransmit,
-        Snapshot, TlsFailure, TlsVersion,
+        ConnectError, Counters, DestinationSnapshot, Ended, Family, GaveUp, GroupSnapshot, Histogram, HttpStatus,
+        Phase, Retransmit, Snapshot, TlsFailure, TlsVersion,
     },
     connection::{ClosedBy, Outcome, Role, TcpState},
     path::PathSnapshot,
@@ -180,6 +180,7 @@ fn window(window: &WindowSnapshot) -> Value {
         ("retransmits", counts.retransmits.into()),
         ("retransmit_ratio", ratio(counts.retransmits, counts.segments_sent)),
         ("connects", counts.connects.into()),
+        ("ok", counts.ok.into()),
         ("errors", counts.failures.into()),
     ] {
         all.insert(name.to_owned(), value);
@@ -187,14 +188,9 @@ fn window(window: &WindowSnapshot) -> Value {
     Value::Object(all)
 }
 
-/// Connects and TLS handshakes that failed, by reason; what did not occur is left out.
+/// Connections that ended and did not serve their purpose, each once, by reason; what did not occur is left out.
 fn errors(counters: &Counters) -> Value {
-    let connects = Outcome::ALL.iter().zip(counters.connections);
-    let connects = connects.filter(|(outcome, _)| **outcome != Outcome::Ok);
-    let connects = connects.map(|(outcome, count)| (outcome.name().to_owned(), count));
-    let tls = TlsFailure::all().map(|failure| (format!("tls {}", failure.name()), counters.tls_failed(failure)));
-    let occurred = connects.chain(tls).filter(|(_, count)| *count > 0);
-    Value::Object(occurred.map(|(name, count)| (name, count.into())).collect())
+    Value::Object(counters.failures().map(|(name, count)| (name, count.into())).collect())
 }
 
 /// Of segments sent; null without any.
@@ -241,9 +237,16 @@ fn counters(counters: &Counters) -> Value {
         (ended.name().to_owned(), by_name(names, by))
     });
     let none = Histogram::default();
+    let unanswered = GaveUp::ALL.iter().zip(&counters.unanswered);
+    let unanswered = unanswered.map(|(by, waits)| (by.name().to_owned(), histogram(waits.as_deref().unwrap_or(&none))));
     json!({
-        "connections": by_name(Outcome::ALL.map(Outcome::name), &counters.connections),
+        "connections": by_name(
+            ConnectError::or_success().map(|error| error.map_or("ok", ConnectError::name)),
+            &counters.connections,
+        ),
+        "outcomes": by_name(Outcome::ALL.map(Outcome::name), &counters.outcomes),
         "ended": Value::Object(ended.collect()),
+        "unanswered": Value::Object(unanswered.collect()),
         "handshake": histogram(&counters.handshake),
         "rtt": histogram(&counters.rtt),
         "delayed_acks": counters.delayed_acks,
@@ -319,19 +322,20 @@ mod tests {
         let text = String::from_utf8(line).expect("utf-8");
         let lines: Vec<&str> = text.lines().collect();
         assert!(
-            lines[0].starts_with(r#"{"event":"stuck","schema":1,"id":"#),
+            lines[0].starts_with(r#"{"event":"stuck","schema":2,"id":"#),
             "{}",
             lines[0]
         );
         assert!(
-            lines[1].starts_with(r#"{"event":"finished","schema":1,"#),
+            lines[1].starts_with(r#"{"event":"finished","schema":2,"#),
             "{}",
             lines[1]
         );
         let value: Value = serde_json::from_str(lines[1]).expect("JSON");
-        for key in "id node netns start duration_us role family local remote destination backend process phases_us \
+        for key in
+            "id node netns start duration_us role role_basis family local remote destination backend process phases_us \
                     marks_ns ttfb_basis late turns dns tls http tcp waiting outcome"
-            .split_whitespace()
+                .split_whitespace()
         {
             assert!(value.get(key).is_some(), "{key}");
         }
@@ -342,6 +346,8 @@ mod tests {
         let totals = totals(&Snapshot::default());
         for path in [
             "/client/truth/connections/no_port",
+            "/client/truth/outcomes/unanswered",
+            "/client/truth/unanswered/remote/count",
             "/server/series/ended/tcp/nobody",
             "/server/expired/turn/count",
             "/events/connection_close",

@@ -28,7 +28,7 @@ fn open(id: u64, host: &str, at: u64) -> Attempt {
 }
 
 fn refused(id: u64, host: &str, at: u64) -> Attempt {
-    failed(id, host, (at, at), Reason::Connect(Outcome::Refused))
+    failed(id, host, (at, at), Reason::Transport(Outcome::Refused))
 }
 
 fn failed(id: u64, host: &str, (from, to): (u64, u64), reason: Reason) -> Attempt {
@@ -203,7 +203,7 @@ fn both_at_once_is_no_fallback() {
         &[],
     );
     // The slower one of two addresses of the first host was given up.
-    let given_up = failed(2, "a", (2, 3), Reason::Connect(Outcome::Other));
+    let given_up = failed(2, "a", (2, 3), Reason::Transport(Outcome::Abandoned));
     let won = Attempt {
         progress: Progress {
             answered_ns: Some(4 * SECOND),
@@ -273,7 +273,7 @@ fn an_address_is_no_host_unless_it_was_asked_for() {
         &["10.0.0.1 10.0.0.2 refused"],
     );
     check(&[refused(1, "a", 1), named(Unknown, refused(2, "10.0.0.2", 2))], &[]);
-    let given_up = failed(1, "10.0.0.1", (1, 2), Reason::Connect(Outcome::Other));
+    let given_up = failed(1, "10.0.0.1", (1, 2), Reason::Transport(Outcome::Abandoned));
     check(
         &[named(Unknown, given_up), named(Literal, served(3, "10.0.0.2", (3, 4)))],
         &[],

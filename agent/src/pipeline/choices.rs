@@ -13,9 +13,9 @@ use crate::{
     aggregate::{FallbackLabels, Snapshot, Tally, TlsFailure, UndeclaredLabels},
     attribution::{Attribution, Process},
     connection::{
-        Endpoint, Endpoints, Outcome, Phase, Role, outcome, phase,
-        record::{AddressRecord, DestinationRecord, ProcessRecord, SCHEMA},
-        rfc3339,
+        Endpoint, Endpoints, Outcome, Phase, Role, phase,
+        record::{AddressRecord, DestinationRecord, EVENT_SCHEMA, ProcessRecord},
+        rfc3339, transport_outcome,
     },
     declared::{Declarations, Misfit, Who, Whom},
     fallbacks::{Attempt, Fallback, Fallbacks, Naming, Progress, Reason},
@@ -33,7 +33,7 @@ const CHALLENGES: [u16; 2] = [401, 407];
 /// A process went on to another host of a group, since the first one did not serve it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct FallbackRecord {
-    /// [`SCHEMA`].
+    /// [`EVENT_SCHEMA`].
     pub schema: u32,
     /// `fallback`.
     pub r#type: &'static str,
@@ -47,7 +47,7 @@ pub struct FallbackRecord {
     pub from: String,
     /// Where it went.
     pub to: String,
-    /// Why: an outcome of the connect, `tls`, `closed`, `timeout`, `http_4xx`, `http_5xx` or `stuck`.
+    /// Why: an outcome of TCP, `tls`, `closed`, `timeout`, `http_4xx`, `http_5xx` or `stuck`.
     pub reason: &'static str,
     /// From the failure to the opening, microseconds.
     pub after_us: u64,
@@ -58,7 +58,7 @@ pub struct FallbackRecord {
 /// A client connection did not keep to a declaration.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct UndeclaredRecord {
-    /// [`SCHEMA`].
+    /// [`EVENT_SCHEMA`].
     pub schema: u32,
     /// `undeclared`.
     pub r#type: &'static str,
@@ -296,7 +296,7 @@ impl Pipeline {
             let kept = self.events.admits(self.now_ns);
             if kept || self.collect {
                 let record = FallbackRecord {
-                    schema: SCHEMA,
+                    schema: EVENT_SCHEMA,
                     r#type: "fallback",
                     node: self.settings.node.clone(),
                     time: rfc3339(fallback.opened_ns.saturating_add_signed(self.clock_offset_ns)),
@@ -321,7 +321,7 @@ impl Pipeline {
             }
             let labels = &one.labels;
             let record = UndeclaredRecord {
-                schema: SCHEMA,
+                schema: EVENT_SCHEMA,
                 r#type: "undeclared",
                 id: self.surroundings(None).id(one.id),
                 node: self.settings.node.clone(),
@@ -393,12 +393,12 @@ fn progress(heard: &Heard<'_>) -> Progress {
     let waits = phase(&open, false, heard.first_seen_ns).filter(|(phase, _)| *phase != Phase::Turn);
     progress.waited_since_ns = waits.map(|(_, since_ns)| since_ns);
     if let Some(ended_ns) = heard.ended_ns {
-        let reason = match outcome(state) {
+        let reason = match transport_outcome(state) {
             Outcome::Ok if heard.failure.is_some() => Some(Reason::Tls),
             Outcome::Ok if waits.is_none() => None,
             Outcome::Ok if state.closed_by == CLOSED_BY_TIMEOUT => Some(Reason::Timeout),
             Outcome::Ok => Some(Reason::Closed),
-            failure => Some(Reason::Connect(failure)),
+            failure => Some(Reason::Transport(failure)),
         };
         progress.failed = reason.map(|reason| (ended_ns, reason));
     }

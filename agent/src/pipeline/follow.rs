@@ -2,7 +2,7 @@
 use std::sync::Arc;
 
 use agent_ebpf::{
-    connection::{ConnectionState, FLAG_LATE, tcp_state},
+    connection::{ConnectionState, FLAG_FOUND_CONNECTING, FLAG_LATE},
     event::{HEARTBEAT_NS, TurnsEvent},
     timeline::Timeline,
 };
@@ -10,6 +10,7 @@ use agent_ebpf::{
 use super::{
     Attached, Output, Pipeline,
     choices::{Choices, Heard, opened_ns},
+    conclusion::Conclusion,
     library, progress,
     progress::Counted,
     records::Said,
@@ -19,11 +20,9 @@ use super::{
     talk::{Claim, Word},
 };
 use crate::{
-    aggregate::{DestinationId, DestinationKey, Ended, Name, Series},
+    aggregate::{DestinationId, DestinationKey, Name, Series},
     attribution::Process,
-    connection::{
-        Activity, Admission, ClosedBy, Endpoints, Entry, Packed, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
-    },
+    connection::{Activity, Admission, Endpoints, Entry, Packed, Role, Rtt, TcpState, connect_error, phase},
     groups::Group,
     protocol::{assembler::Assembler, facts::Facts, shared::Shared},
     workloads::{Pod, Workload, Workloads},
@@ -254,7 +253,6 @@ impl Pipeline {
                 role,
                 state,
                 facts: last.as_ref(),
-                opened: was_open(state, state),
                 first_seen_ns: now_ns,
                 now_ns,
             };
@@ -280,7 +278,6 @@ impl Pipeline {
             role,
             state,
             facts: facts.as_deref(),
-            opened: was_open(state, &entry.state.state()),
             first_seen_ns: entry.first_seen_ns,
             now_ns,
         };
@@ -294,7 +291,6 @@ impl Pipeline {
             role,
             state,
             facts,
-            opened,
             first_seen_ns,
             now_ns,
         } = *end;
@@ -313,8 +309,8 @@ impl Pipeline {
         }
         let destination = attached.destination;
         self.note_path(role, destination, state);
-        if !attached.counted.connected && !late(state) {
-            self.series.connected(destination, outcome(state), now_ns);
+        if !attached.counted.connected && (!late(state) || state.flags & FLAG_FOUND_CONNECTING != 0) {
+            self.series.connected(destination, connect_error(state), now_ns);
         }
         let tls = facts.and_then(|facts| facts.tls.as_ref());
         attached.library = self.libraries.take(state.cookie, attached.library.take());
@@ -324,9 +320,8 @@ impl Pipeline {
         if let Some((failure, _)) = failure {
             self.series.tls_failed(destination, failure, now_ns);
         }
-        let waited = last_phase(state, answer.is_some(), first_seen_ns).map(|(phase, _)| phase);
-        let ended = if opened { ended(waited) } else { Ended::Tcp };
-        self.series.ended(destination, ended, ClosedBy::of(state), now_ns);
+        let conclusion = Conclusion::of(state, answer.is_some(), first_seen_ns, facts, failure.is_some());
+        conclusion.count(&mut self.series, destination, now_ns);
         let end_ns = if state.closed_ns == 0 { now_ns } else { state.closed_ns };
         let heard = Heard {
             state,
@@ -366,7 +361,15 @@ impl Pipeline {
                 idle_before_ns,
             };
             let surroundings = self.surroundings(cgroup.as_deref());
-            let record = surroundings.record(role, state, &owner, &said, first_seen_ns..end_ns, None);
+            let record = surroundings.record(
+                role,
+                state,
+                &owner,
+                &said,
+                first_seen_ns..end_ns,
+                conclusion.unanswered(),
+                Some(conclusion.outcome),
+            );
             self.tell_finished(record, attached, role, state);
         }
     }
@@ -401,7 +404,9 @@ impl Pipeline {
             };
             let times = entry.first_seen_ns..self.now_ns;
             let surroundings = self.surroundings(cgroup.as_deref());
-            let record = surroundings.record(role, state, &attached.owner, &said, times, Some(waiting));
+            let (phase, since_ns) = waiting;
+            let waiting = Some((phase, self.now_ns.saturating_sub(since_ns)));
+            let record = surroundings.record(role, state, &attached.owner, &said, times, waiting, None);
             self.tell(Output::Stuck(Box::new(record)));
         }
     }
@@ -414,8 +419,6 @@ struct End<'a> {
     state: &'a ConnectionState,
     /// All that was read of what both ends said.
     facts: Option<&'a Facts>,
-    /// It was established, as far as anybody can tell.
-    opened: bool,
     first_seen_ns: u64,
     now_ns: u64,
 }
@@ -528,21 +531,6 @@ pub(super) fn let_go(series: &mut Series, attached: &Attached) {
 
 fn late(state: &ConnectionState) -> bool {
     state.flags & FLAG_LATE != 0
-}
-
-/// Whether a connection that has ended was established; of a late one the snapshot before tells.
-fn was_open(state: &ConnectionState, before: &ConnectionState) -> bool {
-    state.established_ns != 0 || late(state) && before.tcp_state != tcp_state::SYN_SENT
-}
-
-fn ended(waited: Option<Phase>) -> Ended {
-    match waited {
-        Some(Phase::Dns | Phase::Tcp) => Ended::Tcp,
-        Some(Phase::Tls) => Ended::Tls,
-        Some(Phase::Ttfb) => Ended::Ttfb,
-        Some(Phase::Turn) => Ended::Turn,
-        None => Ended::Established,
-    }
 }
 
 /// A client's destination is the host that it asked for, else the address; a server's is its workload, else the process

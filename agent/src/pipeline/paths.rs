@@ -9,7 +9,7 @@ use super::{Output, Pipeline, spikes::spike_destination};
 use crate::{
     aggregate::{DestinationId, PathsSnapshot},
     capacity::TableUse,
-    connection::{Endpoints, Role, record::SCHEMA, rfc3339, routers_by_ttl},
+    connection::{Endpoints, Role, record::EVENT_SCHEMA, rfc3339, routers_by_ttl},
     events::{PathEvent, Place, SpikeDestination, SpikePath},
     path::{Candidate, Change, PathRecord, PathSnapshot, StepRecord, Target, Watch},
 };
@@ -289,7 +289,7 @@ impl Pipeline {
             Change::Calm => ("path_calm", "latency is as usual again".to_owned(), None, None),
         };
         let event = PathEvent {
-            schema: SCHEMA,
+            schema: EVENT_SCHEMA,
             r#type: kind,
             id: format!("{}-path-{now_ns}-{}", self.settings.boot_id, path.source_port),
             node: self.settings.node.clone(),
@@ -337,7 +337,7 @@ impl Pipeline {
         });
         if self.collect {
             let event = PathEvent {
-                schema: SCHEMA,
+                schema: EVENT_SCHEMA,
                 r#type: "rtt_spike_path",
                 id,
                 node: self.settings.node.clone(),

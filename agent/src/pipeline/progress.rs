@@ -9,7 +9,7 @@ use agent_ebpf::{
 
 use super::{Attached, resolution::Waited, talk};
 use crate::{
-    aggregate::{DestinationId, HttpStatus, Outcome, Retransmit, Series},
+    aggregate::{DestinationId, HttpStatus, Retransmit, Series},
     connection::{RttWindow, received_bytes, sent_bytes},
     protocol::{
         facts::Facts,
@@ -95,7 +95,7 @@ pub(super) fn count(
     let counted = &mut attached.counted;
     if !counted.connected && state.established_ns != 0 {
         counted.connected = true;
-        series.connected(id, Outcome::Ok, now_ns);
+        series.connected(id, None, now_ns);
         if state.syn_ns != 0 {
             series.handshake(id, state.established_ns.saturating_sub(state.syn_ns), now_ns);
         }

@@ -17,7 +17,7 @@ use crate::{
     aggregate::TlsFailure,
     attribution::{Cgroup, Process},
     connection::{
-        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Rtt, outcome, received_bytes,
+        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Rtt, received_bytes,
         record::{
             AddressRecord, BackendRecord, DestinationRecord, DnsRecord, HttpRecord, MarksRecord, PhasesRecord,
             ProcessRecord, RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TlsRecord, TurnsRecord,
@@ -67,7 +67,8 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
-    /// The record. `seen` is from the first event to the end, or to now for a connection that waits in a phase.
+    /// The record. `seen` is from the first event to the end, or to now for a connection that waits in a phase; `waiting` is for how
+    /// long it has. `outcome` is that of one that has ended.
     pub(super) fn record(
         &self,
         role: Role,
@@ -76,11 +77,13 @@ impl Surroundings<'_> {
         said: &Said<'_>,
         seen: Range<u64>,
         waiting: Option<(Phase, u64)>,
+        outcome: Option<Outcome>,
     ) -> ConnectionRecord {
         let begun = [state.intent_ns, state.syn_ns, state.established_ns];
         let start_ns = begun.into_iter().find(|mark| *mark != 0).unwrap_or(seen.start);
         let endpoints = Endpoints::of(state);
-        let ended = waiting.is_none();
+        let ended = outcome.is_some();
+        let is_late = state.flags & FLAG_LATE != 0;
         let lookup = said.waited.map(|waited| &waited.lookup);
         ConnectionRecord {
             schema: SCHEMA,
@@ -90,6 +93,7 @@ impl Surroundings<'_> {
             start: rfc3339(start_ns.saturating_add_signed(self.clock_offset_ns)),
             duration_us: seen.end.saturating_sub(start_ns) / 1_000,
             role,
+            role_basis: if is_late { "inferred" } else { "observed" },
             family: if endpoints.remote.address.is_ipv4() {
                 "ipv4"
             } else {
@@ -103,7 +107,7 @@ impl Surroundings<'_> {
             phases_us: phases(state, said.answer, lookup),
             marks_ns: marks(state, said.answer, lookup),
             ttfb_basis: said.answer.map(|answer| answer.basis.name()),
-            late: state.flags & FLAG_LATE != 0,
+            late: is_late,
             turns: turns(state, said.turns),
             dns: said.waited.map(dns),
             tls: tls(state, said, ended),
@@ -111,11 +115,8 @@ impl Surroundings<'_> {
             tcp: tcp(state, said),
             chain: None,
             waiting: waiting.map(|(phase, _)| phase),
-            waiting_us: waiting.map(|(_, since_ns)| seen.end.saturating_sub(since_ns) / 1_000),
-            outcome: ended.then(|| match outcome(state) {
-                Outcome::Ok if said.failure.is_some() => Outcome::Tls,
-                outcome => outcome,
-            }),
+            waiting_us: waiting.map(|(_, waited_ns)| waited_ns / 1_000),
+            outcome,
         }
     }
 

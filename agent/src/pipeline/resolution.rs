@@ -21,7 +21,7 @@ use crate::{
     capacity::{Share, TableUse},
     connection::{
         Endpoints, Role,
-        record::{AddressRecord, ProcessRecord, SCHEMA},
+        record::{AddressRecord, EVENT_SCHEMA, ProcessRecord},
         rfc3339,
     },
     dns::{
@@ -45,7 +45,7 @@ const STREAM_SILENT_NS: u64 = 120_000_000_000;
 /// A lookup, as `trace --dns` shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LookupRecord {
-    /// [`SCHEMA`].
+    /// [`EVENT_SCHEMA`].
     pub schema: u32,
     /// `lookup`.
     pub r#type: &'static str,
@@ -469,7 +469,7 @@ impl Pipeline {
     fn waiting_record(&mut self, lookup: &WaitingLookup) -> LookupRecord {
         let owner = self.attribution.process(lookup.pid, lookup.since_ns);
         LookupRecord {
-            schema: SCHEMA,
+            schema: EVENT_SCHEMA,
             r#type: "lookup",
             node: self.settings.node.clone(),
             time: rfc3339(lookup.since_ns.saturating_add_signed(self.clock_offset_ns)),

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     aggregate::{ActiveRule, DestinationKey, Name},
     attribution::Process,
-    connection::{Endpoints, record::SCHEMA, rfc3339},
+    connection::{Endpoints, record::EVENT_SCHEMA, rfc3339},
     events::{
         Ended, Incident, Place, SpikeConnection, SpikeDestination, SpikePath, SpikeProcess, SpikeRecord, SpikeSettings,
         SpikeWindow, Spikes,
@@ -156,7 +156,7 @@ impl Pipeline {
         let (role, destination) = (key.role, spike_destination(key));
         let evidence = self.evidence(place, now_ns);
         let record = SpikeRecord {
-            schema: SCHEMA,
+            schema: EVENT_SCHEMA,
             r#type: RULE,
             id: format!("{}-rtt-{now_ns}-{}", self.settings.boot_id, place.0),
             node: self.settings.node.clone(),

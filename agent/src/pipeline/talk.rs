@@ -9,14 +9,15 @@ use agent_ebpf::{
     },
     timeline::{
         ACKNOWLEDGED_WITHIN_NS, ALERT_BACKWARD, ALERT_LEVEL_FATAL, ANSWERS, HEARD_AWAITED, HEARD_DOUBT, HEARD_HTTP2,
-        HEARD_NO_HTTP2, PROTOCOL_HTTP1, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12, TIMELINE_TLS13,
+        HEARD_NO_HTTP2, PROTOCOL_HTTP1, PROTOCOL_HTTP2, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12,
+        TIMELINE_TLS13,
     },
 };
 
 use super::library::{FailedBy, Library};
 use crate::{
     aggregate::{TlsFailure, TlsVersion},
-    connection::{Role, received_bytes},
+    connection::{Protocol, Role, received_bytes},
     protocol::{
         certificate::{Chain, ChainState, Circumstances, Roots},
         facts::{Facts, TlsFacts},
@@ -62,6 +63,26 @@ pub(super) fn claim(facts: &Facts) -> Option<Claim> {
         source: "http",
         verified: false,
     })
+}
+
+/// What the client's hello says of the protocol under TLS. HTTP/2 has frames that are no request, and nobody can see which.
+pub(super) fn protocol(state: &ConnectionState, facts: Option<&Facts>) -> Protocol {
+    let Some(tls) = facts.and_then(|facts| facts.tls.as_ref()) else {
+        // In clear its frames are read.
+        return Protocol {
+            asks: state.timeline.protocol == PROTOCOL_HTTP2,
+            multiplexes: false,
+        };
+    };
+    let offers = |wanted: &str| {
+        let hello = tls.client_hello.as_ref();
+        hello.is_some_and(|hello| hello.alpn.iter().any(|name| name.as_ref() == wanted))
+    };
+    let is_http1 = tls.alpn_chosen().is_some_and(|chosen| chosen != "h2") || speaks_http2(state) == Some(false);
+    Protocol {
+        asks: offers("h2") || offers("http/1.1"),
+        multiplexes: offers("h2") && !is_http1,
+    }
 }
 
 /// The first request and its answer were read, and no TLS is to follow: nothing more will come.

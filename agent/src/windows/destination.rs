@@ -19,7 +19,9 @@ pub struct WindowCounts {
     pub segments_sent: u64,
     /// Connects that succeeded.
     pub connects: u64,
-    /// Connects and TLS handshakes that failed.
+    /// Connections that ended and had served their purpose.
+    pub ok: u64,
+    /// Connections that ended and had not: each once.
     pub failures: u64,
 }
 
@@ -136,6 +138,7 @@ impl Destination {
             counts.segments_sent += one.counts.segments_sent;
             counts.connects += one.counts.connects;
             counts.failures += one.counts.failures;
+            counts.ok += one.counts.ok;
         }
         let rtt = &measures[Measure::Rtt as usize];
         WindowSnapshot {

@@ -9,15 +9,15 @@ use super::{
 use agent_ebpf::{
     connection::{
         CLOSED_BY_LOCAL, CLOSED_BY_NOBODY, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE,
-        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_LATE, FLAG_RTT_KEPT, RttSamples, TcpCounters,
-        tcp_state,
+        CLOSED_BY_TIMEOUT, ConnectionState, FLAG_FIN_RECEIVED, FLAG_FOUND_CONNECTING, FLAG_LATE, FLAG_RTT_KEPT,
+        RttSamples, TcpCounters, tcp_state,
     },
     event::{CONNECTION_OPEN, CONNECTION_UPDATE},
     timeline::Timeline,
 };
 use hopline::{
     aggregate::{Child, Ended},
-    connection::{ClosedBy, Outcome, Phase, TcpState},
+    connection::{ClosedBy, ConnectError, Outcome, Phase, TcpState},
     pipeline::{Output, Pipeline, PipelineSettings},
     windows::Measure,
 };
@@ -47,8 +47,8 @@ fn the_record_has_every_key() {
     let json = serde_json::to_value(&records(&mut pipeline)[0]).expect("plain data");
     let none = serde_json::Value::Null;
     let expected = serde_json::json!({
-        "schema": 1, "id": "boot-1", "node": "n1", "netns": 9,
-        "start": "2023-11-14T22:13:20.999000Z", "duration_us": 2_001_000, "role": "client", "family": "ipv4",
+        "schema": 2, "id": "boot-1", "node": "n1", "netns": 9,
+        "start": "2023-11-14T22:13:20.999000Z", "duration_us": 2_001_000, "role": "client", "role_basis": "observed", "family": "ipv4",
         "local": {"address": "10.0.0.1", "port": 40_000}, "remote": {"address": "10.0.0.2", "port": 443},
         "destination": {"host": "10.0.0.2", "port": 443, "source": "ip", "verified": true, "group": ""},
         "backend": none,
@@ -250,7 +250,8 @@ fn attempts_on_one_socket_are_connects_of_their_own() {
     let counts = pipeline.snapshot().counts;
     assert_eq!((counts.superseded, counts.stale, counts.connections), (1, 1, 0));
     let destination = only_destination(&pipeline);
-    assert_eq!((destination.counters.connects(), destination.counters.failed()), (2, 1));
+    let failed: u64 = destination.counters.failures().map(|(_, count)| count).sum();
+    assert_eq!((destination.counters.connects(), failed), (2, 1));
     assert_eq!(destination.active, [0; TcpState::ALL.len()]);
 }
 
@@ -264,13 +265,20 @@ fn outcomes() {
         let mut pipeline = run(&[close(9 * SECOND, state)]);
         let record = records(&mut pipeline).remove(0);
         assert_eq!(record.outcome, Some(expected), "{error}");
-        let late = record.late;
         let counters = only_destination(&pipeline).counters;
-        let opened = state.established_ns != 0;
-        let counted = if opened { Outcome::Ok } else { expected };
-        assert_eq!(counters.connections[counted as usize], u64::from(!late));
-        assert_eq!(counters.connects(), u64::from(!late));
-        let phase = if opened || late { Ended::Established } else { Ended::Tcp };
+        let is_followed = state.flags & FLAG_LATE == 0 || state.flags & FLAG_FOUND_CONNECTING != 0;
+        let opened = state.established_ns != 0 || !is_followed;
+        let failed = ConnectError::ALL
+            .into_iter()
+            .find(|error| Outcome::from(*error) == expected);
+        let place = ConnectError::index(failed.filter(|_| !opened));
+        assert_eq!(counters.connections[place], u64::from(is_followed), "{error}");
+        assert_eq!(counters.connects(), u64::from(is_followed));
+        assert_eq!(
+            (counters.ended_with(expected), counters.outcomes.iter().sum::<u64>()),
+            (1, 1)
+        );
+        let phase = if opened { Ended::Established } else { Ended::Tcp };
         assert_eq!(counters.ended[phase as usize].iter().sum::<u64>(), 1);
     };
     let unsent = ConnectionState { syn_ns: 0, ..client(1) };
@@ -293,19 +301,31 @@ fn outcomes() {
         established_ns: 0,
         ..silent
     };
+    let given_up = ConnectionState {
+        closed_by: CLOSED_BY_LOCAL,
+        ..client(1)
+    };
+    let found_connecting = ConnectionState {
+        flags: FLAG_LATE | FLAG_FOUND_CONNECTING,
+        ..late
+    };
     for (state, error, expected) in [
         (client(1), libc::ECONNREFUSED, Outcome::Refused),
         (client(1), libc::ETIMEDOUT, Outcome::Timeout),
         (client(1), libc::ECONNRESET, Outcome::Reset),
         (client(1), libc::EHOSTUNREACH, Outcome::Unreachable),
         (client(1), libc::ENETUNREACH, Outcome::Unreachable),
-        (client(1), libc::EACCES, Outcome::Unreachable),
+        (client(1), libc::EACCES, Outcome::Prohibited),
         (client(1), libc::EADDRNOTAVAIL, Outcome::Other),
         (client(1), 0, Outcome::Other),
+        (given_up, 0, Outcome::Abandoned),
+        (given_up, libc::ECONNREFUSED, Outcome::Refused),
+        (found_connecting, 0, Outcome::Abandoned),
+        (found_connecting, libc::ETIMEDOUT, Outcome::Timeout),
         (unsent, libc::EADDRNOTAVAIL, Outcome::NoPort),
         (unsent, libc::ENETUNREACH, Outcome::Unreachable),
-        (unsent, libc::EPERM, Outcome::Other),
-        (unsent, libc::EACCES, Outcome::Other),
+        (unsent, libc::EPERM, Outcome::Prohibited),
+        (unsent, libc::EACCES, Outcome::Prohibited),
         (silent, 0, Outcome::Ok),
         (silent, libc::ECONNRESET, Outcome::Reset),
         (silent, libc::ETIMEDOUT, Outcome::Timeout),
@@ -535,10 +555,7 @@ fn hanging_connects_wait_then_are_stuck_once() {
         panic!("the second has finished")
     };
     assert_eq!((record.waiting, record.outcome), (None, Some(Outcome::Timeout)));
-    assert_eq!(
-        only_destination(&pipeline).counters.connections[Outcome::Timeout as usize],
-        1
-    );
+    assert_eq!(only_destination(&pipeline).counters.ended_with(Outcome::Timeout), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod dns;
 mod events;
 mod life;
 mod names;
+mod outcomes;
 mod owners;
 mod pods;
 mod scrape;

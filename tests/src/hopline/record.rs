@@ -9,9 +9,12 @@ use serde::Deserialize;
 pub(crate) struct Record {
     #[serde(default)]
     pub(crate) id: String,
+    pub(crate) schema: u32,
     /// `finished` or `stuck`.
     pub(crate) event: String,
     pub(crate) role: String,
+    /// How the role is known.
+    pub(crate) role_basis: String,
     pub(crate) family: String,
     pub(crate) local: Endpoint,
     pub(crate) remote: Endpoint,
@@ -28,6 +31,7 @@ pub(crate) struct Record {
     pub(crate) http: Option<Http>,
     pub(crate) tcp: Tcp,
     pub(crate) waiting: Option<String>,
+    pub(crate) waiting_us: Option<u64>,
     pub(crate) outcome: Option<String>,
     #[serde(default)]
     pub(crate) chain: Option<Chain>,
@@ -203,14 +207,14 @@ pub(crate) mod tests {
     /// What the lab reads of a record: each time is a millisecond, and the client gave this name.
     pub(crate) fn record(role: &str, name: &str) -> Record {
         let text = serde_json::json!({
-            "event": "finished", "role": role, "family": "ipv4", "late": false, "duration_us": 10,
+            "schema": 2, "event": "finished", "role": role, "role_basis": "observed", "family": "ipv4", "late": false, "duration_us": 10,
             "local": {"address": "10.0.0.1", "port": 1000}, "remote": {"address": "10.0.0.2", "port": 443},
             "destination": {"host": name, "port": 443, "source": "sni", "verified": true, "group": ""}, "process": {"pid": 1, "comm": "c", "ancestry": []},
             "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
             "ttfb_basis": "exact", "turns": {"count": 1, "p50_us": 1_000, "p95_us": 1_000, "overlapping": 0},
             "dns": null,
             "tls": {"version": "1.3", "cipher": "TLS_AES_256_GCM_SHA384", "sni": name, "resumed": false, "outcome": "ok"},
-            "http": {"status": 200, "host": name}, "waiting": null, "outcome": "ok",
+            "http": {"status": 200, "host": name}, "waiting": null, "waiting_us": null, "outcome": "ok",
             "tcp": {"rtt_us": {"min": 1, "mean": 1, "p50": 1, "p99": 1, "var": 1}, "retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
                 "bytes_sent": 0, "bytes_received": 0, "closed_by": "local"},
         });

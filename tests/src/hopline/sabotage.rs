@@ -53,6 +53,7 @@ pub(crate) fn falsify_records(sabotage: Option<Sabotage>, mut records: Vec<Recor
                     *time = time.map(shift);
                 }
                 record.duration_us = shift(record.duration_us);
+                record.waiting_us = record.waiting_us.map(shift);
                 if let Some(chain) = &mut record.chain {
                     for time in [
                         &mut chain.client_proxy_us,

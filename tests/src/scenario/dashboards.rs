@@ -215,11 +215,12 @@ fn others(lab: &Lab, network: &Network, pair: &Pair, seconds: u64) -> Result<Vec
         &PULSE.to_string(),
     ];
     held.push(lab.helper(&words, &pair.client, &lab.traffic)?);
-    // A ClientHello whose session id is longer than the message, and a port where nobody listens.
+    // A ClientHello whose session id is longer than the message, a message that is not whole, so that nobody answers, and a port
+    // where nobody listens.
     let again = format!(
         "while true; do {} internal pulse --milliseconds 900 {PULSE} > /dev/null; \
          printf '\\x16\\x03\\x01\\x00\\x30\\x01\\x00\\x00\\x2c\\x03\\x03%032d\\xffjunkjunk!' 0 > /dev/tcp/{ip}/{port}; \
-         : > /dev/tcp/{ip}/9; done 2> /dev/null",
+         {{ printf x; sleep 0.3; }} > /dev/tcp/{ip}/{port}; : > /dev/tcp/{ip}/9; done 2> /dev/null",
         lab.executable().display(),
         ip = PULSE.ip(),
         port = PULSE.port()

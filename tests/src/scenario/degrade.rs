@@ -13,11 +13,12 @@ use crate::topology::busy_loopback;
 use crate::traffic::connect::attempts;
 use crate::verdict::Verdict;
 
-const FEATURES: [&str; 15] = [
+const FEATURES: [&str; 16] = [
     "connect",
     "syn",
     "state",
     "failure_before_syn",
+    "connect_errors",
     "retransmits",
     "synack_retransmits",
     "rtt",
@@ -32,7 +33,7 @@ const FEATURES: [&str; 15] = [
 ];
 
 /// A program and the features that nothing else serves.
-const PROGRAMS: [(&str, &[&str]); 25] = [
+const PROGRAMS: [(&str, &[&str]); 26] = [
     ("connect4", &["dns_owner"]),
     ("connect6", &["dns_owner"]),
     ("sendmsg4", &["dns_owner"]),
@@ -44,6 +45,7 @@ const PROGRAMS: [(&str, &[&str]); 25] = [
     ("tcp_destroy_sock", &["existing"]),
     ("inet_stream_connect_fexit", &[]),
     ("sys_exit_connect", &["failure_before_syn"]),
+    ("inet_sk_error_report", &[]),
     ("tcp_retransmit_skb", &["retransmits"]),
     ("tcp_retransmit_synack", &["synack_retransmits"]),
     ("ingress", &["payload", "dns"]),

@@ -68,8 +68,8 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "failures",
-        about: "every way to fail and to close, in every family: outcome, closed_by, retransmissions",
-        tools: &["ip", "tcpdump", "nstat"],
+        about: "every way to fail and to close, in every family: outcome, closed_by, retransmissions; rejects by nftables",
+        tools: &["ip", "tcpdump", "nstat", "nft"],
         run: failures::run,
     },
     Scenario {
@@ -92,8 +92,8 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "stuck",
-        about: "connects, handshakes and requests that hang are listed while they do",
-        tools: &["ip", "openssl", "curl"],
+        about: "connects, handshakes and requests that hang are listed while they do, and unanswered; senders are not",
+        tools: &["ip", "openssl", "curl", "ss", "logger"],
         run: stuck::run,
     },
     Scenario {

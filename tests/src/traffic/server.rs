@@ -12,6 +12,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::pulse::{MESSAGE, THINK_UNIT};
 use crate::hello::FATAL_ALERT;
 
+/// How long [`Behaviour::HangUpLater`] takes.
+pub(crate) const HANGS_UP_AFTER: Duration = Duration::from_secs(2);
 /// Content type of a record with a hello (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
 
@@ -48,6 +50,8 @@ enum Behaviour {
     ThinkOn,
     /// Reads what comes first and closes.
     HangUp,
+    /// Reads what comes first and closes two seconds later.
+    HangUpLater,
     /// Never reads: the connection stays as the kernel accepted it.
     Hold,
     /// Answers messages of [`MESSAGE`] bytes, after as long as the first byte says.
@@ -70,6 +74,7 @@ impl FromStr for Listen {
             Some("think") => Behaviour::Think,
             Some("think-on") => Behaviour::ThinkOn,
             Some("hang-up") => Behaviour::HangUp,
+            Some("hang-up-later") => Behaviour::HangUpLater,
             Some("hold") => Behaviour::Hold,
             Some("http") => Behaviour::Http,
             Some("pulse") => Behaviour::Pulse,
@@ -118,7 +123,7 @@ fn accept(listener: &Socket, behaviour: Behaviour) {
             Behaviour::Sink => drop(socket),
             Behaviour::Drain | Behaviour::Http => serve(socket, behaviour),
             Behaviour::Hold => held.push(socket),
-            Behaviour::Echo | Behaviour::CloseFirst | Behaviour::HangUp => {
+            Behaviour::Echo | Behaviour::CloseFirst | Behaviour::HangUp | Behaviour::HangUpLater => {
                 thread::spawn(move || serve(socket, behaviour));
             }
             Behaviour::Think | Behaviour::ThinkOn => {
@@ -144,6 +149,10 @@ fn serve(mut socket: Socket, behaviour: Behaviour) {
             | Behaviour::Pulse => continue,
             Behaviour::Echo | Behaviour::CloseFirst => socket.write_all(&buffer[..length]),
             Behaviour::HangUp => return,
+            Behaviour::HangUpLater => {
+                thread::sleep(HANGS_UP_AFTER);
+                return;
+            }
             Behaviour::Http if buffer[0] == TLS_HANDSHAKE => socket.write_all(&FATAL_ALERT),
             // Its clients send a request in one piece.
             Behaviour::Http => socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),

@@ -310,7 +310,7 @@ mod tests {
         check(
             &Machine { missing, ..ready() },
             &[
-                "install packages: iproute2 tcpdump nginx-light curl util-linux openssl tshark dnsmasq-base haproxy mtr-tiny traceroute",
+                "install packages: iproute2 tcpdump nginx-light curl util-linux openssl tshark dnsmasq-base haproxy mtr-tiny traceroute nftables",
             ],
         );
     }

@@ -65,6 +65,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     tool(Purpose::Lab, "haproxy", "haproxy"),
     tool(Purpose::Lab, "mtr", "mtr-tiny"),
     tool(Purpose::Lab, "traceroute", "traceroute"),
+    tool(Purpose::Lab, "nft", "nftables"),
     tool(Purpose::Stacks, "gnutls-cli", "gnutls-bin"),
     tool(Purpose::Stacks, "go", "golang-go"),
     tool(Purpose::Stacks, "node", "nodejs"),

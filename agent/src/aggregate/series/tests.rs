@@ -40,16 +40,17 @@ fn host(name: &str) -> DestinationKey {
 }
 
 /// One ordinary connection, from its opening to its end.
-fn connection(series: &mut Series, key: DestinationKey, outcome: Outcome, now_ns: u64) {
+fn connection(series: &mut Series, key: DestinationKey, error: Option<ConnectError>, now_ns: u64) {
     let id = series.destination(key, now_ns);
     series.hold(id);
     let raised = series.enter(id, TcpState::Established);
-    series.connected(id, outcome, now_ns);
-    if outcome == Outcome::Ok {
+    series.connected(id, error, now_ns);
+    if error.is_none() {
         series.handshake(id, 2_000_000, now_ns);
         series.bytes(id, 10, 20, now_ns);
     }
-    series.ended(id, Ended::Established, Some(ClosedBy::Local), now_ns);
+    let outcome = error.map_or(Outcome::Ok, Outcome::from);
+    series.ended(id, Ended::Established, Some(ClosedBy::Local), outcome, now_ns);
     series.leave(raised, TcpState::Established);
     series.release(id);
 }
@@ -96,14 +97,14 @@ fn check_budget(series: &Series, max_series: usize) {
 fn full_of_calm_ones() -> Series {
     let mut series = Series::new(Series::MIN_SERIES);
     for number in 0..100 {
-        connection(&mut series, address(number), Outcome::Ok, SECOND);
+        connection(&mut series, address(number), None, SECOND);
     }
     // Not one time series more fits.
     let by = |ended| ClosedBy::or_nobody().map(move |by| (ended, by));
     for (ended, by) in Ended::ALL.into_iter().flat_map(by) {
         for number in 0..5 {
             let id = series.destination(address(number), SECOND);
-            series.ended(id, ended, by, SECOND);
+            series.ended(id, ended, by, Outcome::Ok, SECOND);
         }
     }
     assert!(!series.has_room(1, None));
@@ -114,8 +115,8 @@ fn full_of_calm_ones() -> Series {
 #[test]
 fn one_connection_takes_nobodys_name() {
     let mut series = full_of_calm_ones();
-    connection(&mut series, host("calm.example"), Outcome::Ok, 2 * SECOND);
-    connection(&mut series, host("calm.example"), Outcome::Ok, 4 * SECOND);
+    connection(&mut series, host("calm.example"), None, 2 * SECOND);
+    connection(&mut series, host("calm.example"), None, 4 * SECOND);
     series.advance(6 * SECOND);
     assert!(!has_name(&series, "calm.example"));
     check_sums(&series, Series::MIN_SERIES);
@@ -133,7 +134,7 @@ fn the_busy_and_the_troubled_take_the_names_of_the_calm() {
     };
     let fails = |series: &mut Series, id| series.tls_failed(id, TlsFailure::Alert(48), 2 * SECOND);
     let busy = |series: &mut Series, id| {
-        (0..20).for_each(|_| series.connected(id, Outcome::Ok, 2 * SECOND));
+        (0..20).for_each(|_| series.connected(id, None, 2 * SECOND));
     };
     let all: [(&str, Trouble<'_>); 5] = [
         ("retransmits", &retransmits),
@@ -149,10 +150,10 @@ fn the_busy_and_the_troubled_take_the_names_of_the_calm() {
         trouble(&mut series, id);
         series.advance(10 * SECOND);
         // The id of a connection that is open already leads to the new name.
-        series.connected(id, Outcome::Reset, 10 * SECOND);
+        series.connected(id, Some(ConnectError::Reset), 10 * SECOND);
         assert!(has_name(&series, "new.example"), "{what}");
         // The rest of its families needs more room than is free.
-        connection(&mut series, host("new.example"), Outcome::Ok, 10 * SECOND);
+        connection(&mut series, host("new.example"), None, 10 * SECOND);
         series.advance(12 * SECOND);
         assert!(series.expired[0].connects() > 0, "{what}: nobody lost its name");
         check_sums(&series, Series::MIN_SERIES);
@@ -164,12 +165,12 @@ fn who_comes_back_starts_from_zero() {
     let mut series = full_of_calm_ones();
     // Fewer than there may be names: those in trouble keep theirs.
     for number in 200..230 {
-        (0..3).for_each(|_| connection(&mut series, address(number), Outcome::Refused, 2 * SECOND));
+        (0..3).for_each(|_| connection(&mut series, address(number), Some(ConnectError::Refused), 2 * SECOND));
     }
     series.advance(4 * SECOND);
     assert!(!has_name(&series, "10.0.0.1"));
     for at in 0..60 {
-        connection(&mut series, address(1), Outcome::Ok, (5 + at) * SECOND);
+        connection(&mut series, address(1), None, (5 + at) * SECOND);
     }
     let snapshot = series.snapshot(&[], 0);
     let back = snapshot
@@ -194,7 +195,7 @@ fn gauges_follow_the_name() {
     };
     assert_eq!((shown(&series, "10.0.0.1"), shown(&series, "other")), (1, 0));
     for number in 200..260 {
-        (0..3).for_each(|_| connection(&mut series, address(number), Outcome::Refused, 2 * SECOND));
+        (0..3).for_each(|_| connection(&mut series, address(number), Some(ConnectError::Refused), 2 * SECOND));
     }
     series.advance(4 * SECOND);
     assert_eq!((shown(&series, "10.0.0.1"), shown(&series, "other")), (0, 1));
@@ -245,14 +246,14 @@ fn a_workload_has_a_quarter() {
             source: source.clone(),
             ..address(number)
         };
-        connection(&mut series, key, Outcome::Ok, SECOND);
+        connection(&mut series, key, None, SECOND);
     }
     assert!(
         (series.budget / 5..=series.budget / 4).contains(&series.used),
         "{}",
         series.used
     );
-    connection(&mut series, host("elsewhere.example"), Outcome::Ok, SECOND);
+    connection(&mut series, host("elsewhere.example"), None, SECOND);
     assert!(has_name(&series, "elsewhere.example"));
     check_sums(&series, 20_000);
 }
@@ -263,8 +264,8 @@ fn hosts_without_end_need_no_memory_without_end() {
     let mut most = 0;
     for number in 0..100_000_u64 {
         let now_ns = SECOND + number * 3_000_000;
-        connection(&mut series, host(&format!("h{number}.example")), Outcome::Ok, now_ns);
-        connection(&mut series, host("busy.example"), Outcome::Ok, now_ns);
+        connection(&mut series, host(&format!("h{number}.example")), None, now_ns);
+        connection(&mut series, host("busy.example"), None, now_ns);
         if number == 20_000 {
             most = series.slots.len();
         }
@@ -307,8 +308,11 @@ fn random_observations_keep_the_sums() {
         }
         let id = ids[random.below(ids.len() as u64) as usize];
         let duration_ns = 1 << random.below(40);
-        match random.below(16) {
-            0 => series.connected(id, random.of(&Outcome::ALL), now_ns),
+        match random.below(17) {
+            0 => {
+                let error = (random.below(2) == 0).then(|| random.of(&ConnectError::ALL));
+                series.connected(id, error, now_ns);
+            }
             1 => series.handshake(id, duration_ns, now_ns),
             2 => {
                 let (version, resumed) = (random.of(&TlsVersion::ALL), random.below(2) == 0);
@@ -328,7 +332,11 @@ fn random_observations_keep_the_sums() {
             10 => series.retransmitted(id, random.of(&Retransmit::ALL), random.below(9), now_ns),
             11 => series.bytes(id, random.below(99), random.below(99), now_ns),
             12 => series.segments(id, random.below(99), random.below(99), now_ns),
-            13 => series.ended(id, random.of(&Ended::ALL), Some(random.of(&ClosedBy::ALL)), now_ns),
+            13 => {
+                let (ended, by) = (random.of(&Ended::ALL), Some(random.of(&ClosedBy::ALL)));
+                series.ended(id, ended, by, random.of(&Outcome::ALL), now_ns);
+            }
+            15 => series.unanswered(id, random.of(&GaveUp::ALL), duration_ns, now_ns),
             14 => series.waits(id, random.of(&Phase::ALL), now_ns),
             _ if open.len() < 300 => {
                 let state = random.of(&TcpState::ALL);
@@ -386,11 +394,11 @@ fn groups_have_windows_of_their_own() {
     // More than there are names for.
     for number in 0..2_000 {
         let id = series.destination(mirror(number), 100 * SECOND);
-        series.connected(id, Outcome::Ok, 100 * SECOND);
+        series.connected(id, None, 100 * SECOND);
         series.handshake(id, 2_000_000, 100 * SECOND);
         series.rtt_samples(id, 7_000_000, 3);
     }
-    connection(&mut series, address(5_000), Outcome::Refused, 100 * SECOND);
+    connection(&mut series, address(5_000), Some(ConnectError::Refused), 100 * SECOND);
     series.set_slot(101);
     let snapshot = series.snapshot(&[], 101 * SECOND);
     let [group] = &snapshot.groups[..] else {

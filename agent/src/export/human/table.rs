@@ -1,7 +1,7 @@
 //! The table of destinations: phases first, then what waits and what failed. Some 120 columns with names of usual length.
 use super::{columns, endpoint, shortened, time};
 use crate::{
-    aggregate::{Counters, DestinationSnapshot, NameSource, Phase, Snapshot, TlsFailure},
+    aggregate::{Counters, DestinationSnapshot, NameSource, Phase, Snapshot},
     connection::{Outcome, Role},
     windows::Measure,
 };
@@ -52,7 +52,7 @@ fn row(destination: &DestinationSnapshot) -> [String; HEAD.len()] {
     let shown = |seconds: Option<f64>| seconds.map_or_else(|| "-".to_owned(), |seconds| time(seconds * 1e6));
     let p50 = |measure| shown(destination.quantiles(measure).map(|quantiles| quantiles.p50));
     let p95 = |measure| shown(destination.quantiles(measure).map(|quantiles| quantiles.p95));
-    let ok = counters.connections[Outcome::Ok as usize];
+    let ok = counters.ended_with(Outcome::Ok);
     [
         shortened(&name, NAME_WIDTH),
         p95(Measure::Dns),
@@ -77,13 +77,9 @@ fn waiting(destination: &DestinationSnapshot) -> String {
     listed(counts.map(|(phase, count)| (count, phase.name().to_owned())))
 }
 
-/// What failed, by reason: of TLS handshakes that which they say themselves.
+/// What failed, each connection once, by reason.
 fn failures(counters: &Counters) -> String {
-    let outcomes = Outcome::ALL.iter().zip(counters.connections);
-    let outcomes = outcomes.filter(|(outcome, _)| **outcome != Outcome::Ok);
-    let outcomes = outcomes.map(|(outcome, count)| (count, outcome.name().to_owned()));
-    let tls = TlsFailure::all().map(|failure| (counters.tls_failed(failure), format!("tls {}", failure.name())));
-    listed(outcomes.chain(tls))
+    listed(counters.failures().map(|(name, count)| (count, name)))
 }
 
 fn listed(counts: impl Iterator<Item = (u64, String)>) -> String {

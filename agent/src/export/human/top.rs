@@ -83,8 +83,8 @@ fn row(destination: &Value, figures: Figures, mark: char) -> String {
         .as_f64()
         .map_or_else(|| "-".to_owned(), |ratio| format!("{:.1}%", ratio * 100.0));
     let ok = match figures {
-        Figures::SinceStart => &destination["counters"]["connections"]["ok"],
-        Figures::LastWindow => &of["connects"],
+        Figures::SinceStart => &destination["counters"]["outcomes"]["ok"],
+        Figures::LastWindow => &of["ok"],
     };
     write!(
         line,
@@ -130,7 +130,7 @@ fn trouble(destination: &Value) -> Trouble {
 fn traffic(destination: &Value) -> (u64, u64) {
     let counters = &destination["counters"];
     let bytes = number(&counters["bytes_sent"]) + number(&counters["bytes_received"]);
-    (number(&counters["connections"]["ok"]), bytes)
+    (number(&counters["outcomes"]["ok"]), bytes)
 }
 
 /// Connections that are open, in whatever state.
@@ -185,8 +185,8 @@ mod tests {
             "role": "client", "destination": "calm.test", "port": 443, "active": {"established": 2, "listen": 7},
             "waiting": 0, "waiting_by_phase": {"tls": 0}, "active_rules": [], "errors": {}, "retransmit_ratio": 0.0123,
             "tcp_us": {"p50": 1_500.0, "p95": 2_000.0}, "rtt_us": {"p50": 900.0, "p99": 80_000.0},
-            "window": {"errors": 0, "connects": 3, "tcp_us": {"p50": 9.0, "p95": 9.0}},
-            "counters": {"connections": {"ok": 49}, "bytes_sent": 1},
+            "window": {"errors": 0, "ok": 3, "tcp_us": {"p50": 9.0, "p95": 9.0}},
+            "counters": {"outcomes": {"ok": 49}, "bytes_sent": 1},
         });
         let mut slow = calm.clone();
         slow["destination"] = json!("fd00::1");
@@ -194,7 +194,7 @@ mod tests {
         slow["waiting_by_phase"]["tls"] = json!(3);
         slow["longest_wait_us"] = json!(5_110_000);
         slow["errors"] = json!({"refused": 2, "tls unknown_ca": 1});
-        slow["counters"]["connections"]["ok"] = json!(1);
+        slow["counters"]["outcomes"]["ok"] = json!(1);
         let mut spike = calm.clone();
         spike["role"] = json!("server");
         spike["destination"] = json!("a\u{1b}b");

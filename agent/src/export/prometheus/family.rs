@@ -7,8 +7,8 @@ use prometheus_client::{
 };
 
 use crate::aggregate::{
-    BOUNDS_NS, Child, ClosedBy, DestinationSnapshot, Ended, Family, Histogram, HttpStatus, Labels, Outcome, Phase,
-    Retransmit, RoleLess, TcpState, TlsFailure, TlsVersion,
+    BOUNDS_NS, Child, ClosedBy, ConnectError, DestinationSnapshot, Ended, Family, GaveUp, Histogram, HttpStatus,
+    Labels, Phase, Retransmit, RoleLess, TcpState, TlsFailure, TlsVersion,
 };
 
 /// One label.
@@ -27,11 +27,11 @@ pub(super) fn encode(metric: &mut MetricEncoder<'_>, family: Family, destination
     let has = |child| destination.has(child);
     let histogram = |histogram: &Option<Box<Histogram>>| histogram.as_deref().cloned().unwrap_or_default();
     match family {
-        Family::Handshake if has(Child::Handshake) => to.histogram(&counters.handshake),
-        Family::Rtt if has(Child::Rtt) => to.histogram(&counters.rtt),
-        Family::Tls if has(Child::Tls) => to.histogram(&histogram(&counters.tls)),
-        Family::Ttfb if has(Child::Ttfb) => to.histogram(&histogram(&counters.ttfb)),
-        Family::Turn if has(Child::Turn) => to.histogram(&histogram(&counters.turn)),
+        Family::Handshake if has(Child::Handshake) => to.histogram(&[], &counters.handshake),
+        Family::Rtt if has(Child::Rtt) => to.histogram(&[], &counters.rtt),
+        Family::Tls if has(Child::Tls) => to.histogram(&[], &histogram(&counters.tls)),
+        Family::Ttfb if has(Child::Ttfb) => to.histogram(&[], &histogram(&counters.ttfb)),
+        Family::Turn if has(Child::Turn) => to.histogram(&[], &histogram(&counters.turn)),
         Family::RttMin if has(Child::RttMin) => match destination.window.rtt_min_ns {
             Some(min_ns) => to.gauge(&[], min_ns as f64 / 1e9),
             None => Ok(()),
@@ -44,10 +44,12 @@ pub(super) fn encode(metric: &mut MetricEncoder<'_>, family: Family, destination
         Family::TurnsOverlapping if has(Child::TurnsOverlapping) => to.counter(&[], counters.turns_overlapping),
         Family::Bytes if has(Child::Bytes) => to.directions(counters.bytes_sent, counters.bytes_received),
         Family::Segments if has(Child::Segments) => to.directions(counters.segments_sent, counters.segments_received),
-        Family::Connections => Outcome::ALL
-            .into_iter()
-            .filter(|outcome| has(Child::Connections(*outcome)))
-            .try_for_each(|outcome| to.counter(&[("error", outcome.error())], counters.connections[outcome as usize])),
+        Family::Connections => ConnectError::or_success()
+            .filter(|error| has(Child::Connections(*error)))
+            .try_for_each(|error| {
+                let label = ("error", error.map_or("", ConnectError::name));
+                to.counter(&[label], counters.connections[ConnectError::index(error)])
+            }),
         Family::Active => TcpState::ALL
             .into_iter()
             .filter(|state| has(Child::Active(*state)))
@@ -105,6 +107,12 @@ pub(super) fn encode_role_less(
                 to.gauge(&[("phase", phase.name())], waiting as f64)
             });
     }
+    if family == Family::Unanswered {
+        return GaveUp::ALL
+            .into_iter()
+            .filter(|by| destination.has(Child::Unanswered(*by)))
+            .try_for_each(|by| to.histogram(&[("closed_by", by.name())], &destination.unanswered[by as usize]));
+    }
     HttpStatus::ALL
         .into_iter()
         .filter(|status| destination.has(Child::HttpResponses(*status)))
@@ -136,13 +144,13 @@ impl<'a> Sink<'a, '_> {
     }
 
     /// Histograms do not tell the source: that would multiply their buckets.
-    fn histogram(&mut self, histogram: &Histogram) -> fmt::Result {
+    fn histogram(&mut self, labels: &[Label<'_>], histogram: &Histogram) -> fmt::Result {
         let bounds = BOUNDS_NS
             .into_iter()
             .map(|bound_ns| bound_ns as f64 / 1e9)
             .chain([f64::INFINITY]);
         let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets).collect();
-        let labels = (self.labels(), self.role.as_slice());
+        let labels = (self.labels(), (self.role.as_slice(), labels));
         let sum = histogram.sum_ns as f64 / 1e9;
         self.metric
             .encode_family(&labels)?
@@ -179,7 +187,10 @@ fn port(labels: &Labels) -> String {
 pub(super) fn describe(family: Family) -> (MetricType, &'static str) {
     match family {
         Family::Handshake => (MetricType::Histogram, "Time from the SYN to ESTABLISHED."),
-        Family::Connections => (MetricType::Counter, "Connects that succeeded (empty error) or failed."),
+        Family::Connections => (
+            MetricType::Counter,
+            "Connects that succeeded (empty error), or failed and why.",
+        ),
         Family::Active => (MetricType::Gauge, "Open connections by RFC 9293 state."),
         Family::Waiting => (
             MetricType::Gauge,
@@ -188,6 +199,10 @@ pub(super) fn describe(family: Family) -> (MetricType, &'static str) {
         Family::Ended => (
             MetricType::Counter,
             "Ended connections by the phase reached and who closed first.",
+        ),
+        Family::Unanswered => (
+            MetricType::Histogram,
+            "How long the side that closed had waited for an answer that never came.",
         ),
         Family::Rtt => (
             MetricType::Histogram,

@@ -23,6 +23,7 @@ const SWITCHES: [(&[&str], &[&str]); 6] = [
             "connect",
             "syn",
             "failure_before_syn",
+            "connect_errors",
             "retransmits",
             "synack_retransmits",
             "rtt",
@@ -38,6 +39,7 @@ const SWITCHES: [(&[&str], &[&str]); 6] = [
 const TRACING: &[&str] = &[
     "syn",
     "failure_before_syn",
+    "connect_errors",
     "retransmits",
     "synack_retransmits",
     "tls_library",

@@ -145,7 +145,7 @@ pub(super) const CASES: &[Case] = &[
         fault: Some(Fault::SwallowSyn { first: ALL }),
         words: &["--abort-after-ms", "300"],
         errors: &[-1],
-        outcome: "other",
+        outcome: "abandoned",
         closed_by: Some("local"),
         ..case("aborted by its owner", 11)
     },

@@ -3,6 +3,7 @@
 //! Truth: what the case is made of, the generator's errno, a capture on the same side, and the kernel's own counters.
 
 mod cases;
+mod rejects;
 
 use std::time::{Duration, Instant};
 
@@ -98,7 +99,8 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         verdict.at_least("connections that were MPTCP", agreed as f64, 1.0, "");
     }
     compare_retransmissions(verdict, &agent, &pair)?;
-    agent.stop()
+    agent.stop()?;
+    rejects::run(lab, verdict)
 }
 
 fn listeners(family: Family) -> Vec<String> {

@@ -2,16 +2,21 @@
 //!
 //! Here those whose connect hangs; `phases` has those whose server is silent later.
 
+mod found;
 mod phases;
+mod unanswered;
 
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::hopline::{Agent, AgentOptions, Record, Trace};
 use crate::lab::Lab;
+use crate::netns::NetNs;
 use crate::process;
 use crate::router::{ALL, Fault, PortFault, RouterSettings};
+use crate::tools;
 use crate::topology::{Family, Pair};
 use crate::traffic::connect::attempts;
 use crate::verdict::Verdict;
@@ -24,7 +29,9 @@ const ABORTED: u64 = 2;
 
 pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     connects(lab, verdict)?;
-    phases::run(lab, verdict)
+    phases::run(lab, verdict)?;
+    unanswered::run(lab, verdict)?;
+    found::run(lab, verdict)
 }
 
 fn connects(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
@@ -79,7 +86,9 @@ fn connects(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     process::poll(Duration::from_secs(6) * lab.patience(), || {
         Ok(trace.so_far()?.iter().filter(|record| is_stuck(record)).count() as u64 >= all)
     })?;
+    let again = syns_again(&pair.client)?;
     let stuck: Vec<Record> = trace.so_far()?.into_iter().filter(is_stuck).collect();
+    verdict.text("SYNs sent again while STUCK", said_syns(&stuck), again);
     verdict.count("STUCK records", stuck.len() as u64, all);
     let owned = |record: &&Record| {
         record.process.comm.as_deref() == Some(COMM) && record.process.pid.is_some_and(|pid| pids.contains(&pid))
@@ -109,7 +118,7 @@ fn connects(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let (metrics, _) = agent.scrape_until(Duration::from_secs(3), |metrics| waiting(metrics) == 0)?;
     verdict.count("waiting after the end", waiting(&metrics), 0);
     let metrics = agent.scrape_drained()?;
-    for (error, count) in [("timeout", TIMED_OUT), ("other", ABORTED)] {
+    for (error, count) in [("timeout", TIMED_OUT), ("abandoned", ABORTED)] {
         let labels = [("role", "client"), ("error", error)];
         verdict.count(
             format!("counted as {error}"),
@@ -122,11 +131,36 @@ fn connects(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         metrics.sum("hopline_tcp_connections_total", &[("role", "client")]),
         all,
     );
-    let finished = trace
-        .finish()?
-        .iter()
-        .filter(|record| record.event == "finished")
-        .count();
-    verdict.count("finished records", finished as u64, all);
+    let records = trace.finish()?;
+    let finished = |outcome: &str| {
+        let of = |record: &&Record| record.event == "finished" && record.outcome.as_deref() == Some(outcome);
+        records.iter().filter(of).count() as u64
+    };
+    verdict.count("finished as timeout", finished("timeout"), TIMED_OUT);
+    verdict.count("finished as abandoned", finished("abandoned"), ABORTED);
     agent.stop()
+}
+
+/// How often each connect that hangs has sent its SYN again, by the kernel's own timers, sorted.
+fn syns_again(netns: &NetNs) -> Result<String> {
+    let listed =
+        netns.run(|| tools::output_of(Command::new("ss").args(["-H", "-t", "-n", "-o", "state", "syn-sent"])))?;
+    let again = listed.lines().map(|line| {
+        // timer:(on,3.5sec,2)
+        let timer = line.split("timer:(").nth(1).and_then(|timer| timer.split(')').next());
+        let times = timer.and_then(|timer| timer.rsplit(',').next()?.parse().ok());
+        times.with_context(|| format!("ss says nothing of a timer: {line}"))
+    });
+    let again: Vec<u64> = again.collect::<Result<_>>()?;
+    Ok(sorted(again))
+}
+
+/// The same of records.
+fn said_syns<'a>(records: impl IntoIterator<Item = &'a Record>) -> String {
+    sorted(records.into_iter().map(|record| record.tcp.retransmits.syn).collect())
+}
+
+fn sorted(mut numbers: Vec<u64>) -> String {
+    numbers.sort_unstable();
+    format!("{numbers:?}")
 }

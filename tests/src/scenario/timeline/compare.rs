@@ -361,7 +361,7 @@ mod tests {
             "tls": {"version": cell.tls.name(), "alpn": cell.alpn()},
             "tcp": {"rtt_us": {"min": 1, "mean": 1, "p50": 1, "p99": 1, "var": 1}, "retransmits": {"syn": 0, "rto": 0, "fast": 0, "tlp": 0, "other": 0},
                     "bytes_sent": 1, "bytes_received": 1, "closed_by": "local"},
-            "waiting": null, "outcome": "ok"
+            "waiting": null, "waiting_us": null, "outcome": "ok"
         })
     }
 
