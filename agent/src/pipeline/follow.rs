@@ -17,6 +17,7 @@ use super::{
     staying::Ending,
     talk,
     talk::{Claim, Word},
+    tls_outcome,
 };
 use crate::{
     aggregate::{DestinationId, DestinationKey, Ended, Name, Series},
@@ -320,7 +321,7 @@ impl Pipeline {
         attached.library = self.libraries.take(state.cookie, attached.library.take());
         let library = attached.library.as_deref();
         let wall_ns = now_ns.saturating_add_signed(self.clock_offset_ns);
-        let failure = talk::tls_failure(state, role, tls, library, wall_ns);
+        let failure = tls_outcome::failure(state, role, tls, library, wall_ns);
         if let Some((failure, _)) = failure {
             self.series.tls_failed(destination, failure, now_ns);
         }
