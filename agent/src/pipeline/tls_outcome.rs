@@ -33,6 +33,8 @@ const CONTENT_TYPES: std::ops::RangeInclusive<u8> = 20..=23;
 /// A client's encrypted alert of TLS 1.3 on the wire (header, alert, content type, tag): with the padding of the JDK, and each
 /// behind the `ChangeCipherSpec` that some clients send first.
 const ENCRYPTED_ALERTS: [u32; 4] = [24, 24 + 16, 6 + 24, 6 + 24 + 16];
+/// A FIN that was acknowledged counts as a byte.
+const FIN: i32 = 1;
 /// What a server of TLS 1.3 sends encrypted has at least this many bytes once a certificate is in it; without one
 /// (a resumed session) it has less than 150.
 const SHORTEST_CERTIFICATE_FLIGHT: u32 = 400;
@@ -98,6 +100,8 @@ enum Answer {
     Nothing,
     NotTls,
     Tls,
+    /// Bytes that passed without being looked at.
+    Unseen,
 }
 
 /// All that is known of a handshake.
@@ -144,7 +148,18 @@ impl Handshake<'_> {
         timeline.tls_done_ns == 0
             && timeline.server_hello_ns != 0
             && timeline.flags & (TIMELINE_TLS13 | TIMELINE_EARLY_DATA) == TIMELINE_TLS13
-            && ENCRYPTED_ALERTS.contains(&encrypted)
+            && ENCRYPTED_ALERTS
+                .iter()
+                .any(|alert| (0..=FIN).contains(&encrypted.wrapping_sub(*alert).cast_signed()))
+    }
+
+    /// The client has sent an alert of TLS 1.3 that is not encrypted.
+    fn has_clear_alert_of_tls13(&self) -> bool {
+        let timeline = self.timeline();
+        timeline.flags & TIMELINE_TLS13 != 0
+            && timeline.server_hello_ns != 0
+            && timeline.alert_level != 0
+            && timeline.alert_level & ALERT_BACKWARD == 0
     }
 
     fn answer(&self) -> Answer {
@@ -158,17 +173,18 @@ impl Handshake<'_> {
         if is_tls {
             return Answer::Tls;
         }
-        // The kernel side looks for a record's header: it keeps one that is cut, and steps over what is none.
+        // The kernel side looks for a record's header: it keeps one that is cut, and flags what is none.
         if timeline.partial_length[backward] != 0 {
             let is_record = CONTENT_TYPES.contains(&timeline.partial[backward][0]);
             return if is_record { Answer::Nothing } else { Answer::NotTls };
         }
-        let unread = timeline.next_seq[backward].wrapping_sub(timeline.record_seq[backward]);
-        let is_out_of_step = timeline.flags & TIMELINE_GAP != 0 && unread.cast_signed() > 0;
-        if is_out_of_step {
+        let came = timeline.next_seq[backward].wrapping_sub(timeline.plain_seq[backward]);
+        if came.cast_signed() <= FIN {
+            Answer::Nothing
+        } else if timeline.flags & TIMELINE_GAP != 0 {
             Answer::NotTls
         } else {
-            Answer::Nothing
+            Answer::Unseen
         }
     }
 
@@ -211,13 +227,15 @@ impl Handshake<'_> {
 
     /// The fault behind what `by` said.
     fn named(&self, said: TlsFailure, by: FailedBy) -> TlsFailure {
-        use TlsFailure::{Alert, CertMissingIntermediate, CertUnknownAuthority, RejectedByClient};
+        use TlsFailure::{Alert, CertExpired, CertMissingIntermediate, CertUnknownAuthority, RejectedByClient};
         if by != self.side(true) {
             return self.named_of_server(said);
         }
         match said {
             CertUnknownAuthority | CertMissingIntermediate | Alert(UNKNOWN_CA) => self.authority(),
-            // It stands for both ends of the time (RFC 8446), as Go's reason does.
+            // It stands for both ends of the time (RFC 8446), as Go's reason does. OpenSSL alone sends alerts of TLS 1.3 in
+            // clear, and has another for a time that has not come.
+            Alert(CERTIFICATE_EXPIRED) if self.has_clear_alert_of_tls13() => CertExpired,
             Alert(CERTIFICATE_EXPIRED) => self.times().unwrap_or(said),
             TlsFailure::CertInvalid if self.library.is_some_and(Library::is_about_times) => {
                 self.times().unwrap_or(said)

@@ -154,8 +154,9 @@ fn no_tls_came() {
     let mut state = hello(CLOSED_BY_LOCAL);
     let timeline = &mut state.timeline;
     timeline.flags = TIMELINE_GAP;
-    timeline.next_seq[1] = SERVER + 300;
-    timeline.record_seq[1] = SERVER.wrapping_sub(1);
+    // The client has acknowledged the FIN behind it.
+    timeline.next_seq[1] = SERVER + 301;
+    timeline.record_seq[1] = SERVER + 301;
     // OpenSSL says WRONG_VERSION_NUMBER, and sends an alert of its own.
     timeline.alert_level = ALERT_LEVEL_FATAL;
     timeline.alert_description = 70;
@@ -174,6 +175,12 @@ fn no_tls_came() {
     let mut state = hello(CLOSED_BY_LOCAL);
     state.timeline.flags = TIMELINE_GAP;
     check(&state, None, None, Some(("no_answer", "local")));
+    state.timeline.next_seq[1] = SERVER + 1;
+    check(&state, None, None, Some(("no_answer", "local")));
+    // Something came that was not looked at.
+    state.timeline.flags = 0;
+    state.timeline.next_seq[1] = SERVER + 300;
+    check(&state, None, None, Some(("closed", "local")));
 }
 
 #[test]
@@ -182,7 +189,7 @@ fn the_client_left_after_an_encrypted_certificate() {
     check(&answered(CLOSED_BY_LOCAL, 1_200, 0), None, None, rejected("local"));
     check(&answered(CLOSED_BY_LOCAL, 1_200, 24), None, None, rejected("local"));
     // Its alert was faster than its FIN: the server closed first.
-    for said in [24, 30, 40, 46] {
+    for said in [24, 25, 30, 40, 46, 47] {
         check(&answered(CLOSED_BY_REMOTE, 1_200, said), None, None, rejected("local"));
     }
     let state = answered(CLOSED_BY_REMOTE, 1_200, 24);
@@ -252,6 +259,18 @@ fn what_clients_say_of_a_certificate_in_clear() {
     }
     check(CERTIFICATE_EXPIRED, whole, IN_2027, "alert_certificate_expired");
     check(44, whole, IN_2027, "alert_certificate_revoked");
+    // OpenSSL in TLS 1.3, where the certificates are encrypted.
+    let mut state = answered(CLOSED_BY_LOCAL, 1_200, 7);
+    state.timeline.plain_seq[0] += 7;
+    state.timeline.alert_level = ALERT_LEVEL_FATAL;
+    for (description, expected) in [
+        (CERTIFICATE_EXPIRED, "cert_expired"),
+        (UNKNOWN_CA, "cert_unknown_authority"),
+        (BAD_CERTIFICATE, "rejected_by_client"),
+    ] {
+        state.timeline.alert_description = description;
+        check_at(&state, Role::Client, None, None, IN_2027, Some((expected, "local")));
+    }
 }
 
 #[test]

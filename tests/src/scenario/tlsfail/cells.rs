@@ -233,7 +233,7 @@ pub(super) fn protocol(client: Client, failure: Failure, tls13: bool, probes: bo
 }
 
 /// What the wire shows of a certificate that the client refuses: TLS 1.2 has certificate and alert in the clear, TLS 1.3
-/// neither.
+/// neither, but for OpenSSL's alert.
 fn on_the_wire(client: Client, failure: Failure, tls13: bool) -> Expected {
     let is_of_authority = matches!(
         failure,
@@ -244,22 +244,21 @@ fn on_the_wire(client: Client, failure: Failure, tls13: bool) -> Expected {
     if is_late && (tls13 || is_of_authority) {
         return seen("ok", "null");
     }
-    let is_known = !tls13
-        && match failure {
-            // Go and Java have one alert for all faults.
-            Failure::UnknownAuthority | Failure::PrivateRoot => {
-                !matches!(client.library(), Library::Go) && client != Client::Java
-            }
-            _ => true,
-        };
-    seen(
-        if is_known {
-            failure.outcome()
-        } else {
-            "rejected_by_client"
-        },
-        "local",
-    )
+    let has_no_alert_for_it = match client.library() {
+        Library::GnuTls | Library::Go => true,
+        Library::OpenSsl => false,
+        Library::Unseen => client == Client::Java,
+    };
+    let outcome = match (tls13, client) {
+        // OpenSSL's alert is in the clear: it has one for time that is over, one for authorities, one for the rest.
+        (true, Client::Curl | Client::Python) if is_of_authority => "cert_unknown_authority",
+        (true, Client::Curl | Client::Python) if failure == Failure::Expired => failure.outcome(),
+        (true, _) => "rejected_by_client",
+        // The certificates show all but a root that the client does not know.
+        _ if has_no_alert_for_it && is_of_authority && failure != Failure::MissingIntermediate => "rejected_by_client",
+        _ => failure.outcome(),
+    };
+    seen(outcome, "local")
 }
 
 /// The server asks for a certificate that the client does not have. In TLS 1.2 it says so in the clear, where openssl has no
