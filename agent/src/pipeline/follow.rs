@@ -10,13 +10,12 @@ use agent_ebpf::{
 use super::{
     Attached, Output, Pipeline,
     choices::{Choices, Heard, opened_ns},
-    library, progress,
-    progress::Counted,
+    library,
+    progress::{self, Counted},
     records::Said,
     resolution::{Resolution, opened_ns as opened_at},
     staying::Ending,
-    talk,
-    talk::{Claim, Word},
+    talk::{self, Claim, Word},
     tls_outcome,
 };
 use crate::{
@@ -317,11 +316,10 @@ impl Pipeline {
         if !attached.counted.connected && !late(state) {
             self.series.connected(destination, outcome(state), now_ns);
         }
-        let tls = facts.and_then(|facts| facts.tls.as_ref());
         attached.library = self.libraries.take(state.cookie, attached.library.take());
-        let library = attached.library.as_deref();
-        let wall_ns = now_ns.saturating_add_signed(self.clock_offset_ns);
-        let failure = tls_outcome::failure(state, role, tls, library, wall_ns);
+        let tls = facts.and_then(|facts| facts.tls.as_ref());
+        let at_ns = now_ns.saturating_add_signed(self.clock_offset_ns);
+        let failure = tls_outcome::failure(state, role, tls, attached.library.as_deref(), at_ns);
         if let Some((failure, _)) = failure {
             self.series.tls_failed(destination, failure, now_ns);
         }
