@@ -33,7 +33,7 @@ use crate::{
     privileges::{self, Keep},
     reader,
     recording::{self, Recorder, RecordingError},
-    selfmetrics::{FeatureState, KindCounts, SelfMetrics, TlsTargets},
+    selfmetrics::{FeatureState, KindCounts, SelfMetrics, TlsTargets, missing_core},
     sweeper, tls_targets,
     tracer::{self, TracerSettings},
     workloads::PODS_BYTES,
@@ -55,6 +55,12 @@ pub enum AgentError {
     /// The kernel side.
     #[error(transparent)]
     Bpf(#[from] BpfError),
+    /// Times of the kernel programs cannot be compared with those of this process.
+    #[error(
+        "this process is in a time namespace whose clock is {0} s off the node's, by which the kernel takes times: start \
+         hopline outside of it"
+    )]
+    TimeNamespace(i64),
     /// The memory limit.
     #[error(transparent)]
     Memory(#[from] memory::TooLittle),
@@ -113,6 +119,9 @@ pub struct Finished {
 /// Attaches the kernel programs and starts every stage; of this thread's capabilities only those of `keep` stay.
 pub fn start(config: &Config, listener: Listener, keep: Keep) -> Result<Running, AgentError> {
     let config = &config.with_switches();
+    if let Some(offset_s) = host::time_namespace_offset_s() {
+        return Err(AgentError::TimeNamespace(offset_s));
+    }
     let host = Host::running()?;
     let limit = memory::own_limit();
     let plan = memory::Plan::new(config.limits, limit.as_ref())?;
@@ -381,6 +390,10 @@ impl Running {
 impl http::Source for Handle {
     fn is_ready(&self) -> bool {
         self.kernel.is_ready()
+    }
+
+    fn missing_core(&self) -> Option<String> {
+        missing_core(self.kernel.features())
     }
 
     async fn scrape(&self) -> Option<(Snapshot, SelfMetrics)> {

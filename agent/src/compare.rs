@@ -12,7 +12,7 @@ pub use row::{Phases, Row};
 
 use crate::{
     connection::{ConnectionRecord, Outcome},
-    fetch::{Ending, Fetched, Target},
+    fetch::{Ending, Fetched, Step, Target},
 };
 
 /// A [`ConnectionRecord`] as far as it is of use here.
@@ -72,6 +72,8 @@ pub fn compare(targets: &[Target], requests: &[(usize, Fetched)], connections: &
 
 /// Why a request failed; `None` when it did not. What the connection says of it comes before what the client saw.
 fn failure(fetched: &Fetched, measured: Option<&Measured>) -> Option<String> {
+    const NO_ANSWER: &str = "no_answer";
+    let tls = measured.and_then(|measured| measured.tls_outcome.as_deref());
     let step = match fetched.ending {
         Ending::Answered(status) if status < 400 => return None,
         Ending::Answered(status) => return Some(format!("http_{}xx", status / 100)),
@@ -79,12 +81,14 @@ fn failure(fetched: &Fetched, measured: Option<&Measured>) -> Option<String> {
             let fault = fetched.presented.as_ref().and_then(|presented| presented.fault);
             return Some(fault.unwrap_or("cert_invalid").to_owned());
         }
+        // That nothing came has one name, whoever gave up.
+        Ending::TimedOut(Step::Tls) if tls == Some(NO_ANSWER) => return Some(NO_ANSWER.to_owned()),
         Ending::TimedOut(step) => return Some(format!("timeout_{}", step.name())),
         Ending::Failed(step) => step.name(),
     };
     let told = measured.and_then(|measured| match (measured.outcome?, &measured.tls_outcome) {
         (Outcome::Ok, _) => None,
-        (Outcome::Tls, Some(why)) => Some(format!("tls_{why}")),
+        (Outcome::Tls, Some(why)) => Some(why.clone()),
         (outcome, _) => Some(outcome.name().to_owned()),
     });
     Some(told.unwrap_or_else(|| format!("{step}_failed")))

@@ -65,6 +65,28 @@ pub fn clock_offset_ns() -> i64 {
         .map_or(0, |(_, offset)| offset)
 }
 
+/// By how many seconds a clock of this process's time namespace is off the node's, by which the kernel programs take times;
+/// `None` when none is, and before 5.6.
+pub fn time_namespace_offset_s() -> Option<i64> {
+    let namespace = |name: &str| fs::read_link(format!("/proc/self/ns/{name}")).ok();
+    // The file tells of the namespace that children will have.
+    if namespace("time")? != namespace("time_for_children")? {
+        return None;
+    }
+    offset_s(&fs::read_to_string("/proc/self/timens_offsets").ok()?)
+}
+
+/// Lines of a clock, seconds, nanoseconds; a part of a second counts as one.
+fn offset_s(text: &str) -> Option<i64> {
+    text.lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_whitespace().skip(1).map(str::parse::<i64>);
+            Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+        })
+        .map(|(seconds, nanoseconds)| seconds + i64::from(nanoseconds != 0))
+        .find(|seconds| *seconds != 0)
+}
+
 fn clock_ns(clock: ClockId) -> i64 {
     let time = clock_gettime(clock).expect("every Linux has these clocks");
     time.tv_sec() * 1_000_000_000 + time.tv_nsec()
@@ -136,6 +158,28 @@ mod tests {
         assert!(stats.resident_bytes > 1 << 20 && stats.open_fds >= 3, "{stats:?}");
         let now = clock_ns(ClockId::CLOCK_REALTIME) as f64 / 1e9;
         assert!((now - stats.start_seconds).abs() < 600.0, "{stats:?}");
+    }
+
+    #[test]
+    fn a_time_namespace_is_known_by_its_offsets() {
+        let check = |text: &str, expected| assert_eq!(offset_s(text), expected, "{text}");
+        check(
+            "monotonic           0         0\nboottime            0         0\n",
+            None,
+        );
+        check(
+            "monotonic      864000         0\nboottime       864000         0\n",
+            Some(864_000),
+        );
+        check(
+            "monotonic          -7         0\nboottime            0         0\n",
+            Some(-7),
+        );
+        check(
+            "monotonic           0         0\nboottime            0 500000000\n",
+            Some(1),
+        );
+        check("", None);
     }
 
     #[test]

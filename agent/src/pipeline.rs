@@ -17,6 +17,7 @@ mod spikes;
 mod staying;
 mod tables;
 mod talk;
+mod tls_outcome;
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -90,6 +90,28 @@ pub struct FeatureState {
     pub reason: String,
 }
 
+impl FeatureState {
+    /// It is off, and nobody wanted that.
+    pub fn is_missing(&self) -> bool {
+        !self.enabled && !self.switched_off
+    }
+}
+
+/// Why no new connection can be seen; `None` when they can. What the configuration switched off is no fault.
+pub fn missing_core(features: &[FeatureState]) -> Option<String> {
+    /// The one knows whose a connection is, the other how it goes on.
+    const CORE: [&str; 2] = ["connect", "state"];
+    let missing: Vec<String> = features
+        .iter()
+        .filter(|state| CORE.contains(&state.feature) && state.is_missing())
+        .map(|state| format!("{}: {}", state.feature, state.reason))
+        .collect();
+    (!missing.is_empty()).then(|| {
+        let why = missing.join("; ");
+        format!("no new connection can be seen ({why}); run as root, or with CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON")
+    })
+}
+
 /// Counters of one kind of event. Once the rings are drained, `attempts = received + ring_full + throttled`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KindCounts {
@@ -182,6 +204,33 @@ pub struct ProcessStats {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_off_by_choice_is_not_missing() {
+        let state = |feature, enabled, switched_off| FeatureState {
+            feature,
+            enabled,
+            switched_off,
+            reason: "EPERM".to_owned(),
+            ..FeatureState::default()
+        };
+        let missing = |states: &[FeatureState]| missing_core(states);
+        assert_eq!(
+            missing(&[state("connect", true, false), state("dns", false, false)]),
+            None
+        );
+        assert_eq!(
+            missing(&[state("connect", false, true), state("state", true, false)]),
+            None
+        );
+        let why = missing(&[state("connect", false, false), state("state", true, false)]).expect("it is missing");
+        assert!(
+            why.contains("(connect: EPERM)") && why.contains("CAP_NET_ADMIN"),
+            "{why}"
+        );
+        let why = missing(&[state("connect", true, false), state("state", false, false)]).expect("it is missing");
+        assert!(why.contains("(state: EPERM)"), "{why}");
+    }
 
     #[test]
     fn every_skipped_run_is_counted_once() {

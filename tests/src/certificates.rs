@@ -10,7 +10,8 @@ use anyhow::{Context as _, Result};
 use crate::lab::Lab;
 use crate::tools;
 
-/// Sections that `openssl ca` reads: the database, and what each kind of certificate says.
+/// Sections that `openssl ca` reads: the database, and what each kind of certificate says. As of public authorities, those
+/// of servers name the place of their issuer, but for `direct`, which is as private ones often are.
 const CONFIGURATION: &str = "\
 [ca]\ndefault_ca = lab\n\
 [lab]\ndatabase = index\nnew_certs_dir = .\nrand_serial = yes\nunique_subject = no\npolicy = any\ndefault_md = sha256\n\
@@ -18,8 +19,9 @@ const CONFIGURATION: &str = "\
 [req]\ndistinguished_name = dn\nprompt = no\n[dn]\nCN = lab\n\
 [authority]\nbasicConstraints = critical, CA:TRUE\nkeyUsage = critical, keyCertSign, cRLSign\n\
 [named]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:*.lab.test, DNS:lab.test, IP:10.99.2.2, \
- DNS:*.mirror.lab.test\n\
-[misnamed]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:elsewhere.example\n";
+ DNS:*.mirror.lab.test\nauthorityInfoAccess = caIssuers;URI:http://ca.lab.test/intermediate.der\n\
+[misnamed]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:elsewhere.example\n\
+[direct]\nbasicConstraints = CA:FALSE\nsubjectAltName = DNS:*.lab.test\n";
 
 /// Validity of a certificate, as `openssl ca` takes it.
 const NOW: [&str; 2] = ["-days", "30"];
@@ -68,11 +70,12 @@ impl Certificates {
             made.sign(name, "leaf", "intermediate", kind, validity)?;
             made.chain(name)?;
         }
+        made.sign("direct", "leaf", "root", "direct", &NOW)?;
         Ok(made)
     }
 
     /// Where they are. Servers have `good`, `expired`, `future`, `misnamed`, each with its intermediate as
-    /// `NAME-chain.pem` and without it as `NAME.pem`; clients have `client`, `expired-client` and `outsider`.
+    /// `NAME-chain.pem` and without it as `NAME.pem`, and `direct`, which the root has signed; clients have `client`, `expired-client` and `outsider`.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }

@@ -78,8 +78,32 @@ pub fn verified(ctx: &ProbeContext) {
         }
         return;
     }
-    let code = u64::from(refusal(table, value).unwrap_or(GO_OTHER));
+    let refusal = refusal(table, value);
+    let code = u64::from(refusal.unwrap_or(GO_OTHER));
     let _evicts_the_oldest = GO_REFUSED.insert(key, code, u64::from(BPF_ANY));
+    if refusal.is_some() {
+        blamed(key, value);
+    }
+}
+
+/// Each of these errors begins with the certificate that it is about, and that with its encoding, then the encoding of what is
+/// signed: two slices (Go 1.0 to 1.26). Of an unknown authority it is the one whose issuer was not found.
+#[inline(always)]
+fn blamed(key: GoRoutine, value: u64) {
+    const SLICE: u64 = 24;
+    let Some(cookie) = GO_HANDSHAKES.get_ptr(key).map(|handshake| {
+        // SAFETY: the entry lives as long as this program runs.
+        unsafe { (*handshake).cookie }
+    }) else {
+        return;
+    };
+    let signed = word(value).and_then(|certificate| {
+        let slice = certificate + SLICE;
+        Some((word(slice)?, word(slice + 8)?))
+    });
+    if let Some((at, length)) = signed {
+        tls::tell_certificate(cookie, at, length);
+    }
 }
 
 /// Which error it is, by the size of its type, and by what only one of two of a size can hold.

@@ -53,7 +53,7 @@ pub enum TlsFailure {
     CertNotYetValid,
     /// The certificate is for other names.
     CertNameMismatch,
-    /// Nobody trusted has signed the certificate.
+    /// The client does not know the authority that issued the certificate.
     CertUnknownAuthority,
     /// The server did not send the certificate of its issuer.
     CertMissingIntermediate,
@@ -61,9 +61,15 @@ pub enum TlsFailure {
     CertInvalid,
     /// One side broke the rules of the protocol, without an alert that was seen.
     ProtocolError,
-    /// Somebody closed in the middle.
+    /// The client left after the server's certificate and did not say why in clear.
+    RejectedByClient,
+    /// No `ServerHello` came.
+    NoAnswer,
+    /// The answer to the `ClientHello` was no TLS.
+    NotTls,
+    /// One side closed in the middle.
     Closed,
-    /// It never ended.
+    /// The kernel gave up in the middle.
     Timeout,
 }
 
@@ -103,7 +109,7 @@ const ALERTS: [(u8, &str); 30] = [
 ];
 
 /// Values that are no alert.
-const OTHERS: [TlsFailure; 9] = [
+const OTHERS: [TlsFailure; 12] = [
     TlsFailure::CertExpired,
     TlsFailure::CertNotYetValid,
     TlsFailure::CertNameMismatch,
@@ -113,6 +119,9 @@ const OTHERS: [TlsFailure; 9] = [
     TlsFailure::CertMissingIntermediate,
     TlsFailure::CertInvalid,
     TlsFailure::ProtocolError,
+    TlsFailure::RejectedByClient,
+    TlsFailure::NoAnswer,
+    TlsFailure::NotTls,
 ];
 
 impl TlsFailure {
@@ -135,6 +144,9 @@ impl TlsFailure {
             Self::CertMissingIntermediate => after_alerts(6),
             Self::CertInvalid => after_alerts(7),
             Self::ProtocolError => after_alerts(8),
+            Self::RejectedByClient => after_alerts(9),
+            Self::NoAnswer => after_alerts(10),
+            Self::NotTls => after_alerts(11),
         }
     }
 
@@ -158,6 +170,9 @@ impl TlsFailure {
             Self::CertMissingIntermediate => "cert_missing_intermediate",
             Self::CertInvalid => "cert_invalid",
             Self::ProtocolError => "protocol_error",
+            Self::RejectedByClient => "rejected_by_client",
+            Self::NoAnswer => "no_answer",
+            Self::NotTls => "not_tls",
         }
     }
 }

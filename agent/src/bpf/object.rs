@@ -1,6 +1,10 @@
 //! The kernel object in the kernel: globals and maps set up, programs loaded and attached one by one.
 
-use std::{collections::BTreeSet, os::fd::OwnedFd, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::OwnedFd,
+    path::Path,
+};
 
 use agent_ebpf::scope::ScopeEntry;
 use aya::{
@@ -53,6 +57,8 @@ pub(super) struct Object {
     refused: Vec<String>,
     cgroups_only: bool,
     attached: BTreeSet<&'static str>,
+    /// Why the kernel took a program not: several features ask for it.
+    failed: BTreeMap<&'static str, String>,
     #[cfg(debug_assertions)]
     _log: std::sync::Arc<()>,
 }
@@ -153,6 +159,7 @@ impl Object {
             refused: refused.clone(),
             cgroups_only: options.safe_mode,
             attached: BTreeSet::new(),
+            failed: BTreeMap::new(),
         })
     }
 
@@ -181,11 +188,18 @@ impl Object {
         if self.attached.contains(program.name) {
             return Ok(());
         }
+        if let Some(reason) = self.failed.get(program.name) {
+            return Err(reason.clone());
+        }
         let loaded = self
             .ebpf
             .program_mut(program.name)
             .ok_or_else(|| "not in the kernel object".to_owned())?;
-        load_and_attach(loaded, program.target, &kernel.btf, scopes).map_err(|error| reason(&error))?;
+        if let Err(error) = load_and_attach(loaded, program.target, &kernel.btf, scopes) {
+            let reason = reason(&error);
+            self.failed.insert(program.name, reason.clone());
+            return Err(reason);
+        }
         self.attached.insert(program.name);
         Ok(())
     }

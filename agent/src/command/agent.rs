@@ -62,7 +62,7 @@ async fn serve(mut config: Config) -> Result<ExitCode, CommandError> {
         .handle()
         .features()
         .iter()
-        .filter(|state| !state.enabled && !state.switched_off && !state.reason.contains(bpf::SAFE_MODE))
+        .filter(|state| state.is_missing() && !state.reason.contains(bpf::SAFE_MODE))
     {
         tracing::warn!(
             feature = state.feature,

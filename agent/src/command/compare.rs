@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use self::{collector::Collector, crew::Crew};
 use super::{
-    CommandError, Logging, Signals, block_on, own_cgroup::OwnCgroup, print, progress::Progress, safe_mode, tell_losses,
+    CommandError, Logging, Signals, block_on, own_cgroup::OwnCgroup, print, progress::Progress, safe_mode, seeing,
+    tell_losses,
 };
 use crate::{
     agent,
@@ -121,6 +122,7 @@ async fn measure(plan: &Arc<Plan>, config: &Config) -> Result<Vec<Row>, CommandE
         ..Keep::default()
     };
     let mut running = agent::start(config, Listener::All(sender), keep)?;
+    seeing(running.handle())?;
     let mut collector = Collector::start(records);
     running.ready().await;
 

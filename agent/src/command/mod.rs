@@ -33,7 +33,7 @@ use crate::{
     cli::{Cli, Command, LogFormat, RunInCgroupArgs, units::Level},
     config::ConfigError,
     recording::RecordingError,
-    selfmetrics::missed_runs,
+    selfmetrics::{FeatureState, missed_runs, missing_core},
 };
 
 /// Why a command failed; printed as one line.
@@ -106,6 +106,16 @@ pub fn run(cli: Cli) -> Result<ExitCode, CommandError> {
         Command::Replay(args) => replay::run(&args, logging),
         Command::Doctor(args) => doctor::run(&args, logging),
         Command::RunInCgroup(args) => run_in_cgroup(&args),
+    }
+}
+
+/// The features of an agent that sees connections; an error where it sees none: a trace of nothing looks like a network at
+/// rest, and a condition on nothing holds.
+fn seeing(agent: &running_agent::Handle) -> Result<Vec<FeatureState>, CommandError> {
+    let features = agent.features();
+    match missing_core(&features) {
+        Some(why) => Err(anyhow!(why).into()),
+        None => Ok(features),
     }
 }
 

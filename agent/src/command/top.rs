@@ -13,7 +13,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{CommandError, Logging, Signals, block_on, print, safe_mode, tell_losses};
+use super::{CommandError, Logging, Signals, block_on, print, safe_mode, seeing, tell_losses};
 use crate::{
     agent::{self, Running},
     cli::TopArgs,
@@ -85,6 +85,7 @@ async fn of_own(args: &TopArgs, config: Config) -> Result<ExitCode, CommandError
     // Nobody gets single records: none are made.
     let listener = Listener::Stream(broadcast::Sender::new(1));
     let mut running = agent::start(&config, listener, Keep::default())?;
+    seeing(running.handle())?;
     running.ready().await;
     let mut ticks = interval(EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -25,7 +25,7 @@ use super::{
     own_cgroup::OwnCgroup,
     print,
     printer::{self, Style},
-    safe_mode, tell_losses,
+    safe_mode, seeing, tell_losses,
 };
 use crate::{
     agent::{self, Finished, Handle, Running},
@@ -81,6 +81,12 @@ async fn start(
         ..Keep::default()
     };
     let running = agent::start(config, Listener::All(sender), keep)?;
+    for state in seeing(running.handle())?
+        .iter()
+        .filter(|state| state.is_missing() && state.feature != "path")
+    {
+        eprintln!("not seen: {} ({})", seen_by(state.feature), state.reason);
+    }
     let style = Style {
         json: args.json,
         filter: Filter::new(args),
@@ -89,6 +95,26 @@ async fn start(
     let printed = printer::start(style, output, records)?;
     running.ready().await;
     Ok((running, printed))
+}
+
+/// What a feature shows.
+fn seen_by(feature: &'static str) -> &'static str {
+    match feature {
+        "process" => "processes that live for a moment",
+        "cgroup_names" => "names of cgroups that are new",
+        "retransmits" => "retransmissions",
+        "synack_retransmits" => "retransmissions of SYN-ACKs",
+        "rtt" => "round-trip times",
+        "syn" => "when SYNs leave",
+        "payload" => "TLS, first byte, turns",
+        "tls_library" => "what TLS libraries say",
+        "dns" => "DNS",
+        "dns_owner" => "whose a DNS query is",
+        "failure_before_syn" => "connects that fail before a SYN leaves",
+        "existing" => "connections opened before the start",
+        "open" => "connections that stay open",
+        _ => feature,
+    }
 }
 
 /// Until a signal, the time or the count ends it.

@@ -131,12 +131,20 @@ fn reasons() {
         Some("timeout_ttfb"),
     );
     check(Ending::Failed(Step::Tcp), Some(Outcome::Refused), None, Some("refused"));
+    let silent = Some("no_answer");
+    check(Ending::TimedOut(Step::Tls), Some(Outcome::Tls), silent, silent);
+    check(
+        Ending::TimedOut(Step::Tls),
+        Some(Outcome::Tls),
+        Some("closed"),
+        Some("timeout_tls"),
+    );
     let alert = Some("alert_protocol_version");
     check(
         Ending::Failed(Step::Tls),
         Some(Outcome::Tls),
         alert,
-        Some("tls_alert_protocol_version"),
+        Some("alert_protocol_version"),
     );
     check(Ending::Failed(Step::Body), Some(Outcome::Ok), None, Some("body_failed"));
     check(Ending::Failed(Step::Dns), None, None, Some("dns_failed"));

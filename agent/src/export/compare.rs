@@ -76,13 +76,15 @@ fn line(row: &Row) -> [String; COLUMNS] {
     ]
 }
 
-/// What is missing, else what else is wrong.
+/// What is missing or unknown, else what else is wrong.
 fn chain(presented: &Presented) -> String {
     let Some(read) = &presented.chain else {
         return "unreadable".to_owned();
     };
     if let Some(missing) = &read.missing {
-        return format!("lacks {}", shortened(&printable(missing), NAME_WIDTH));
+        let name = shortened(&printable(missing), NAME_WIDTH);
+        let is_intermediate = presented.fault == Some("cert_missing_intermediate");
+        return format!("{} {name}", if is_intermediate { "lacks" } else { "unknown issuer" });
     }
     match presented.fault {
         Some(fault) => format!("complete, {}", fault.trim_start_matches("cert_").replace('_', " ")),

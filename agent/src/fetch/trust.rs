@@ -19,7 +19,7 @@ use rustls::{
 };
 
 use super::chain::Chain;
-use crate::protocol::certificate::Roots;
+use crate::protocol::certificate::{self, Roots};
 
 /// Why nobody can be trusted.
 #[derive(Debug, thiserror::Error)]
@@ -105,10 +105,19 @@ impl Trust {
     pub(super) fn presented(&self, onlooker: &Onlooker, now_unix_s: i64) -> Option<Presented> {
         let seen = onlooker.seen.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let sent: Vec<&[u8]> = seen.certificates.iter().map(AsRef::as_ref).collect();
+        let chain = Chain::read(&sent, &self.roots, now_unix_s);
+        let lacks_intermediate = || {
+            let ends_early = chain.as_ref().is_some_and(|chain| chain.missing.is_some());
+            ends_early && certificate::Chain::read(&sent).is_some_and(|chain| chain.lacks_intermediate())
+        };
+        let fault = match seen.fault {
+            Some(UNKNOWN_AUTHORITY) if lacks_intermediate() => Some("cert_missing_intermediate"),
+            fault => fault,
+        };
         Some(Presented {
-            chain: Chain::read(&sent, &self.roots, now_unix_s),
+            chain,
             is_stapled: seen.is_stapled,
-            fault: seen.fault,
+            fault,
         })
     }
 }
@@ -198,6 +207,8 @@ impl ServerCertVerifier for Onlooker {
     }
 }
 
+const UNKNOWN_AUTHORITY: &str = "cert_unknown_authority";
+
 /// The verdict by the name that connections of other programs have for it.
 fn fault(error: &Error) -> &'static str {
     use CertificateError as Fault;
@@ -206,8 +217,7 @@ fn fault(error: &Error) -> &'static str {
             Fault::Expired | Fault::ExpiredContext { .. } => "cert_expired",
             Fault::NotValidYet | Fault::NotValidYetContext { .. } => "cert_not_yet_valid",
             Fault::NotValidForName | Fault::NotValidForNameContext { .. } => "cert_name_mismatch",
-            Fault::UnknownIssuer => "cert_unknown_authority",
-            Fault::Revoked => "cert_revoked",
+            Fault::UnknownIssuer => UNKNOWN_AUTHORITY,
             _ => "cert_invalid",
         },
         _ => "cert_invalid",
@@ -222,6 +232,7 @@ mod tests {
 
     const LEAF: &[u8] = include_bytes!("../protocol/certificate/fixtures/leaf.der");
     const INTERMEDIATE: &[u8] = include_bytes!("../protocol/certificate/fixtures/inter.der");
+    const LEAF_WITH_LOCATION: &[u8] = include_bytes!("../protocol/certificate/fixtures/leafaia.der");
     const ROOT: &[u8] = include_bytes!("../protocol/certificate/fixtures/root.der");
     const IN_2027: u64 = 1_813_104_000;
 
@@ -244,6 +255,13 @@ mod tests {
     fn faults() {
         check(&[LEAF, INTERMEDIATE], "a.example", IN_2027, None);
         check(&[LEAF], "a.example", IN_2027, Some("cert_unknown_authority"));
+        check(
+            &[LEAF_WITH_LOCATION],
+            "a.example",
+            IN_2027,
+            Some("cert_missing_intermediate"),
+        );
+        check(&[LEAF_WITH_LOCATION, INTERMEDIATE], "a.example", IN_2027, None);
         check(&[LEAF, INTERMEDIATE], "c.example", IN_2027, Some("cert_name_mismatch"));
         check(
             &[LEAF, INTERMEDIATE],

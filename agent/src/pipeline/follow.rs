@@ -11,13 +11,13 @@ use super::{
     Attached, Output, Pipeline,
     choices::{Choices, Heard, opened_ns},
     conclusion::Conclusion,
-    library, progress,
-    progress::Counted,
+    library,
+    progress::{self, Counted},
     records::Said,
     resolution::{Resolution, opened_ns as opened_at},
     staying::Ending,
-    talk,
-    talk::{Claim, Word},
+    talk::{self, Claim, Word},
+    tls_outcome,
 };
 use crate::{
     aggregate::{DestinationId, DestinationKey, Name, Series},
@@ -312,11 +312,10 @@ impl Pipeline {
         if !attached.counted.connected && (!late(state) || state.flags & FLAG_FOUND_CONNECTING != 0) {
             self.series.connected(destination, connect_error(state), now_ns);
         }
-        let tls = facts.and_then(|facts| facts.tls.as_ref());
         attached.library = self.libraries.take(state.cookie, attached.library.take());
-        let library = attached.library.as_deref();
-        let wall_ns = now_ns.saturating_add_signed(self.clock_offset_ns);
-        let failure = talk::tls_failure(state, role, tls, library, wall_ns);
+        let tls = facts.and_then(|facts| facts.tls.as_ref());
+        let at_ns = now_ns.saturating_add_signed(self.clock_offset_ns);
+        let failure = tls_outcome::failure(state, role, tls, attached.library.as_deref(), at_ns);
         if let Some((failure, _)) = failure {
             self.series.tls_failed(destination, failure, now_ns);
         }

@@ -31,6 +31,9 @@ const VERIFY_FAILED: [u32; 2] = [134, 125];
 /// `SSL_R_UNEXPECTED_EOF_WHILE_READING`: the wire knows who closed.
 const UNEXPECTED_EOF: u32 = 294;
 
+/// `x509.Expired`.
+const GO_EXPIRED: u32 = 1;
+
 /// Who gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailedBy {
@@ -118,6 +121,39 @@ impl Library {
         Some(format!("{name} {}.{}.{}", numbers[0], numbers[1], numbers[2]))
     }
 
+    /// It has not said why it failed.
+    pub(super) fn is_silent(&self) -> bool {
+        self.verdict(false).is_none()
+    }
+
+    /// The client's library says that the issuer of the server's own certificate is neither trusted nor was sent.
+    pub(super) fn is_issuer_unknown(&self) -> bool {
+        match self.number {
+            // Go stops at the certificate that it shows: an authority's was sent by the server.
+            LIBRARY_GO => {
+                let is_servers = self.own.as_ref().is_some_and(|own| !own.is_authority());
+                self.refused == Some(GO_AUTHORITY) && is_servers
+            }
+            _ => match self.verified {
+                // UNABLE_TO_VERIFY_LEAF_SIGNATURE
+                Some((21, _)) => true,
+                // UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+                Some((20, depth)) => depth == 0 && self.is_refused(),
+                _ => false,
+            },
+        }
+    }
+
+    /// Go refuses the certificate for its times: it has one reason for both ends.
+    pub(super) fn is_about_times(&self) -> bool {
+        self.refused == Some(GO_INVALID + GO_EXPIRED)
+    }
+
+    /// OpenSSL has ended the handshake for the certificate. Where the handshake goes on in spite of it, so does the depth.
+    fn is_refused(&self) -> bool {
+        self.error.is_some_and(|error| VERIFY_FAILED.contains(&error))
+    }
+
     /// Why it failed, if it did. `unused`: nothing came of the connection, so that what is wrong with the certificate may
     /// be why; programs that look at it after the handshake leave without a word.
     pub(super) fn verdict(&self, unused: bool) -> Option<(TlsFailure, FailedBy)> {
@@ -125,11 +161,8 @@ impl Library {
         if let Some(code) = self.refused {
             return local(go_refusal(code));
         }
-        let refuses = self.error.is_some_and(|error| VERIFY_FAILED.contains(&error));
-        // Where the handshake goes on in spite of it, the depth does too, and says nothing.
-        let certificate = self
-            .verified
-            .and_then(|(code, depth)| openssl_verdict(code, refuses.then_some(depth)));
+        let refuses = self.is_refused();
+        let certificate = self.verified.and_then(|(code, _)| openssl_verdict(code));
         if let Some(failure) = certificate.filter(|_| refuses) {
             return local(failure);
         }
@@ -151,16 +184,13 @@ impl Library {
 }
 
 /// `X509_V_ERR_*`, the same numbers in all of OpenSSL's kin.
-fn openssl_verdict(code: u32, depth: Option<u16>) -> Option<TlsFailure> {
+fn openssl_verdict(code: u32) -> Option<TlsFailure> {
     Some(match code {
         0 => return None,
         10 => TlsFailure::CertExpired,
         9 => TlsFailure::CertNotYetValid,
         62..=64 => TlsFailure::CertNameMismatch,
-        // The issuer of the peer's own certificate is not known, and nobody sent it.
-        20 if depth == Some(0) => TlsFailure::CertMissingIntermediate,
-        21 => TlsFailure::CertMissingIntermediate,
-        2 | 18..=20 | 24 | 27 | 28 => TlsFailure::CertUnknownAuthority,
+        2 | 18..=21 | 24 | 27 | 28 => TlsFailure::CertUnknownAuthority,
         _ => TlsFailure::CertInvalid,
     })
 }
@@ -168,8 +198,8 @@ fn openssl_verdict(code: u32, depth: Option<u16>) -> Option<TlsFailure> {
 /// Reasons of the SSL library that stand for one alert.
 fn openssl_error(reason: u32) -> TlsFailure {
     match reason {
-        // UNSUPPORTED_PROTOCOL, WRONG_VERSION_NUMBER, WRONG_SSL_VERSION, VERSION_TOO_LOW
-        258 | 266 | 267 | 396 => TlsFailure::Alert(70),
+        // UNSUPPORTED_PROTOCOL, WRONG_SSL_VERSION, VERSION_TOO_LOW
+        258 | 266 | 396 => TlsFailure::Alert(70),
         // NO_SHARED_CIPHER
         193 => TlsFailure::Alert(40),
         // PEER_DID_NOT_RETURN_A_CERTIFICATE
@@ -193,12 +223,11 @@ fn gnutls_verdict(status: u32) -> Option<TlsFailure> {
     })
 }
 
+/// What it is in full, [`Library::is_about_times`] and the certificate say.
 fn go_refusal(code: u32) -> TlsFailure {
     match code {
         GO_NAME => TlsFailure::CertNameMismatch,
         GO_AUTHORITY => TlsFailure::CertUnknownAuthority,
-        // `x509.Expired`: Go has one reason for both ends of the time.
-        code if code == GO_INVALID + 1 => TlsFailure::CertExpired,
         _ => TlsFailure::CertInvalid,
     }
 }
@@ -372,14 +401,14 @@ mod tests {
         check(
             &[(FACT_VERIFIED, 20, 0), refused],
             true,
-            Some(("cert_missing_intermediate", "local")),
+            Some(("cert_unknown_authority", "local")),
         );
         check(
             &[(FACT_VERIFIED, 20, 1), refused],
             true,
             Some(("cert_unknown_authority", "local")),
         );
-        // Node goes on and looks later: the depth says nothing, and who uses the connection does not mind.
+        // Node goes on and looks later; who uses the connection does not mind.
         check(
             &[(FACT_VERIFIED, 20, 0)],
             true,
@@ -388,7 +417,7 @@ mod tests {
         check(
             &[(FACT_VERIFIED, 21, 0)],
             true,
-            Some(("cert_missing_intermediate", "local")),
+            Some(("cert_unknown_authority", "local")),
         );
         check(&[(FACT_VERIFIED, 10, 0)], false, None);
         check(
@@ -398,6 +427,7 @@ mod tests {
         );
         check(&[(FACT_ERROR, 258, 0)], true, Some(("alert_protocol_version", "local")));
         check(&[(FACT_ERROR, 294, 0)], true, None);
+        check(&[(FACT_ERROR, 267, 0)], true, Some(("protocol_error", "local")));
         check(&[(FACT_ERROR, 9_999, 0)], true, Some(("protocol_error", "local")));
     }
 
@@ -415,7 +445,7 @@ mod tests {
         );
         go(
             &[(FACT_REFUSED, GO_INVALID + 1, 0), sent],
-            Some(("cert_expired", "local")),
+            Some(("cert_invalid", "local")),
         );
         go(&[sent], Some(("alert_bad_certificate", "local")));
         go(

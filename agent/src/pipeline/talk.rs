@@ -1,25 +1,19 @@
-//! What both ends of a connection said: its name, its TLS handshake, its first answer. Pure functions on the kernel's
+//! What both ends of a connection said: its name, the version of TLS, its first answer. Pure functions on the kernel's
 //! timeline and on the facts read from hello bytes.
 use std::sync::Arc;
 
 use agent_ebpf::{
-    connection::{
-        CLOSED_BY_LOCAL, CLOSED_BY_REMOTE, CLOSED_BY_RESET_LOCAL, CLOSED_BY_RESET_REMOTE, CLOSED_BY_TIMEOUT,
-        ConnectionState,
-    },
+    connection::ConnectionState,
     timeline::{
-        ACKNOWLEDGED_WITHIN_NS, ALERT_BACKWARD, ALERT_LEVEL_FATAL, ANSWERS, HEARD_AWAITED, HEARD_DOUBT, HEARD_HTTP2,
-        HEARD_NO_HTTP2, PROTOCOL_HTTP1, PROTOCOL_HTTP2, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12,
-        TIMELINE_TLS13,
+        ACKNOWLEDGED_WITHIN_NS, ANSWERS, HEARD_AWAITED, HEARD_DOUBT, HEARD_HTTP2, HEARD_NO_HTTP2, PROTOCOL_HTTP1,
+        PROTOCOL_HTTP2, PROTOCOL_NONE, PROTOCOL_TLS, TIMELINE_RESUMED12, TIMELINE_TLS13,
     },
 };
 
-use super::library::{FailedBy, Library};
 use crate::{
-    aggregate::{TlsFailure, TlsVersion},
-    connection::{Protocol, Role, received_bytes},
+    aggregate::TlsVersion,
+    connection::{Protocol, Role},
     protocol::{
-        certificate::{Chain, ChainState, Circumstances, Roots},
         facts::{Facts, TlsFacts},
         first_byte::{self, FirstByte, Handshake},
         http1::{Host, HostClaim},
@@ -27,12 +21,6 @@ use crate::{
         tls::{TLS12, TLS13, client_hello::ServerName},
     },
 };
-
-/// Alerts by which a client refuses the server's certificate (RFC 8446 section 6.2).
-const BAD_CERTIFICATE: u8 = 42;
-const CERTIFICATE_EXPIRED: u8 = 45;
-const CERTIFICATE_UNKNOWN: u8 = 46;
-const UNKNOWN_CA: u8 = 48;
 
 /// A name that the client asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -212,138 +200,4 @@ pub(super) fn version(state: &ConnectionState, tls: Option<&TlsFacts>) -> Option
 
 pub(super) fn version_label(state: &ConnectionState, tls: Option<&TlsFacts>) -> TlsVersion {
     version(state, tls).map_or(TlsVersion::Other, TlsVersion::of)
-}
-
-/// Why the TLS handshake of a connection that ended at `at_ns`, of the real-time clock, failed, and who gave up; `None` when
-/// it did not fail, or when there was none. What the library says goes before what can be seen.
-pub(super) fn tls_failure(
-    state: &ConnectionState,
-    role: Role,
-    tls: Option<&TlsFacts>,
-    library: Option<&Library>,
-    at_ns: u64,
-) -> Option<(TlsFailure, Option<FailedBy>)> {
-    let now_unix_s = (at_ns / 1_000_000_000).cast_signed();
-    let timeline = &state.timeline;
-    if timeline.client_hello_ns == 0 {
-        return None;
-    }
-    let done = timeline.tls_done_ns != 0;
-    let is_left = matches!(state.closed_by, CLOSED_BY_REMOTE | CLOSED_BY_RESET_REMOTE);
-    if role == Role::Client && is_left && received_bytes(state) == 0 {
-        // The server left without a word: what a library makes of that, or says to nobody, is not why.
-        return Some((TlsFailure::Closed, Some(FailedBy::Remote)));
-    }
-    // The last thing that is said of a connection, an alert, looks like a request in TLS 1.3.
-    let unused = timeline.request_ns == 0 || timeline.turns == 0 && state.closed_by == CLOSED_BY_LOCAL;
-    if let Some(library) = library
-        && (!done || timeline.turns <= 1)
-        && let Some((failure, by)) = library.verdict(unused)
-    {
-        let is_missing = failure == TlsFailure::CertUnknownAuthority
-            && chain_failure(tls, now_unix_s, true) == Some(TlsFailure::CertMissingIntermediate);
-        let failure = if is_missing {
-            TlsFailure::CertMissingIntermediate
-        } else {
-            failure
-        };
-        return Some((failure, Some(by)));
-    }
-    let local = |failure| (failure, Some(FailedBy::Local));
-    if done {
-        // Some clients look at the certificate only after the handshake: they leave without a word.
-        if timeline.request_ns == 0
-            && let Some(failure) = chain_failure(tls, now_unix_s, false)
-            && !matches!(
-                failure,
-                TlsFailure::CertUnknownAuthority | TlsFailure::CertMissingIntermediate
-            )
-        {
-            return Some(local(failure));
-        }
-        let own = library.and_then(|library| library.own.as_ref()).filter(|_| unused);
-        return own.and_then(|own| own_failure(own, tls, now_unix_s)).map(local);
-    }
-    let seen = seen_failure(state, role, tls, now_unix_s);
-    if seen == local(TlsFailure::Closed)
-        && let Some(own) = library.and_then(|library| library.own.as_ref())
-        && let Some(failure) = own_failure(own, tls, now_unix_s)
-    {
-        // It looked at the certificate and left, before its Finished had left.
-        return Some(local(failure));
-    }
-    Some(seen)
-}
-
-/// What the wire alone says of a handshake that was not done.
-fn seen_failure(
-    state: &ConnectionState,
-    role: Role,
-    tls: Option<&TlsFacts>,
-    now_unix_s: i64,
-) -> (TlsFailure, Option<FailedBy>) {
-    let timeline = &state.timeline;
-    if timeline.alert_level & !ALERT_BACKWARD != 0 {
-        let alert = timeline.alert_description;
-        let is_servers = timeline.alert_level & ALERT_BACKWARD != 0;
-        let by = if is_servers == (role == Role::Server) {
-            FailedBy::Local
-        } else {
-            FailedBy::Remote
-        };
-        let about_certificate = matches!(
-            alert,
-            BAD_CERTIFICATE | CERTIFICATE_EXPIRED | CERTIFICATE_UNKNOWN | UNKNOWN_CA
-        );
-        if !is_servers
-            && about_certificate
-            && let Some(failure) = chain_failure(tls, now_unix_s, alert == UNKNOWN_CA)
-        {
-            return (failure, Some(by));
-        }
-        if timeline.alert_level & !ALERT_BACKWARD == ALERT_LEVEL_FATAL {
-            return (TlsFailure::Alert(alert), Some(by));
-        }
-    }
-    match state.closed_by {
-        CLOSED_BY_TIMEOUT => (TlsFailure::Timeout, None),
-        CLOSED_BY_LOCAL | CLOSED_BY_RESET_LOCAL => (TlsFailure::Closed, Some(FailedBy::Local)),
-        CLOSED_BY_REMOTE | CLOSED_BY_RESET_REMOTE => (TlsFailure::Closed, Some(FailedBy::Remote)),
-        _ => (TlsFailure::Closed, None),
-    }
-}
-
-/// What is wrong with the server's own certificate, of which a library has shown the names and times.
-fn own_failure(own: &Chain, tls: Option<&TlsFacts>, now_unix_s: i64) -> Option<TlsFailure> {
-    let circumstances = Circumstances {
-        server_name: tls.and_then(TlsFacts::server_name),
-        now_unix_s,
-        roots: &Roots::default(),
-        is_authority_refused: false,
-    };
-    match own.state(circumstances) {
-        ChainState::Expired => Some(TlsFailure::CertExpired),
-        ChainState::NotYetValid => Some(TlsFailure::CertNotYetValid),
-        ChainState::NameMismatch => Some(TlsFailure::CertNameMismatch),
-        _ => None,
-    }
-}
-
-/// What is wrong with the certificates that were sent in clear.
-fn chain_failure(tls: Option<&TlsFacts>, now_unix_s: i64, is_authority_refused: bool) -> Option<TlsFailure> {
-    let tls = tls?;
-    let circumstances = Circumstances {
-        server_name: tls.server_name(),
-        now_unix_s,
-        roots: &Roots::default(),
-        is_authority_refused,
-    };
-    match tls.chain.as_ref()?.state(circumstances) {
-        ChainState::Ok => None,
-        ChainState::Expired => Some(TlsFailure::CertExpired),
-        ChainState::NotYetValid => Some(TlsFailure::CertNotYetValid),
-        ChainState::NameMismatch => Some(TlsFailure::CertNameMismatch),
-        ChainState::MissingIntermediate => Some(TlsFailure::CertMissingIntermediate),
-        ChainState::SelfSigned | ChainState::UnknownAuthority => Some(TlsFailure::CertUnknownAuthority),
-    }
 }

@@ -6,15 +6,16 @@
 //! - *Self-signed*: the server's own certificate is its own issuer.
 //! - *Complete*: the last certificate found is its own issuer and was sent (a root), or its issuer is one of the roots
 //!   that the caller knows. A server may leave the root out (RFC 5246 section 7.4.2).
-//! - *Missing intermediate*: the issuer is neither sent nor a known root, and either other certificates of authorities
-//!   came that are not part of the chain, or the server's own certificate came alone and names a place to fetch its
-//!   issuer from (`caIssuers`), or the client refused it for that reason. Public authorities issue from intermediates
-//!   only and always name that place.
-//! - *Unknown authority*: the chain ends at a root that is not among those known, or at an intermediate whose issuer is
-//!   not; only judged when the caller knows any roots or the client refused the authority.
+//! - *Missing intermediate*: the issuer is neither sent nor a known root, and something shows that it is an intermediate:
+//!   certificates of authorities came that are not part of the chain, or the server's own certificate came alone and
+//!   names a place to fetch its issuer from (`caIssuers` over HTTP). Public authorities issue from intermediates only
+//!   and always name that place.
+//! - *Unknown authority*: the chain ends at a root that is not among those known, or at an issuer of which nothing shows
+//!   what it is; only judged when the caller knows any roots or the client refused the authority.
 //!
-//! A certificate issued by a private root directly, sent alone, looks like one whose intermediate is missing; without
-//! `caIssuers` and without the client's refusal it gets the benefit of the doubt.
+//! A certificate that a private root issued directly and one whose private intermediate is missing look alike when they
+//! come alone: of both it is true that the client does not know the authority, so both have that name. `caIssuers` over
+//! LDAP proves nothing: a directory's authority (AD CS) writes it also when it is a root.
 
 use std::collections::HashSet;
 
@@ -128,8 +129,12 @@ pub struct Chain {
     last_name: Box<[u8]>,
     /// Certificates that belong to the chain.
     linked: u8,
+    /// Certificates of authorities were sent that do not belong to the chain.
+    has_strays: bool,
     /// The server's certificate says where its issuer can be fetched.
     names_issuer_location: bool,
+    /// The first certificate is one of an authority.
+    is_authority: bool,
 }
 
 impl Chain {
@@ -145,6 +150,8 @@ impl Chain {
             .collect();
         let (path, end) = path(&own, &others);
         let last = path.last().copied().unwrap_or(&own);
+        let is_linked = |other: &X509Certificate<'_>| path.iter().any(|linked| linked.as_raw() == other.as_raw());
+        let has_strays = others.iter().any(|other| other.is_ca() && !is_linked(other));
         let last_name = match end {
             End::IssuerNotSent => last.issuer(),
             End::SelfSigned | End::Root => last.subject(),
@@ -161,7 +168,9 @@ impl Chain {
             end,
             last_name: last_name.as_raw().into(),
             linked: path.len() as u8,
+            has_strays,
             names_issuer_location: names_issuer_location(&own),
+            is_authority: own.is_ca(),
         })
     }
 
@@ -180,17 +189,16 @@ impl Chain {
             end: End::IssuerNotSent,
             last_name: Box::default(),
             linked: 1,
-            names_issuer_location: false,
+            has_strays: false,
+            names_issuer_location: names_issuer_location(&own),
+            is_authority: own.is_ca(),
         })
     }
 
     /// The first thing that a client would complain about: times, then the name, then the authority.
     pub fn state(&self, circumstances: Circumstances<'_>) -> ChainState {
-        if circumstances.now_unix_s > self.not_after_unix_s {
-            return ChainState::Expired;
-        }
-        if circumstances.now_unix_s < self.not_before_unix_s {
-            return ChainState::NotYetValid;
+        if let Some(wrong) = self.times(circumstances.now_unix_s) {
+            return wrong;
         }
         if circumstances.server_name.is_some_and(|name| !self.has_name(name)) {
             return ChainState::NameMismatch;
@@ -204,13 +212,30 @@ impl Chain {
         match self.end {
             _ if is_known => ChainState::Ok,
             End::SelfSigned => ChainState::SelfSigned,
-            End::IssuerNotSent if self.linked < self.sent => ChainState::MissingIntermediate,
-            End::IssuerNotSent if self.linked == 1 && (self.names_issuer_location || is_refused) => {
-                ChainState::MissingIntermediate
-            }
+            End::IssuerNotSent if self.lacks_intermediate() => ChainState::MissingIntermediate,
             End::Root | End::IssuerNotSent if judges => ChainState::UnknownAuthority,
             End::Root | End::IssuerNotSent => ChainState::Ok,
         }
+    }
+
+    /// The server's certificate was issued by an intermediate that was not sent. Of [`Self::of_own`] this holds where it is
+    /// known from elsewhere that the issuer was not sent.
+    pub fn lacks_intermediate(&self) -> bool {
+        let is_alone = self.linked == 1 && self.names_issuer_location;
+        self.end == End::IssuerNotSent && (self.has_strays || is_alone)
+    }
+
+    /// The first certificate is one of an authority.
+    pub fn is_authority(&self) -> bool {
+        self.is_authority
+    }
+
+    /// What is wrong with the times.
+    pub fn times(&self, now_unix_s: i64) -> Option<ChainState> {
+        if now_unix_s > self.not_after_unix_s {
+            return Some(ChainState::Expired);
+        }
+        (now_unix_s < self.not_before_unix_s).then_some(ChainState::NotYetValid)
     }
 
     /// About what the names and addresses take that are kept.
@@ -307,17 +332,25 @@ fn subject_key<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
 /// `id-ad-caIssuers` of RFC 5280 section 4.2.2.1.
 const CA_ISSUERS: &str = "1.3.6.1.5.5.7.48.2";
 
+/// Over HTTP, and not from a directory too: see the module.
 fn names_issuer_location(certificate: &TbsCertificate<'_>) -> bool {
-    certificate
-        .extensions()
-        .iter()
-        .any(|extension| match extension.parsed_extension() {
-            ParsedExtension::AuthorityInfoAccess(access) => access
-                .accessdescs
-                .iter()
-                .any(|description| description.access_method.to_id_string() == CA_ISSUERS),
-            _ => false,
-        })
+    let locations = || {
+        certificate
+            .extensions()
+            .iter()
+            .filter_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::AuthorityInfoAccess(access) => Some(&access.accessdescs),
+                _ => None,
+            })
+            .flatten()
+            .filter(|description| description.access_method.to_id_string() == CA_ISSUERS)
+            .filter_map(|description| match &description.access_location {
+                GeneralName::URI(uri) => uri.split_once(':').map(|(scheme, _)| scheme),
+                _ => None,
+            })
+    };
+    let has = |wanted: &str| locations().any(|scheme| scheme.eq_ignore_ascii_case(wanted));
+    (has("http") || has("https")) && !has("ldap") && !has("ldaps")
 }
 
 fn alternative_names<'a>(certificate: &'a TbsCertificate<'_>) -> impl Iterator<Item = &'a GeneralName<'a>> {

@@ -293,7 +293,7 @@ impl Agent {
 }
 
 /// A port that is free now. Another process could take it first; the agent then says so and the scenario fails.
-fn free_address() -> Result<SocketAddr> {
+pub(crate) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 

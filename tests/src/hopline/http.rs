@@ -10,7 +10,7 @@ use socket2::{Domain, Socket, Type};
 use crate::netns::NetNs;
 
 /// Status and body of `path`.
-pub(super) fn get(agent: SocketAddr, path: &str) -> Result<(u16, String)> {
+pub(crate) fn get(agent: SocketAddr, path: &str) -> Result<(u16, String)> {
     let timeout = Duration::from_secs(20);
     let mut stream = TcpStream::connect_timeout(&agent, timeout)?;
     stream.set_read_timeout(Some(timeout))?;

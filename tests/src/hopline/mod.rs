@@ -18,10 +18,10 @@ mod trace;
 
 use std::time::Duration;
 
-pub(crate) use agent::{Agent, AgentOptions, Place, tail};
+pub(crate) use agent::{Agent, AgentOptions, Place, free_address, tail};
 pub(crate) use compare::{Compare, Row};
 pub(crate) use fallback::Fallback;
-pub(crate) use http::timed_get;
+pub(crate) use http::{get, timed_get};
 pub(crate) use lookup::Lookup;
 pub(crate) use metrics::Metrics;
 pub(crate) use path::{Hop as PathHop, PathEvent, PathRecord, PathRun, Rtt as PathRtt};

@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::{dns, timeline};
 use crate::cgroup;
 use crate::container::{self, Image};
+use crate::hopline;
 use crate::lab::Lab;
 use crate::process::{self, Process};
 use crate::verdict::Verdict;
@@ -56,6 +57,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
             wrapped(lab, "hopline-no-tracefs", &capabilities, "true", &program)?,
         )
     };
+    without_net_admin(lab, verdict, &capabilities)?;
     doctor(verdict, "doctor", &hopline, &[NEEDS_NET_RAW])?;
     let mut off = needs_tracefs(lab)?;
     off.push(NEEDS_NET_RAW);
@@ -161,6 +163,53 @@ fn compare_held(lab: &Lab, verdict: &mut Verdict, cat: &Path, capabilities: &[St
     );
     verdict.text("no new privileges (/proc)", field("NoNewPrivs:"), "1");
     Ok(())
+}
+
+/// Without `NET_ADMIN` no connection can be seen: the agent is alive and not ready, and says why in one line; `trace` does not
+/// say that it is ready.
+fn without_net_admin(lab: &Lab, verdict: &mut Verdict, capabilities: &[String]) -> Result<()> {
+    let rest: Vec<String> = capabilities
+        .iter()
+        .filter(|name| *name != "net_admin")
+        .cloned()
+        .collect();
+    let own = lab.hopline(&[]);
+    let program = Path::new(own.get_program()).display().to_string();
+    let without = wrapped(lab, "hopline-no-net-admin", &rest, "true", &program)?;
+    let traffic = lab.traffic.path();
+    let mut trace = Command::new(&without);
+    trace.args(["trace", "--for", "2s", "--cgroup"]).arg(traffic);
+    let output = trace.stdin(Stdio::null()).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let names = |said: &str| u64::from(said.contains("no new connection") && said.contains("CAP_NET_ADMIN"));
+    let code = output.status.code().unwrap_or_default();
+    verdict.count("trace without NET_ADMIN: exit code", u64::from(code.unsigned_abs()), 1);
+    verdict.count("trace without NET_ADMIN says what is not seen", names(&said), 1);
+    verdict.count(
+        "trace without NET_ADMIN says ready",
+        u64::from(said.contains("ready")),
+        0,
+    );
+
+    let mut command = Command::new(&without);
+    let address = hopline::free_address()?;
+    command
+        .args(["agent", "--listen", &address.to_string(), "--state-dir=", "--cgroup"])
+        .arg(traffic)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let agent = Process::spawn(command, None, &lab.tools)?;
+    process::poll(Duration::from_secs(10) * lab.patience(), || {
+        Ok(hopline::get(address, "/livez").is_ok_and(|(status, _)| status == 200))
+    })?;
+    // As long as a search for open sockets takes: it is not what the agent waits for.
+    std::thread::sleep(Duration::from_secs(1) * lab.patience());
+    let (status, body) = hopline::get(address, "/readyz")?;
+    verdict.count("/readyz without NET_ADMIN", status.into(), 503);
+    verdict.count("/readyz without NET_ADMIN says why", names(&body), 1);
+    verdict.count("/readyz without NET_ADMIN: lines", body.lines().count() as u64, 1);
+    agent.signal(Signal::SIGTERM)
 }
 
 /// The features that only a classic tracepoint serves on this kernel, as hopline with all capabilities says.

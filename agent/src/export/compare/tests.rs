@@ -58,8 +58,12 @@ fn chains() {
     check(&presented(None, None), "complete");
     check(&presented(None, Some("cert_name_mismatch")), "complete, name mismatch");
     check(
-        &presented(Some("Lab\x1b CA"), Some("cert_unknown_authority")),
+        &presented(Some("Lab\x1b CA"), Some("cert_missing_intermediate")),
         "lacks Lab\u{fffd} CA",
+    );
+    check(
+        &presented(Some("Lab Root"), Some("cert_unknown_authority")),
+        "unknown issuer Lab Root",
     );
     let unread = Presented {
         chain: None,

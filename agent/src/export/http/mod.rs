@@ -57,6 +57,9 @@ pub trait Source: Clone + Send + Sync + 'static {
     /// Whether the programs are attached and the sockets opened before the start were looked for.
     fn is_ready(&self) -> bool;
 
+    /// Why no new connection can be seen, in one line; `None` when they can.
+    fn missing_core(&self) -> Option<String>;
+
     /// The pipeline's picture and the agent's own numbers; `None` at the end.
     fn scrape(&self) -> impl Future<Output = Option<(Snapshot, SelfMetrics)>> + Send;
 

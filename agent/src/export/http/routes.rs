@@ -130,10 +130,12 @@ fn unavailable(table: &Table) -> Response {
 }
 
 async fn readyz<S: Source>(State(server): State<Server<S>>) -> Response {
-    if server.agent.is_ready() {
-        return "ready\n".into_response();
-    }
-    (StatusCode::SERVICE_UNAVAILABLE, "starting\n").into_response()
+    let why = match server.agent.missing_core() {
+        Some(why) => format!("{why}\n"),
+        None if server.agent.is_ready() => return "ready\n".into_response(),
+        None => "starting\n".to_owned(),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, why).into_response()
 }
 
 fn accepted(headers: &HeaderMap) -> &str {

@@ -80,10 +80,29 @@ fn authorities() {
     check(&[LEAF, INTERMEDIATE, ROOT], &other, false, ChainState::UnknownAuthority);
     check(&[LEAF, INTERMEDIATE], &other, false, ChainState::UnknownAuthority);
     check(&[LEAF, INTERMEDIATE], &none, true, ChainState::UnknownAuthority);
-    // The intermediate is missing: told by what came instead, by the location, by the client.
+    // The intermediate is missing: told by what came instead, by the location. What nothing tells is no more than unknown.
     check(&[LEAF, ROOT], &none, false, ChainState::MissingIntermediate);
     check(&[LEAF_WITH_LOCATION], &none, false, ChainState::MissingIntermediate);
-    check(&[LEAF], &none, true, ChainState::MissingIntermediate);
+    check(&[LEAF_WITH_LOCATION], &none, true, ChainState::MissingIntermediate);
+    check(
+        &[LEAF_WITH_LOCATION, INTERMEDIATE],
+        &none,
+        true,
+        ChainState::UnknownAuthority,
+    );
+    check(&[LEAF], &none, true, ChainState::UnknownAuthority);
+    // Twice the same, and what belongs to nobody, but is of no authority.
+    check(&[LEAF, LEAF], &none, true, ChainState::UnknownAuthority);
+    check(&[LEAF, ROOT_LEAF], &none, true, ChainState::UnknownAuthority);
+    // A private root that signed the server's certificate itself.
+    check_at(
+        &[ROOT_LEAF],
+        "cn.example",
+        &none,
+        true,
+        IN_2027,
+        ChainState::UnknownAuthority,
+    );
     check(&[LEAF], &none, false, ChainState::Ok);
     check(&[LEAF], &lab, false, ChainState::UnknownAuthority);
     check_at(&[ROOT_LEAF], "cn.example", &lab, false, IN_2027, ChainState::Ok);

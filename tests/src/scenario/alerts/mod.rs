@@ -200,13 +200,10 @@ fn compare(verdict: &mut Verdict, number: usize, case: &'static Case, role: &str
         .collect();
     let [record] = mine[..] else {
         verdict.count(format!("{name} records"), mine.len() as u64, 1);
-        return case.reasons[0];
+        return case.reason;
     };
     let tls = record.tls.as_ref();
     let said = tls.and_then(|tls| tls.outcome.as_deref()).unwrap_or("null");
-    // Of several right words the one that was said.
-    let reason = case.reasons.iter().copied().find(|reason| *reason == said);
-    let reason = reason.unwrap_or(case.reasons[0]);
     // Of a hello that does not add up nothing is believed.
     let server_name = if case.malformed {
         "null".to_owned()
@@ -220,7 +217,7 @@ fn compare(verdict: &mut Verdict, number: usize, case: &'static Case, role: &str
             record.outcome.as_deref().unwrap_or("null"),
             tls.and_then(|tls| tls.sni.as_deref()).unwrap_or("null")
         ),
-        format!("tls {server_name} {reason}"),
+        format!("tls {server_name} {}", case.reason),
     );
-    reason
+    case.reason
 }

@@ -48,7 +48,7 @@ const MIRRORS: [Mirror; 6] = [
     Mirror::good(OLD, "1.2"),
     Mirror::good(SLOW, "1.3"),
     Mirror {
-        failure: Some("cert_unknown_authority"),
+        failure: Some("cert_missing_intermediate"),
         missing: Some("intermediate.lab.test"),
         ..Mirror::good(LACKING, "1.3")
     },

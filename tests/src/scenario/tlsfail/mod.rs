@@ -1,5 +1,5 @@
-//! Every client of the matrix against every way to fail, in both versions: the exact reason, who gave up, whose TLS it was,
-//! and the protocol that was agreed on before.
+//! Every client of the matrix against every way to fail, in both versions, with probes in TLS libraries and without: the exact
+//! reason, who gave up, whose TLS it was, and the protocol that was agreed on before. A fault has one name.
 //!
 //! Truth: what the client itself printed, which is checked against the failure first, and the reason that is written in
 //! `cells.rs` for each cell, with why. Then the same by programs that live for some milliseconds and were never seen.
@@ -8,7 +8,7 @@ mod cells;
 mod clients;
 mod switches;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -22,6 +22,7 @@ use self::clients::{Programs, Wanted, can_run};
 use crate::certificates::Certificates;
 use crate::hopline::{Agent, AgentOptions, Record, Trace};
 use crate::lab::{Lab, Tolerance};
+use crate::nginx;
 use crate::openssl;
 use crate::process::{self, Process};
 use crate::router::RouterSettings;
@@ -65,6 +66,8 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     };
     let agent = Agent::start(lab, lab.traffic.path(), &options)?;
     let trace = Trace::start_configured(lab, "tlsfail", lab.traffic.path(), Some(&config))?;
+    // The same connections as the wire alone shows them.
+    let wire = Trace::start(lab, "tlsfail-wire", lab.traffic.path())?;
 
     let (mut cells, mut libraries) = (Vec::new(), BTreeSet::new());
     for client in Client::ALL {
@@ -105,28 +108,26 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let strangers = if lab.short { 0 } else { STRANGERS };
     be_strangers(lab, &pair, &certificates, &programs, strangers)?;
     trace.wait_for(cells.len() + strangers)?;
+    wire.wait_for(cells.len() + strangers)?;
     let metrics = agent.scrape_drained()?;
     let left = released(lab, &agent)?;
-    let records = trace.finish()?;
+    let (records, seen) = (trace.finish()?, wire.finish()?);
     agent.stop()?;
     switches::compare(lab, verdict, &pair, &certificates, &programs)?;
     drop(servers);
 
-    let finished = || {
-        let of_client = |record: &&Record| record.event == "finished" && record.is_client();
-        records.iter().filter(of_client)
-    };
-    let by_name: HashMap<&str, &Record> = finished().filter_map(|record| Some((sni(record)?, record))).collect();
+    let (probed, wired) = (by_name(&records), by_name(&seen));
     for (number, (client, failure, tls13, said)) in cells.iter().enumerate() {
-        let record = by_name.get(cell_name(number).as_str()).copied();
-        compare(verdict, (*client, *failure, *tls13), record, said);
+        let (name, cell) = (cell_name(number), (*client, *failure, *tls13));
+        compare(verdict, cell, true, probed.get(name.as_str()).copied(), said);
+        compare(verdict, cell, false, wired.get(name.as_str()).copied(), said);
     }
     if strangers == 0 {
         // The kernel takes its time for the first probe after a pause: on a busy machine some are gone by then.
         verdict.skip("never seen before", "in the long form");
     } else {
         let port = address(Failure::Expired, true).port();
-        let strange = finished().filter(|record| record.server_port() == port && sni(record) == Some(NAME));
+        let strange = finished(&records).filter(|record| record.server_port() == port && sni(record) == Some(NAME));
         compare_strangers(verdict, &strange.collect::<Vec<_>>(), strangers);
     }
     for library in ["openssl", "gnutls", "go"] {
@@ -141,12 +142,36 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let unjoined = metrics.sum("hopline_tls_facts_unjoined_total", &[]);
     verdict.note("facts of no known connection", unjoined as f64, "");
     let failed = metrics.sum("hopline_tls_handshake_failures_total", &[("role", "client")]);
-    let fails = cells
-        .iter()
-        .filter(|(client, failure, tls13, _)| expected(*client, *failure, *tls13).outcome != "ok");
-    verdict.count("failures counted", failed, (fails.count() + strangers) as u64);
+    let mut by_reason = BTreeMap::from([("cert_expired", strangers as u64)]);
+    for (client, failure, tls13, _) in &cells {
+        *by_reason
+            .entry(expected(*client, *failure, *tls13, true).outcome)
+            .or_default() += 1;
+    }
+    by_reason.remove("ok");
+    verdict.count("failures counted", failed, by_reason.values().sum());
+    for (reason, count) in by_reason {
+        let counted = metrics.sum(
+            "hopline_tls_handshake_failures_total",
+            &[("role", "client"), ("reason", reason)],
+        );
+        verdict.count(format!("failures counted as {reason}"), counted, count);
+    }
     super::compare_losses(verdict, &metrics);
     Ok(())
+}
+
+/// Records of clients' connections that are over.
+fn finished(records: &[Record]) -> impl Iterator<Item = &Record> {
+    records
+        .iter()
+        .filter(|record| record.event == "finished" && record.is_client())
+}
+
+fn by_name(records: &[Record]) -> HashMap<&str, &Record> {
+    finished(records)
+        .filter_map(|record| Some((sni(record)?, record)))
+        .collect()
 }
 
 /// The name that a cell's client asks for, by which its record is found.
@@ -165,6 +190,14 @@ fn serve(lab: &Lab, pair: &Pair, certificates: &Certificates) -> Result<Vec<Proc
             let address = address(failure, tls13);
             let (certificate, chain) = match failure {
                 Failure::Expired => ("expired.pem", true),
+                Failure::NotYetValid => ("future.pem", true),
+                Failure::PrivateRoot => ("direct.pem", false),
+                Failure::Plain => {
+                    let name = format!("plain-{}", address.port());
+                    let at = [address];
+                    servers.push(nginx::start(lab, &name, &pair.server, &at)?);
+                    continue;
+                }
                 Failure::WrongName => ("misnamed.pem", true),
                 Failure::MissingIntermediate => ("good.pem", false),
                 Failure::Closes | Failure::Silent => {
@@ -217,7 +250,7 @@ fn fetch(
         to: address(failure, tls13),
         name,
         version,
-        authority: if failure == Failure::UnknownAuthority {
+        authority: if matches!(failure, Failure::UnknownAuthority | Failure::PrivateRoot) {
             "stranger.pem"
         } else {
             "root.pem"
@@ -277,12 +310,14 @@ fn outcome_of(record: &Record) -> &str {
 fn compare(
     verdict: &mut Verdict,
     (client, failure, tls13): (Client, Failure, bool),
+    probes: bool,
     record: Option<&Record>,
     said: &str,
 ) {
     let version = if tls13 { "1.3" } else { "1.2" };
-    let name = format!("{}, {}, {version}", client.name(), failure.name());
-    let expected = expected(client, failure, tls13);
+    let how = if probes { "" } else { ", without probes" };
+    let name = format!("{}, {}, {version}{how}", client.name(), failure.name());
+    let expected = expected(client, failure, tls13, probes);
     let Some(record) = record else {
         verdict.text(name, "no record", expected.outcome);
         return;
@@ -299,7 +334,6 @@ fn compare(
     // A library may have spoken before a failure that it has no part in.
     let library = if expected.library { library } else { "null" };
     let alpn = tls.and_then(|tls| tls.alpn.as_deref()).unwrap_or("null");
-    let failed_by = if expected.failed_by == "any" { "any" } else { failed_by };
     if said.trim().is_empty() && failure != Failure::Silent {
         verdict.trouble(format!("{name}: the client said nothing"));
     }
@@ -314,7 +348,7 @@ fn compare(
             "{} {} {wanted_library} {} port {}",
             expected.outcome,
             expected.failed_by,
-            protocol(client, failure, tls13),
+            protocol(client, failure, tls13, probes),
             address(failure, tls13).port()
         ),
     );

@@ -32,15 +32,18 @@ pub(super) fn compare(
     let config = lab.file("switches.yaml");
     fs::write(&config, OFF)?;
     let trace = Trace::start_configured(lab, "switches", lab.traffic.path(), Some(&config))?;
-    for (client, _) in EXPECTED {
-        let cell = (client, Failure::Expired, true);
-        super::fetch(lab, pair, certificates, programs, cell, super::NAME)?;
+    let names: Vec<String> = (0..EXPECTED.len())
+        .map(|number| format!("s{number}.lab.test"))
+        .collect();
+    for ((client, _), name) in EXPECTED.iter().zip(&names) {
+        let cell = (*client, Failure::Expired, true);
+        super::fetch(lab, pair, certificates, programs, cell, name)?;
     }
     trace.wait_for(EXPECTED.len())?;
     let records = trace.finish()?;
-    let finished: Vec<_> = records.iter().filter(|record| record.event == "finished").collect();
-    for (number, (client, expected)) in EXPECTED.into_iter().enumerate() {
-        let tls = finished.get(number).and_then(|record| record.tls.as_ref());
+    let by_name = super::by_name(&records);
+    for ((client, expected), name) in EXPECTED.into_iter().zip(&names) {
+        let tls = by_name.get(name.as_str()).and_then(|record| record.tls.as_ref());
         let library = tls.and_then(|tls| tls.library.as_deref()).unwrap_or("null");
         let library = library.split(' ').next().unwrap_or_default();
         verdict.text(format!("switches, {}", client.name()), library, expected);

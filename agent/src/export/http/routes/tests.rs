@@ -69,6 +69,10 @@ impl Source for Starting {
         false
     }
 
+    fn missing_core(&self) -> Option<String> {
+        None
+    }
+
     async fn scrape(&self) -> Option<(Snapshot, SelfMetrics)> {
         Some((Snapshot::default(), SelfMetrics::default()))
     }
