@@ -14,6 +14,7 @@ mod resolution;
 mod rtt;
 mod spikes;
 mod staying;
+mod subflows;
 mod tables;
 mod talk;
 
@@ -61,6 +62,7 @@ use resolution::{Resolution, Resolved, Waited};
 use rtt::Unplaced;
 use spikes::Watch;
 use staying::{Listener, Staying};
+use subflows::Subflows;
 use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
@@ -214,6 +216,7 @@ pub struct Pipeline {
     resolution: Resolution,
     workloads: Workloads,
     held: Held,
+    subflows: Subflows,
     series: Series,
     watch: Watch,
     paths: Paths,
@@ -257,6 +260,7 @@ impl Pipeline {
             resolution: Resolution::new(dns_series, share),
             workloads: Workloads::new(share),
             held: Held::new(share),
+            subflows: Subflows::new(share),
             series: Series::new(settings.max_series - dns_series),
             watch: Watch::new(settings.rtt_spike),
             paths: Paths::default(),
@@ -317,9 +321,13 @@ impl Pipeline {
             Event::TlsProtocol(event) => self.libraries.hear_protocol(&event),
             Event::Fork(event) => {
                 self.choices.began(event.pid);
+                self.resolution.process_ended(event.pid, event.header.time_ns);
                 self.attribution.fork(&event);
             }
-            Event::Exec(event) => self.attribution.exec(&event),
+            Event::Exec(event) => {
+                self.resolution.process_ended(event.pid, event.header.time_ns);
+                self.attribution.exec(&event);
+            }
             Event::Exit(event) => {
                 self.choices.ended(event.pid, event.header.time_ns);
                 self.resolution.process_ended(event.pid, event.header.time_ns);

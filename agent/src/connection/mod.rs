@@ -15,7 +15,8 @@ pub use packed::Packed;
 pub use record::ConnectionRecord;
 pub use rtt::{Rtt, RttWindow};
 pub use state::{
-    ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, TcpState, outcome, received_bytes, routers_by_ttl, sent_bytes,
+    ClosedBy, Endpoint, Endpoints, Outcome, Phase, Role, RoleBasis, TcpState, outcome, received_bytes, routers_by_ttl,
+    sent_bytes,
 };
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;

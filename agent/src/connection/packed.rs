@@ -45,7 +45,7 @@ impl Packed {
 
     /// A newer one, in the same memory if it is about as long.
     pub fn set(&mut self, state: &ConnectionState) {
-        let mut filled = 0;
+        let mut filled = 0_u128;
         let (mut bytes, mut length) = ([0; LONGEST], 0);
         for (place, word) in at_rest(state).to_words().into_iter().enumerate() {
             if word == 0 {
@@ -120,6 +120,8 @@ fn at_rest(state: &ConnectionState) -> ConnectionState {
             partial_length: [0; 2],
             ..state.timeline
         },
+        // Looked at when a connection is first heard of.
+        netns_cookie: 0,
         ..*state
     }
 }

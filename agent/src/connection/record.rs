@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::state::{ClosedBy, Outcome, Phase, Role};
+use super::state::{ClosedBy, Outcome, Phase, Role, RoleBasis};
 
 /// Version of the record's shape.
 pub const SCHEMA: u32 = 1;
@@ -27,6 +27,8 @@ pub struct ConnectionRecord {
     pub duration_us: u64,
     /// Which side this is.
     pub role: Role,
+    /// How that is known.
+    pub role_basis: RoleBasis,
     /// `ipv4` or `ipv6`; v4-mapped addresses are IPv4.
     pub family: &'static str,
     /// This side.

@@ -8,7 +8,7 @@ use agent_ebpf::{
 };
 use serde::Serialize;
 
-use super::{Attached, Output, Pipeline, PipelineSettings, follow, records, resolution::Resolution, talk};
+use super::{Attached, Output, Pipeline, PipelineSettings, follow, records, resolution::Resolution, subflows, talk};
 use crate::{
     aggregate::{FallbackLabels, Snapshot, Tally, TlsFailure, UndeclaredLabels},
     attribution::{Attribution, Process},
@@ -209,7 +209,11 @@ impl Choices {
             cgroup: cgroup.as_ref().map(|cgroup| &*cgroup.path),
         };
         // One that was silent for long has its place without a name; if it says one later, that counts here.
-        let claim = resolution.claim_of(state, owner.pid, heard.facts, attached.resolved.as_deref());
+        let claim = if subflows::is_joined(state) {
+            attached.claim.clone()
+        } else {
+            resolution.claim_of(state, owner.pid, heard.facts, attached.resolved.as_deref())
+        };
         let has_said = claim.as_ref().is_some_and(|claim| claim.source != "dns");
         let name = claim.as_ref().map(|claim| &*claim.host);
         let endpoints = Endpoints::of(state);

@@ -15,6 +15,7 @@ use super::{
     records::Said,
     resolution::{Resolution, opened_ns as opened_at},
     staying::Ending,
+    subflows::Parent,
     talk,
     talk::{Claim, Word},
 };
@@ -68,7 +69,8 @@ impl Pipeline {
     /// Puts a connection into the table at its first event, whichever that is; `false` when there is no room.
     fn open(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> bool {
         let facts = self.hellos.facts(stream_of(state));
-        let named = is_named(role, state, facts, now_ns);
+        let parent = self.subflows.parent(state, &self.connections);
+        let named = is_named(role, state, facts, &parent, now_ns);
         let said = Word::of(facts.filter(|_| named));
         let attached = self.first_seen(role, state, named, said, now_ns);
         let destination = attached.destination;
@@ -96,6 +98,7 @@ impl Pipeline {
 
     /// An open connection has moved on.
     fn advance(&mut self, role: Role, state: &ConnectionState, now_ns: u64) {
+        let parent = self.subflows.parent(state, &self.connections);
         let Some(entry) = self.connections.get_mut(state.cookie) else {
             return;
         };
@@ -107,7 +110,7 @@ impl Pipeline {
         let kept = attached.facts.take();
         library::settle(attached.library.as_deref_mut(), kept.as_deref());
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
-        if !attached.named && is_named(role, state, facts, now_ns) {
+        if !attached.named && is_named(role, state, facts, &parent, now_ns) {
             name(
                 &mut self.series,
                 &self.choices,
@@ -116,6 +119,7 @@ impl Pipeline {
                 attached,
                 state,
                 facts,
+                parent,
                 now_ns,
             );
         }
@@ -200,13 +204,19 @@ impl Pipeline {
         let (mut resolved, mut waited) = (None, None);
         let claim = match role {
             Role::Client => {
-                resolved = self.resolution.resolved(state, owner.pid);
+                resolved = self.resolution.resolved(state, owner.pid, &mut self.attribution);
                 let claim = self.resolution.claim(state, owner.pid, said, resolved.as_ref());
                 let claim = claim.or_else(|| pod_at(&self.workloads, state));
-                if named {
-                    waited = self.resolution.waited(state, owner.pid, claim.as_ref());
+                match self.subflows.parent(state, &self.connections) {
+                    Parent::Named(claim) => claim,
+                    Parent::Unnamed => claim,
+                    Parent::Itself => {
+                        if named {
+                            waited = self.resolution.waited(state, owner.pid, claim.as_ref());
+                        }
+                        claim
+                    }
                 }
-                claim
             }
             Role::Server => said.claim,
         };
@@ -261,6 +271,7 @@ impl Pipeline {
             self.finish(&mut attached, &end);
             return;
         };
+        let parent = self.subflows.parent(state, &self.connections);
         let attached = &mut entry.attached;
         let facts = attached.facts.take().or_else(|| last.map(Arc::new));
         if !attached.named {
@@ -273,6 +284,7 @@ impl Pipeline {
                 attached,
                 state,
                 facts,
+                parent,
                 now_ns,
             );
         }
@@ -311,6 +323,7 @@ impl Pipeline {
         if let Some(answer) = answer {
             progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
         }
+        self.subflows.ended(state, attached.claim.as_ref());
         let destination = attached.destination;
         self.note_path(role, destination, state);
         if !attached.counted.connected && !late(state) {
@@ -445,11 +458,13 @@ fn keep_facts(hellos: &mut Assembler, shared: &mut Shared, attached: &mut Attach
 }
 
 /// Whether an open connection's name is as good as it will get.
-fn is_named(role: Role, state: &ConnectionState, facts: Option<&Facts>, now_ns: u64) -> bool {
-    role == Role::Server
-        || talk::is_named(state, facts)
-        || state.established_ns != 0 && now_ns.saturating_sub(state.established_ns) > UNNAMED_NS
-        || late(state)
+fn is_named(role: Role, state: &ConnectionState, facts: Option<&Facts>, parent: &Parent, now_ns: u64) -> bool {
+    let is_said = match parent {
+        Parent::Itself => role == Role::Server || talk::is_named(state, facts),
+        Parent::Unnamed => false,
+        Parent::Named(_) => true,
+    };
+    is_said || state.established_ns != 0 && now_ns.saturating_sub(state.established_ns) > UNNAMED_NS || late(state)
 }
 
 /// The connection moves to the destination of its name, if it has one: nothing better will come.
@@ -465,6 +480,7 @@ fn name(
     attached: &mut Attached,
     state: &ConnectionState,
     facts: Option<&Facts>,
+    parent: Parent,
     now_ns: u64,
 ) {
     attached.named = true;
@@ -474,10 +490,17 @@ fn name(
         return;
     }
     let pid = attached.owner.pid;
-    attached.claim = resolution
-        .claim_of(state, pid, facts, attached.resolved.as_deref())
-        .or_else(|| pod_at(workloads, state));
-    attached.waited = resolution.waited(state, pid, attached.claim.as_ref());
+    let is_first = matches!(parent, Parent::Itself);
+    attached.claim = if let Parent::Named(claim) = parent {
+        claim
+    } else {
+        resolution
+            .claim_of(state, pid, facts, attached.resolved.as_deref())
+            .or_else(|| pod_at(workloads, state))
+    };
+    if is_first {
+        attached.waited = resolution.waited(state, pid, attached.claim.as_ref());
+    }
     let host = attached.claim.as_ref().map(|claim| &claim.host);
     let group = choices.group(state, host.map(|host| &**host));
     let key = key(role, &attached.owner, state, host, &group, attached.pod.as_deref());

@@ -17,7 +17,7 @@ use crate::{
     aggregate::TlsFailure,
     attribution::{Cgroup, Process},
     connection::{
-        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Rtt, outcome, received_bytes,
+        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, RoleBasis, Rtt, outcome, received_bytes,
         record::{
             AddressRecord, BackendRecord, DestinationRecord, DnsRecord, HttpRecord, MarksRecord, PhasesRecord,
             ProcessRecord, RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TlsRecord, TurnsRecord,
@@ -90,6 +90,7 @@ impl Surroundings<'_> {
             start: rfc3339(start_ns.saturating_add_signed(self.clock_offset_ns)),
             duration_us: seen.end.saturating_sub(start_ns) / 1_000,
             role,
+            role_basis: RoleBasis::of(state),
             family: if endpoints.remote.address.is_ipv4() {
                 "ipv4"
             } else {

@@ -2,7 +2,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Version of the frames and of the events in them; a reader refuses any other.
-pub const VERSION: u32 = 5;
+pub const VERSION: u32 = 6;
 /// Starts every frame.
 pub(super) const MAGIC: [u8; 4] = *b"hop\xa7";
 /// Magic, kind, length of the body, CRC-32 of kind, length and body: four little-endian words.

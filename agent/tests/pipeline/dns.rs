@@ -36,6 +36,7 @@ fn sent_in(cgroup_id: u64, time_ns: u64, direction: u8, said: &[u8]) -> Vec<u8> 
         },
         cookie: 900,
         cgroup_id,
+        netns_cookie: 0,
         local_address: ipv4([10, 0, 0, 1]),
         remote_address: ipv4([10, 0, 0, 53]),
         comm: text("curl"),

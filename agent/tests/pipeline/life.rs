@@ -48,7 +48,7 @@ fn the_record_has_every_key() {
     let none = serde_json::Value::Null;
     let expected = serde_json::json!({
         "schema": 1, "id": "boot-1", "node": "n1", "netns": 9,
-        "start": "2023-11-14T22:13:20.999000Z", "duration_us": 2_001_000, "role": "client", "family": "ipv4",
+        "start": "2023-11-14T22:13:20.999000Z", "duration_us": 2_001_000, "role": "client", "role_basis": "observed", "family": "ipv4",
         "local": {"address": "10.0.0.1", "port": 40_000}, "remote": {"address": "10.0.0.2", "port": 443},
         "destination": {"host": "10.0.0.2", "port": 443, "source": "ip", "verified": true, "group": ""},
         "backend": none,
