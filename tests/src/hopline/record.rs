@@ -12,6 +12,8 @@ pub(crate) struct Record {
     /// `finished` or `stuck`.
     pub(crate) event: String,
     pub(crate) role: String,
+    /// `observed`, `inferred` or `guessed`.
+    pub(crate) role_basis: String,
     pub(crate) family: String,
     pub(crate) local: Endpoint,
     pub(crate) remote: Endpoint,
@@ -203,7 +205,7 @@ pub(crate) mod tests {
     /// What the lab reads of a record: each time is a millisecond, and the client gave this name.
     pub(crate) fn record(role: &str, name: &str) -> Record {
         let text = serde_json::json!({
-            "event": "finished", "role": role, "family": "ipv4", "late": false, "duration_us": 10,
+            "event": "finished", "role": role, "role_basis": "observed", "family": "ipv4", "late": false, "duration_us": 10,
             "local": {"address": "10.0.0.1", "port": 1000}, "remote": {"address": "10.0.0.2", "port": 443},
             "destination": {"host": name, "port": 443, "source": "sni", "verified": true, "group": ""}, "process": {"pid": 1, "comm": "c", "ancestry": []},
             "phases_us": {"dns": null, "tcp": 1_000, "tls": 1_000, "ttfb": 1_000},
