@@ -4,6 +4,7 @@
 //! `attribution` alone, and not at all without `read_proc`. One task owns a [`Pipeline`]; nothing in it locks.
 mod chains;
 mod choices;
+mod destination;
 mod follow;
 mod library;
 mod paths;
@@ -475,7 +476,7 @@ impl Pipeline {
         let pod = self.pod_of(state.cgroup_id, owner.pid, now_ns);
         self.linking.listens(owner.pid, now_ns);
         let destination = self.series.destination(
-            follow::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
+            destination::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
             now_ns,
         );
         let listener = Listener {
@@ -503,7 +504,7 @@ impl Pipeline {
         let owner = self.attribution.owner(state);
         let pod = self.pod_of(state.cgroup_id, owner.pid, now_ns);
         let destination = self.series.destination(
-            follow::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
+            destination::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
             now_ns,
         );
         self.series.retransmitted(destination, Retransmit::Synack, 1, now_ns);

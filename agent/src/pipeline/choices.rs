@@ -8,7 +8,9 @@ use agent_ebpf::{
 };
 use serde::Serialize;
 
-use super::{Attached, Output, Pipeline, PipelineSettings, follow, records, resolution::Resolution, subflows, talk};
+use super::{
+    Attached, Output, Pipeline, PipelineSettings, destination, records, resolution::Resolution, subflows, talk,
+};
 use crate::{
     aggregate::{FallbackLabels, Snapshot, Tally, TlsFailure, UndeclaredLabels},
     attribution::{Attribution, Process},
@@ -241,7 +243,7 @@ impl Choices {
                 .map_or_else(|| wanted.address.to_string().into(), |claim| Arc::clone(&claim.host)),
             port: Some(wanted.port),
             group: group.name,
-            source: follow::source(attached.pod.as_deref()),
+            source: destination::source(attached.pod.as_deref()),
         };
         self.undeclared_counts.add(labels.clone());
         self.undeclared.push(Undeclared {
@@ -295,7 +297,7 @@ impl Pipeline {
                 group: Arc::clone(&fallback.group),
                 from: Arc::clone(&fallback.from),
                 to: Arc::clone(&fallback.to),
-                source: follow::source(pod.as_deref()),
+                source: destination::source(pod.as_deref()),
             });
             let kept = self.events.admits(self.now_ns);
             if kept || self.collect {

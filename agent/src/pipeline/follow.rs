@@ -10,24 +10,23 @@ use agent_ebpf::{
 use super::{
     Attached, Output, Pipeline,
     choices::{Choices, Heard, opened_ns},
+    destination::{key, pod_at},
     library, progress,
     progress::Counted,
     records::Said,
-    resolution::{Resolution, opened_ns as opened_at},
+    resolution::Resolution,
     staying::Ending,
     subflows::Parent,
     talk,
-    talk::{Claim, Word},
+    talk::Word,
 };
 use crate::{
     aggregate::{DestinationId, DestinationKey, Ended, Name, Series},
-    attribution::Process,
     connection::{
-        Activity, Admission, ClosedBy, Endpoints, Entry, Packed, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
+        Activity, Admission, ClosedBy, Entry, Packed, Phase, Role, Rtt, TcpState, last_phase, outcome, phase,
     },
-    groups::Group,
     protocol::{assembler::Assembler, facts::Facts, shared::Shared},
-    workloads::{Pod, Workload, Workloads},
+    workloads::Workloads,
 };
 
 /// A connection whose name does not come is counted under its address after this long.
@@ -566,59 +565,4 @@ fn ended(waited: Option<Phase>) -> Ended {
         Some(Phase::Turn) => Ended::Turn,
         None => Ended::Established,
     }
-}
-
-/// A client's destination is the host that it asked for, else the address; a server's is its workload, else the process
-/// that listens, and its port.
-pub(super) fn key(
-    role: Role,
-    owner: &Process,
-    state: &ConnectionState,
-    host: Option<&Arc<str>>,
-    group: &Group,
-    pod: Option<&Pod>,
-) -> DestinationKey {
-    let endpoints = Endpoints::of(state);
-    if role == Role::Server {
-        return server_key(owner, endpoints.local.port, group, pod);
-    }
-    let wanted = endpoints.wanted();
-    DestinationKey {
-        role,
-        name: host.map_or(Name::Address(wanted.address), |host| Name::Host(Arc::clone(host))),
-        port: wanted.port,
-        group: Arc::clone(&group.name),
-        source: source(pod),
-    }
-}
-
-/// A server's destination is itself.
-pub(super) fn server_key(owner: &Process, port: u16, group: &Group, pod: Option<&Pod>) -> DestinationKey {
-    DestinationKey {
-        role: Role::Server,
-        name: Name::Process(server_name(owner, pod)),
-        port,
-        group: Arc::clone(&group.name),
-        source: source(pod),
-    }
-}
-
-/// What a server is called: its workload, outside of pods its process.
-pub(super) fn server_name(owner: &Process, pod: Option<&Pod>) -> Arc<str> {
-    pod.map_or_else(|| owner.name(), |pod| Arc::clone(&pod.workload.name))
-}
-
-/// Whose something is that a pod did.
-pub(super) fn source(pod: Option<&Pod>) -> Option<Arc<Workload>> {
-    pod.map(|pod| Arc::clone(&pod.workload))
-}
-
-/// The pod of this node that had the address that a client asked for, when it asked.
-fn pod_at(workloads: &Workloads, state: &ConnectionState) -> Option<Claim> {
-    let pod = workloads.at_address(Endpoints::of(state).wanted().address, opened_at(state))?;
-    Some(Claim {
-        host: format!("{}.{}.pod", pod.name, pod.workload.namespace).into(),
-        source: "kubernetes",
-        verified: true,
-    })
 }

@@ -8,7 +8,7 @@ use agent_ebpf::{
 };
 
 use super::{
-    follow::server_name,
+    destination::server_name,
     library::{FailedBy, Library},
     resolution::Waited,
     talk::{self, Claim},
