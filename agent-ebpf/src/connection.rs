@@ -139,7 +139,8 @@ pub struct ConnectionState {
     pub cookie: u64,
     /// Id of the cgroup that the socket belongs to (its creator's; a child has its listener's).
     pub cgroup_id: u64,
-    /// Cookie of the listener that a server's child came from, else 0.
+    /// Cookie of the listener that a server's child came from; of an MPTCP client's joined subflow that of the first one; else
+    /// 0.
     pub listener_cookie: u64,
     /// `connect` was called (client) or `listen` was (listener); 0 when not seen.
     pub intent_ns: u64,
@@ -175,7 +176,7 @@ pub struct ConnectionState {
     pub pid: u32,
     /// Inode number of the network namespace, as `lsns` and `/proc/PID/ns/net` show it.
     pub netns: u32,
-    /// Inode number of the socket, as in `/proc/PID/fd`: set for late sockets only, to find their owner.
+    /// Inode number of the socket, as in `/proc/PID/fd`: set for late sockets and for listeners, to find who has them.
     pub inode: u32,
     /// Number of the connect attempt on this socket, from 1 (a socket may try again after a failure).
     pub attempt: u32,
@@ -201,6 +202,9 @@ pub struct ConnectionState {
     pub is_quiet: u8,
     /// Unused, zero.
     pub reserved: [u8; 6],
+    /// Number of the network namespace that no other one has until the next boot; 0 when the kernel does not say. The inode's is
+    /// given to another one as soon as its own has ended.
+    pub netns_cookie: u64,
 }
 
 /// Words of a [`ConnectionState`].
@@ -314,5 +318,5 @@ impl ConnectionState {
 
 /// Storage is charged to the application's socket memory: the contract allows 1 KiB.
 const _: () = assert!(size_of::<ConnectionState>() <= 1024);
-const _: () = assert!(size_of::<ConnectionState>() == 576);
+const _: () = assert!(size_of::<ConnectionState>() == 584);
 const _: () = assert!(offset_of!(ConnectionState, timeline) == 8);

@@ -32,6 +32,7 @@ pub struct DnsOwner {
     comm: [u8; 16],
     pid: u32,
     netns: u32,
+    netns_cookie: u64,
 }
 
 #[repr(C)]
@@ -70,6 +71,7 @@ pub fn own(address: *const bpf_sock_addr) {
     if let Some(owner) = socket::create(|flags| owner(sk, flags)) {
         owner.pid = Task::tgid(task);
         owner.netns = Task::netns(task);
+        owner.netns_cookie = Task::netns_cookie(task);
         owner.comm = Task::process_comm(task);
     }
 }
@@ -151,10 +153,12 @@ fn send<const N: u32, B>(skb: *mut __sk_buff, at: u32, length: u32, sent: u32, r
             if let Some(owner) = known {
                 (*header).pid = owner.pid;
                 (*header).netns = owner.netns;
+                (*header).netns_cookie = owner.netns_cookie;
                 (*header).comm = owner.comm;
             } else {
                 (*header).pid = 0;
                 (*header).netns = 0;
+                (*header).netns_cookie = 0;
                 (*header).comm = [0; 16];
             }
             let ends = if egress {

@@ -25,6 +25,8 @@ pub struct DnsHeader {
     pub cookie: u64,
     /// Cgroup of the socket.
     pub cgroup_id: u64,
+    /// Number of that process's network namespace that no other one has until the next boot; 0 when unknown.
+    pub netns_cookie: u64,
     /// Address of the observed side; IPv4 in the first four bytes.
     pub local_address: [u8; 16],
     /// Address of the other side; for a client the resolver's, as on the wire.
@@ -55,4 +57,4 @@ pub struct DnsHeader {
     pub ip_version: u8,
 }
 
-const _: () = assert!(size_of::<DnsHeader>() == 104);
+const _: () = assert!(size_of::<DnsHeader>() == 112);

@@ -72,6 +72,7 @@ fn send<const N: u32, B>(
                 header: EventHeader::of::<Piece<B>>(DNS_MESSAGE, payload.now),
                 cookie: state.cookie,
                 cgroup_id: state.cgroup_id,
+                netns_cookie: state.netns_cookie,
                 local_address: state.local_address,
                 remote_address: state.remote_address,
                 comm: state.comm,

@@ -35,6 +35,10 @@ pub struct ExecEvent {
     pub pid: u32,
     /// tgid of the parent (`real_parent`), init pid namespace.
     pub parent_pid: u32,
+    /// Inode number of the mount namespace, as `/proc/PID/ns/mnt` shows it; 0 when the kernel does not say.
+    pub mount_namespace: u32,
+    /// Unused, zero.
+    pub reserved: u32,
     /// New name, NUL-padded.
     pub comm: [u8; 16],
     /// Path as given to execve (a script's own path, not its interpreter's), NUL-terminated.
@@ -66,6 +70,6 @@ pub struct CgroupEvent {
 }
 
 const _: () = assert!(size_of::<ForkEvent>() == 64);
-const _: () = assert!(size_of::<ExecEvent>() == 48 + PATH_BYTES);
+const _: () = assert!(size_of::<ExecEvent>() == 56 + PATH_BYTES);
 const _: () = assert!(size_of::<ExitEvent>() == 24);
 const _: () = assert!(size_of::<CgroupEvent>() == 24 + PATH_BYTES);

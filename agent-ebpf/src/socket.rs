@@ -23,7 +23,7 @@ use aya_ebpf::{
 use crate::{
     kernel::{Sock, TcpSock},
     maps::{SOCKETS, SOCKETS_FULL, SYNACKS},
-    output, samples, settings,
+    output, phases, samples, settings,
 };
 
 const AF_INET: u16 = 2;
@@ -141,6 +141,7 @@ pub fn identify(state: &mut ConnectionState, tcp: *const TcpSock) {
     state.local_port = Sock::local_port(sk);
     state.remote_port = Sock::remote_port(sk);
     state.netns = Sock::netns(sk);
+    state.netns_cookie = Sock::netns_cookie(sk);
     state.cgroup_id = Sock::cgroup_id(sk);
     if TcpSock::is_mptcp(tcp) {
         state.flags |= FLAG_MPTCP;
@@ -171,11 +172,16 @@ pub fn accepted(state: &mut ConnectionState, tcp: *const TcpSock, cookie: u64) {
         state.flags = FLAG_LISTENER_OWNER;
     }
     identify(state, tcp);
+    if state.flags & FLAG_MPTCP != 0 && TcpSock::mptcp_parent(tcp).is_some_and(|parent| TcpSock::is_joined(tcp, parent))
+    {
+        // It begins in the middle of what both ends say.
+        phases::begin_unseen(&mut state.timeline);
+    }
     let retransmits = TcpSock::total_retransmits(tcp);
     state.retransmits.synack = retransmits;
     if retransmits == 0 {
         // The first sample of the smoothed RTT is the time from SYN-ACK to ACK, so no table of handshakes is needed.
-        let handshake_us = TcpSock::srtt_us(tcp);
+        let handshake_us = TcpSock::handshake_us(tcp);
         if handshake_us != 0 {
             state.syn_ns = now() - u64::from(handshake_us) * 1000;
             if settings::takes_rtt() {

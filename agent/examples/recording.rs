@@ -91,6 +91,8 @@ fn process(time_ns: u64, pid: u32) -> ExecEvent {
         cgroup_id: 7,
         pid,
         parent_pid: 1,
+        mount_namespace: 0,
+        reserved: 0,
         comm: [0; 16],
         path: [0; PATH_BYTES],
     };

@@ -5,6 +5,7 @@
 mod chains;
 mod choices;
 mod conclusion;
+mod destination;
 mod follow;
 mod library;
 mod paths;
@@ -15,6 +16,7 @@ mod resolution;
 mod rtt;
 mod spikes;
 mod staying;
+mod subflows;
 mod tables;
 mod talk;
 mod tls_outcome;
@@ -63,6 +65,7 @@ use resolution::{Resolution, Resolved, Waited};
 use rtt::Unplaced;
 use spikes::Watch;
 use staying::{Listener, Staying};
+use subflows::Subflows;
 use talk::Claim;
 
 /// Records that wait to be fetched; more are dropped and counted.
@@ -216,6 +219,7 @@ pub struct Pipeline {
     resolution: Resolution,
     workloads: Workloads,
     held: Held,
+    subflows: Subflows,
     series: Series,
     watch: Watch,
     paths: Paths,
@@ -259,6 +263,7 @@ impl Pipeline {
             resolution: Resolution::new(dns_series, share),
             workloads: Workloads::new(share),
             held: Held::new(share),
+            subflows: Subflows::new(share),
             series: Series::new(settings.max_series - dns_series),
             watch: Watch::new(settings.rtt_spike),
             paths: Paths::default(),
@@ -319,9 +324,13 @@ impl Pipeline {
             Event::TlsProtocol(event) => self.libraries.hear_protocol(&event),
             Event::Fork(event) => {
                 self.choices.began(event.pid);
+                self.resolution.process_ended(event.pid, event.header.time_ns);
                 self.attribution.fork(&event);
             }
-            Event::Exec(event) => self.attribution.exec(&event),
+            Event::Exec(event) => {
+                self.resolution.process_ended(event.pid, event.header.time_ns);
+                self.attribution.exec(&event);
+            }
             Event::Exit(event) => {
                 self.choices.ended(event.pid, event.header.time_ns);
                 self.resolution.process_ended(event.pid, event.header.time_ns);
@@ -469,7 +478,7 @@ impl Pipeline {
         let pod = self.pod_of(state.cgroup_id, owner.pid, now_ns);
         self.linking.listens(owner.pid, now_ns);
         let destination = self.series.destination(
-            follow::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
+            destination::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
             now_ns,
         );
         let listener = Listener {
@@ -497,7 +506,7 @@ impl Pipeline {
         let owner = self.attribution.owner(state);
         let pod = self.pod_of(state.cgroup_id, owner.pid, now_ns);
         let destination = self.series.destination(
-            follow::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
+            destination::key(Role::Server, &owner, state, None, &Group::default(), pod.as_deref()),
             now_ns,
         );
         self.series.retransmitted(destination, Retransmit::Synack, 1, now_ns);

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -35,6 +36,11 @@ impl NetNs {
     /// Descriptor for `setns`.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// Its inode number, which the kernel gives to another one when this one has ended.
+    pub(crate) fn number(&self) -> Result<u64> {
+        Ok(self.file.metadata()?.ino())
     }
 
     /// A path that `nsenter --net=` takes while the lab runs.

@@ -54,12 +54,25 @@ static SOCKET_SK: Field<Socket, *mut Sock> = Field::new();
 static SOCKET_INODE_NUMBER: Field<Socket, u64> = Field::new();
 #[unsafe(no_mangle)]
 static NET_INUM: Field<Net, u32> = Field::new();
+#[unsafe(no_mangle)]
+static NET_COOKIE: Field<Net, u64> = Field::new();
 
 impl Net {
     /// What `lsns` and `/proc/PID/ns/net` show.
     #[inline(always)]
     pub fn inode_number(net: *const Self) -> u32 {
         NET_INUM.read(net)
+    }
+
+    /// Number that no other network namespace has until the next boot, unlike the inode's; 0 when it has none (before 5.12 the
+    /// kernel gives it to those that are asked for it).
+    #[inline(always)]
+    pub fn cookie(net: *const Self) -> u64 {
+        if NET_COOKIE.is_present() {
+            NET_COOKIE.read(net)
+        } else {
+            0
+        }
     }
 }
 
@@ -168,6 +181,12 @@ impl Sock {
     #[inline(always)]
     pub fn netns(sk: *const Self) -> u32 {
         Net::inode_number(SKC_NET.read(sk))
+    }
+
+    /// Number that no other network namespace has.
+    #[inline(always)]
+    pub fn netns_cookie(sk: *const Self) -> u64 {
+        Net::cookie(SKC_NET.read(sk))
     }
 
     /// Inode number of the file that holds the socket; 0 when nothing does any more.

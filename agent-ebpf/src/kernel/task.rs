@@ -10,6 +10,8 @@ pub struct Task;
 pub struct Signal;
 /// Kernel's `struct nsproxy`: a task's namespaces.
 pub struct Namespaces;
+/// Kernel's `struct mnt_namespace`: which files a task sees.
+pub struct Mounts;
 /// Kernel's `struct css_set`: a task's cgroups.
 pub struct CssSet;
 /// Kernel's `struct linux_binprm`: a program being executed.
@@ -35,6 +37,10 @@ static TASK_CGROUPS: Field<Task, *const CssSet> = Field::new();
 static TASK_NSPROXY: Field<Task, *const Namespaces> = Field::new();
 #[unsafe(no_mangle)]
 static NSPROXY_NET: Field<Namespaces, *const Net> = Field::new();
+#[unsafe(no_mangle)]
+static NSPROXY_MNT: Field<Namespaces, *const Mounts> = Field::new();
+#[unsafe(no_mangle)]
+static MNT_INUM: Field<Mounts, u32> = Field::new();
 #[unsafe(no_mangle)]
 static CSS_SET_UNIFIED: Field<CssSet, *const Cgroup> = Field::new();
 #[unsafe(no_mangle)]
@@ -99,6 +105,24 @@ impl Task {
     #[inline(always)]
     pub fn netns(task: *const Self) -> u32 {
         Net::inode_number(NSPROXY_NET.read(TASK_NSPROXY.read(task)))
+    }
+
+    /// Number that no other network namespace has; as [`Self::netns`] not to be asked of a task that is exiting.
+    #[inline(always)]
+    pub fn netns_cookie(task: *const Self) -> u64 {
+        Net::cookie(NSPROXY_NET.read(TASK_NSPROXY.read(task)))
+    }
+
+    /// Inode number of the mount namespace, as `/proc/PID/ns/mnt` shows it; 0 when this kernel does not say.
+    #[inline(always)]
+    pub fn mount_namespace(task: *const Self) -> u32 {
+        if NSPROXY_MNT.is_present() && MNT_INUM.is_present() {
+            MNT_INUM
+                .probe_read(NSPROXY_MNT.read(TASK_NSPROXY.read(task)))
+                .unwrap_or(0)
+        } else {
+            0
+        }
     }
 
     /// No thread of the process is left; the count is lowered before the exit tracepoint.

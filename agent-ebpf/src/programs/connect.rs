@@ -101,6 +101,7 @@ fn intend(ctx: &SockAddrContext, family: u16, asked: impl FnOnce(*const bpf_sock
     state.remote_port = state.asked_port;
     if let Some(tcp) = TcpSock::of(sk) {
         state.netns = Sock::netns(tcp.cast());
+        state.netns_cookie = Sock::netns_cookie(tcp.cast());
         state.cgroup_id = Sock::cgroup_id(tcp.cast());
         owner::take(state, tcp);
         if TcpSock::is_mptcp(tcp) {

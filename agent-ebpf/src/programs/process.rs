@@ -63,6 +63,8 @@ pub fn sched_process_exec(ctx: BtfTracePointContext) -> i32 {
     event.cgroup_id = Task::cgroup_id(task);
     event.pid = Task::tgid(task);
     event.parent_pid = Task::parent_tgid(task);
+    event.mount_namespace = Task::mount_namespace(task);
+    event.reserved = 0;
     event.comm = Task::comm(task);
     read_path(Binprm::filename(ctx.arg(BINPRM)), &mut event.path);
     output::send_process(PROCESS_EXEC, event.cgroup_id, event);

@@ -92,6 +92,10 @@ fn connecting(ctx: &SockOpsContext) {
 fn accepted(ctx: &SockOpsContext) {
     let Some(sk) = sk(ctx) else { return };
     let Some(tcp) = TcpSock::of(sk) else { return };
+    if socket::find(sk).is_some_and(|event| event.state.role == ROLE_CLIENT) {
+        // Who called connect was called at the same time, perhaps by itself: both ends are clients.
+        return;
+    }
     let Some(event) = socket::of_child(sk) else { return };
     socket::accepted(&mut event.state, tcp, cookie(ctx));
     early::adopt(&mut event.state);
@@ -114,6 +118,7 @@ fn listening(ctx: &SockOpsContext) {
     state.tcp_state = tcp_state::LISTEN;
     owner::take(state, tcp);
     socket::identify(state, tcp);
+    state.inode = Sock::inode(tcp.cast_const().cast());
     call_back(ctx, BPF_SOCK_OPS_STATE_CB_FLAG);
     state.flags |= FLAG_CALLBACKS;
     socket::send(event, LISTENER_OPEN);

@@ -29,11 +29,13 @@ use intern::Interner;
 use listeners::Listeners;
 use process::Processes;
 use procfs::Procfs;
-use resolver_configs::ResolverConfigs;
+use resolver_configs::{Kin, ResolverConfigs};
 use sockets::SocketOwners;
 
 /// Processes for which one cgroup is remembered: by default that makes 16 384; a node has some hundreds.
 const PROCESSES_PER_CGROUP: usize = 2;
+/// The node's first process.
+const FIRST_PID: u32 = 1;
 /// Processes for which one listener is remembered: 16 384 by default, as many as are shown.
 const PROCESSES_PER_LISTENER: usize = 2;
 
@@ -101,7 +103,8 @@ impl Attribution {
     /// A listener appeared.
     pub fn listener_opened(&mut self, state: &ConnectionState) {
         let owner = self.find_owner(state);
-        self.listeners.opened(state.cookie, owner);
+        self.listeners
+            .opened(state.cookie, state.inode, owner, state.reported_ns);
     }
 
     /// A listener is gone; its children may still ask for it.
@@ -111,7 +114,7 @@ impl Attribution {
 
     /// The process that called `connect` or `listen`, as it was then.
     ///
-    /// A child has its listener's owner. A late socket has no owner in the kernel's record: whoever holds its inode now.
+    /// A child has its listener's owner, or when that has ended whoever holds the listener. A late socket has no owner in the kernel's record: whoever holds its inode now.
     /// What is not found has the name of the thread that called and nothing else.
     pub fn owner(&mut self, state: &ConnectionState) -> Arc<Process> {
         let listener = match state.role {
@@ -119,7 +122,26 @@ impl Attribution {
             ROLE_LISTENER => state.cookie,
             _ => 0,
         };
+        if state.role == ROLE_SERVER {
+            self.look_for_heir(listener, state.reported_ns);
+        }
         self.listeners.owner(listener).unwrap_or_else(|| self.find_owner(state))
+    }
+
+    /// Finds who has the listener of a process that does not run any more: whoever started it before it was forked, or what it
+    /// executed.
+    fn look_for_heir(&mut self, listener: u64, now_ns: u64) {
+        let Some(procfs) = &self.procfs else { return };
+        let processes = &self.processes;
+        let orphan = self
+            .listeners
+            .is_orphan(listener, now_ns, |pid, since_ns| processes.runs_since(pid, since_ns));
+        if let Some(inode) = orphan
+            && let Some(pid) = self.sockets.holder_since(inode, now_ns, now_ns, procfs)
+            && let Some(heir) = self.processes.at(pid, now_ns, Some(procfs), &mut self.strings)
+        {
+            self.listeners.inherited(listener, heir, now_ns);
+        }
     }
 
     /// The cgroup of a socket; `pid` is somebody who is likely to be in it.
@@ -140,9 +162,29 @@ impl Attribution {
         self.processes.rename(pid, at_ns, &comm);
     }
 
-    /// The search list of a process's resolver.
-    pub fn search_list(&mut self, pid: u32, cgroup_id: u64, now_ns: u64) -> Arc<SearchList> {
-        self.resolvers.search_list(self.procfs.as_ref(), pid, cgroup_id, now_ns)
+    /// The search list of a process's resolver; `None` when it cannot be read.
+    pub fn search_list(&mut self, pid: u32, cgroup_id: u64, now_ns: u64) -> Option<Arc<SearchList>> {
+        let procfs = self.procfs.as_ref()?;
+        let (processes, strings) = (&mut self.processes, &mut self.strings);
+        let kin = || {
+            let process = processes.at(pid, now_ns, Some(procfs), strings)?;
+            // The node's own processes all see the same, and so does hopline outside of a container.
+            let others = [FIRST_PID, std::process::id()];
+            (process.mount_namespace != 0).then(|| Kin {
+                mount_namespace: process.mount_namespace,
+                pids: processes
+                    .ancestors(&process, now_ns)
+                    .into_iter()
+                    .chain(others)
+                    .collect(),
+            })
+        };
+        self.resolvers.search_list(procfs, pid, cgroup_id, now_ns, kin)
+    }
+
+    /// Whether the process that has this pid at a time is the one that had it at an earlier one, with the same program.
+    pub fn is_same_process(&mut self, pid: u32, at_ns: u64, earlier_ns: u64) -> bool {
+        self.processes.ran_at(pid, at_ns, earlier_ns, self.procfs.as_ref())
     }
 
     /// Whether a network namespace is the node's own, which unrelated workloads share.

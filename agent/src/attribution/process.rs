@@ -12,7 +12,7 @@ use agent_ebpf::process::{ExecEvent, ForkEvent};
 use super::{
     environment::Environment,
     intern::{Interner, text},
-    procfs::Procfs,
+    procfs::{Procfs, Stat},
 };
 
 /// Most ancestors that are kept.
@@ -43,6 +43,8 @@ pub struct Process {
     pub ancestry: Arc<[Arc<str>]>,
     /// Allowed variables of its environment, as they were when it began.
     pub environment: Environment,
+    /// Inode number of its mount namespace when it began; 0 when unknown.
+    pub mount_namespace: u32,
 }
 
 impl Process {
@@ -64,6 +66,7 @@ impl Process {
             exe: None,
             ancestry: Arc::default(),
             environment: Arc::default(),
+            mount_namespace: 0,
         }
     }
 }
@@ -131,8 +134,12 @@ impl Processes {
         let parent_comm = strings.intern(&event.parent_comm);
         self.rename(event.parent_pid, at_ns, &parent_comm);
         let parent = self.at(event.parent_pid, at_ns, procfs, strings);
-        let (exe, environment) = parent.map_or_else(Default::default, |parent| {
-            (parent.exe.clone(), Arc::clone(&parent.environment))
+        let (exe, environment, mount_namespace) = parent.map_or_else(Default::default, |parent| {
+            (
+                parent.exe.clone(),
+                Arc::clone(&parent.environment),
+                parent.mount_namespace,
+            )
         });
         let ancestry = self.ancestry_below(event.parent_pid, at_ns);
         self.begin(
@@ -143,6 +150,7 @@ impl Processes {
                 exe,
                 ancestry,
                 environment,
+                mount_namespace,
             },
             at_ns,
         );
@@ -178,6 +186,7 @@ impl Processes {
                 exe,
                 ancestry,
                 environment,
+                mount_namespace: event.mount_namespace,
             },
             at_ns,
         );
@@ -218,6 +227,35 @@ impl Processes {
             return Some(Arc::clone(&image.process));
         }
         self.load(pid, at_ns, procfs?, strings)
+    }
+
+    /// Whether the program that runs under `pid` at a time ran there at an earlier one already.
+    pub(super) fn ran_at(&mut self, pid: u32, at_ns: u64, earlier_ns: u64, procfs: Option<&Procfs>) -> bool {
+        let Some(image) = self.image(pid, at_ns).filter(|image| image.start_ns <= earlier_ns) else {
+            return false;
+        };
+        // Events may have been lost: another process has the pid by now. Of one that has ended its exit told.
+        image.end_ns != u64::MAX
+            || procfs.is_none_or(|procfs| {
+                let is_older = |stat: Stat| stat.start_ns <= earlier_ns.saturating_add(START_TOLERANCE_NS);
+                procfs.stat(pid).is_none_or(is_older)
+            })
+    }
+
+    /// Whether a process has run its program since that time, as far as events told; `/proc` tells nothing of when.
+    pub(super) fn runs_since(&self, pid: u32, since_ns: u64) -> bool {
+        self.running(pid).is_some_and(|image| image.start_ns <= since_ns)
+    }
+
+    /// The processes above one at a time, the nearest first; they may have ended since.
+    pub(super) fn ancestors(&mut self, process: &Process, at_ns: u64) -> Vec<u32> {
+        let mut ancestors = Vec::new();
+        let mut next = process.parent_pid;
+        while next != 0 && ancestors.len() < MAX_ANCESTRY {
+            ancestors.push(next);
+            next = self.image(next, at_ns).map_or(0, |image| image.process.parent_pid);
+        }
+        ancestors
     }
 
     /// Forgets what ended more than the grace ago.
@@ -330,6 +368,7 @@ impl Processes {
                 exe,
                 ancestry: ancestry.into(),
                 environment: procfs.environment(pid).unwrap_or_default(),
+                mount_namespace: procfs.mount_namespace(pid).unwrap_or(0),
             },
             stat.start_ns.min(at_ns),
         );

@@ -127,8 +127,18 @@ impl Procfs {
 
     /// Inode number of the node's own network namespace.
     pub(super) fn host_netns(&self) -> Option<u32> {
-        let link = fs::read_link(self.path(1, "ns").join("net")).ok()?;
-        link.to_str()?.strip_prefix("net:[")?.strip_suffix(']')?.parse().ok()
+        self.namespace(1, "net")
+    }
+
+    /// Inode number of a process's mount namespace.
+    pub(super) fn mount_namespace(&self, pid: u32) -> Option<u32> {
+        self.namespace(pid, "mnt")
+    }
+
+    fn namespace(&self, pid: u32, kind: &str) -> Option<u32> {
+        let link = fs::read_link(self.path(pid, "ns").join(kind)).ok()?;
+        let (found, number) = link.to_str()?.strip_suffix(']')?.split_once(":[")?;
+        (found == kind).then(|| number.parse().ok())?
     }
 
     /// The smallest process id that holds each socket, by the socket's inode; of no more than [`MOST_SOCKETS`].

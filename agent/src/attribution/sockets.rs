@@ -33,6 +33,17 @@ impl SocketOwners {
         self.holders.get(&inode).copied()
     }
 
+    /// The same, as it was at that time or later.
+    pub(super) fn holder_since(&mut self, inode: u32, since_ns: u64, now_ns: u64, procfs: &Procfs) -> Option<u32> {
+        if self
+            .scanned_ns
+            .is_some_and(|scanned_ns| scanned_ns < since_ns && now_ns.saturating_sub(scanned_ns) >= SCAN_EVERY_NS)
+        {
+            *self = Self::default();
+        }
+        self.holder(inode, now_ns, procfs)
+    }
+
     /// Forgets an old walk.
     pub(super) fn expire(&mut self, now_ns: u64) {
         if self

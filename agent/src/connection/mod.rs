@@ -17,7 +17,8 @@ pub use packed::Packed;
 pub use record::ConnectionRecord;
 pub use rtt::{Rtt, RttWindow};
 pub use state::{
-    ClosedBy, Endpoint, Endpoints, Phase, Role, TcpState, received_bytes, routers_by_ttl, sent_bytes, was_opened,
+    ClosedBy, Endpoint, Endpoints, Phase, Role, RoleBasis, TcpState, received_bytes, routers_by_ttl, sent_bytes,
+    was_opened,
 };
 pub use table::{Admission, Entry, Table};
 pub use time::rfc3339;

@@ -120,6 +120,8 @@ fn at_rest(state: &ConnectionState) -> ConnectionState {
             partial_length: [0; 2],
             ..state.timeline
         },
+        // Looked at when a connection is first heard of.
+        netns_cookie: 0,
         ..*state
     }
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     outcome::Outcome,
-    state::{ClosedBy, Phase, Role},
+    state::{ClosedBy, Phase, Role, RoleBasis},
 };
 
 /// Version of the record's shape.
@@ -33,8 +33,8 @@ pub struct ConnectionRecord {
     pub duration_us: u64,
     /// Which side this is.
     pub role: Role,
-    /// How that is known: `observed` from its beginning, or `inferred` from the listeners of the start.
-    pub role_basis: &'static str,
+    /// How that is known.
+    pub role_basis: RoleBasis,
     /// `ipv4` or `ipv6`; v4-mapped addresses are IPv4.
     pub family: &'static str,
     /// This side.

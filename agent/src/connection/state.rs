@@ -73,6 +73,32 @@ impl Phase {
     }
 }
 
+/// How the role of a connection is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RoleBasis {
+    /// hopline saw who called `connect`, or whose listener took it.
+    Observed,
+    /// Opened before hopline, and something listens on its local port: the server.
+    Inferred,
+    /// Opened before hopline, and nothing listens on its local port: the client, unless its listener has closed since.
+    Guessed,
+}
+
+impl RoleBasis {
+    /// Of a snapshot.
+    pub fn of(state: &ConnectionState) -> Self {
+        // One that was found while its SYN had no answer was seen to be established.
+        if state.flags & FLAG_LATE == 0 || state.established_ns != 0 {
+            Self::Observed
+        } else if state.role == ROLE_SERVER {
+            Self::Inferred
+        } else {
+            Self::Guessed
+        }
+    }
+}
+
 /// Who ended an open connection, or gave up an unanswered connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -1,8 +1,9 @@
 //! Queries that resolve one name, tied together: search-path expansions, retries, other servers, TCP after a truncated
 //! answer.
 //!
-//! Nothing on the wire says which name a program asked for; its search list does. Each queried name may be what was asked
-//! for, or that with a suffix (`bases`), and a lookup is open for whatever all its queries have in common. Resolvers work
+//! Nothing on the wire says which name a program asked for; its search list does, or where that is not known the sequence of
+//! names. Each queried name may be what was asked for, or that with a suffix (`bases`), and a lookup is open for whatever all
+//! its queries have in common. Resolvers work
 //! in sequence: a query goes on with a lookup that waits for its program, not with one that waits for a server, which is
 //! another thread's. Who asks again for what he was told begins another lookup. A and AAAA are lookups of their own, since
 //! they answer in their own time.
@@ -37,7 +38,11 @@ const PATIENCE_NS: u64 = 900_000_000;
 /// A lookup waits for that of the other address type for so long at most: a resolver that has lost one of two answers asks
 /// for A alone, three servers twice for 5 s each, before it asks for AAAA again (glibc).
 const SIBLING_NS: u64 = 30_000_000_000;
-/// There is no such name (RFC 1035 section 4.1.1).
+/// Resolvers ask for the next name of a search list at once; on a busy machine they may have to wait for the processor.
+const SEARCH_GOES_ON_NS: u64 = 300_000_000;
+/// The server cannot say (RFC 1035 section 4.1.1): glibc tries the next suffix.
+const SERVFAIL: u16 = 2;
+/// There is no such name.
 const NXDOMAIN: u16 = 3;
 /// Numbers of A and AAAA (RFC 1035, RFC 3596), which programs ask for together.
 const ADDRESS_KINDS: [u16; 2] = [1, 28];
@@ -181,8 +186,9 @@ impl Lookups {
         }
     }
 
-    /// A client's query has left. `search` is the list of its process. Each query's end must be told too.
-    pub fn sent(&mut self, query: &Query, search: &SearchList) {
+    /// A client's query has left. `search` is the list of its process, if that could be read. Each query's end must be told
+    /// too.
+    pub fn sent(&mut self, query: &Query, search: Option<&SearchList>) {
         if query.role != Role::Client {
             return;
         }
@@ -296,6 +302,19 @@ impl Lookups {
         open.answered.contains(&self.hasher.hash_one(&query.question)) && !self.siblings(open).any(waits)
     }
 
+    /// Where the search list is not known, another name is the next of a search only when it leaves at once after a denial, of
+    /// this name or its sibling's: programs may ask for names that begin alike.
+    fn is_searched(&self, open: &Open, query: &Query, bases: &Bases) -> bool {
+        let is_known = !open.bases.is_guess && !bases.is_guess;
+        is_known
+            || query.question == open.last.question
+            || open.held.is_some()
+                && [open]
+                    .into_iter()
+                    .chain(self.siblings(open))
+                    .any(|denied| denied.was_denied_before(query))
+    }
+
     /// Lookups that have waited for `after_ns`, the longest waiting first.
     pub fn longer_than(&self, after_ns: u64, now_ns: u64) -> impl Iterator<Item = WaitingLookup> {
         let waits = move |open: &&Open| open.waits_for(now_ns) >= Some(after_ns);
@@ -338,7 +357,8 @@ impl Lookups {
         });
         let fitting = ids.filter_map(|id| {
             let open = self.open.get(&id)?;
-            Some((open.fit(query, bases).filter(|_| !self.was_told(open, query))?, id))
+            let belongs = !self.was_told(open, query) && self.is_searched(open, query, bases);
+            Some((open.fit(query, bases).filter(|_| belongs)?, id))
         });
         fitting.min().map(|(_, id)| id)
     }
@@ -431,6 +451,14 @@ impl Open {
     fn turns_to_tcp(&self, query: &Query) -> bool {
         (self.last.transport, query.transport) == (Transport::Udp, Transport::Tcp)
             && (query.peer, &query.question) == (self.last.peer, &self.last.question)
+    }
+
+    /// Just before this query was sent, with an answer after which resolvers go on to the next name of a search list.
+    fn was_denied_before(&self, query: &Query) -> bool {
+        self.held.as_ref().is_some_and(|held| {
+            let is_at_once = query.sent_ns.saturating_sub(held.answered_ns) <= SEARCH_GOES_ON_NS;
+            matches!(held.rcode, 0 | SERVFAIL | NXDOMAIN) && is_at_once
+        })
     }
 
     /// For as long as a resolver gives a server, when this query was sent.

@@ -6,6 +6,7 @@
 mod ignored;
 mod lookups;
 mod names;
+mod namespaces;
 mod queries;
 mod query;
 pub mod resolv_conf;
@@ -14,6 +15,7 @@ mod shares;
 pub use ignored::{Ignored, IgnoredCounts};
 pub use lookups::{Lookup, Lookups, WaitingLookup};
 pub use names::{LookupFacts, Names, Resolved, Scope};
+pub use namespaces::Namespaces;
 pub use queries::{QUERY_TIMEOUT_NS, Queries};
 pub use query::{Answered, Ending, Observed, Query, QueryEvent, Transport};
 pub use resolv_conf::{ResolvConf, SearchList};

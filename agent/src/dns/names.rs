@@ -1,8 +1,9 @@
 //! What names an address: the last one that this process, else its cgroup, else its network namespace resolved to it.
 //!
 //! Learned from lookups alone. Each name stays for as long as it may be used: programs and libc keep answers beyond their
-//! TTL, and pools open connections long after a lookup, so a process's own names get a long grace; what others resolved is
-//! a guess, and gets a short one. Two names on one address stay apart, and hopline says when one process has both.
+//! TTL, and pools open connections long after a lookup, so a process's own names get a long grace, which each use renews
+//! while the process runs: many programs resolve once, when they start. What others resolved is a guess, and gets a short
+//! one. Two names on one address stay apart, and hopline says when one process has both.
 //!
 //! The unit that is bounded is a name of an address in a scope. No cgroup holds more than a quarter of all; when all are in
 //! use, the cgroup that holds most gives up its oldest. The default number takes at most 32 MiB, whatever the names are
@@ -25,6 +26,11 @@ const MOST_TTL_S: u32 = 86_400;
 const OWN_GRACE_NS: u64 = 300_000_000_000;
 /// The same for an answer that another process of the cgroup had: a resolver's helper, `getent` in a start script.
 const CGROUP_GRACE_NS: u64 = 60_000_000_000;
+/// A connection waited for an answer when it was opened within this time of it and the process knew no such name before.
+const WAITED_WITHIN_NS: u64 = 1_000_000_000;
+/// The same where the process had the name already: proxies and pools resolve theirs again every few seconds, whether or not
+/// a connection is due, and one that is opened between two of these lookups waits for neither.
+const RENEWED_WITHIN_NS: u64 = 200_000_000;
 /// What is over is kept for this long, since connections are told of later than answers and exits are.
 const LINGER_NS: u64 = 10_000_000_000;
 /// How often what is over is looked for.
@@ -151,6 +157,14 @@ struct Unit {
     /// The name has had the address since then: the answer's time, or that of an earlier one that this one renewed.
     since_ns: u64,
     expires_ns: u64,
+    /// When the process that resolved it ended; `u64::MAX` while it runs, and in wider scopes.
+    ended_ns: u64,
+    /// For how long an answer or a use keeps it, nanoseconds.
+    lasts_ns: u64,
+    /// When the process had all that it waited for: this answer, or what came of the other address type later.
+    settled_ns: u64,
+    /// The process had this name for this address before the lookup.
+    is_renewal: bool,
     /// A connection has it as its phase.
     is_taken: bool,
 }
@@ -158,6 +172,21 @@ struct Unit {
 impl Unit {
     fn is_valid(&self, at_ns: u64) -> bool {
         self.since_ns <= at_ns && at_ns <= self.expires_ns
+    }
+
+    /// Whether a connection that was opened then can have waited for the lookup.
+    fn was_awaited(&self, opened_ns: u64) -> bool {
+        let within_ns = if self.is_renewal {
+            RENEWED_WITHIN_NS
+        } else {
+            WAITED_WITHIN_NS
+        };
+        opened_ns.saturating_sub(self.settled_ns) <= within_ns
+    }
+
+    /// Whether a use now makes it last longer, which is looked at twice in the time that it lasts.
+    fn is_renewable(&self, at_ns: u64) -> bool {
+        self.since_ns <= at_ns && at_ns <= self.ended_ns && at_ns.saturating_add(self.lasts_ns / 2) >= self.expires_ns
     }
 
     fn is_for(&self, name: &str) -> bool {
@@ -256,11 +285,74 @@ impl Names {
                     learned: Arc::clone(learned),
                     since_ns: lookup.answered_ns,
                     expires_ns: lookup.answered_ns.saturating_add(lasts_ns),
+                    ended_ns: u64::MAX,
+                    lasts_ns,
+                    settled_ns: lookup.answered_ns,
+                    is_renewal: false,
                     is_taken: false,
                 };
                 self.next_serial += 1;
                 self.insert(place, address, unit);
             }
+        }
+    }
+
+    /// A connection is opened to an address: what names it for its process lasts longer, beyond the answer's time if the
+    /// process still runs. `is_same` says whether the process that runs at that time is the one that ran at another.
+    ///
+    /// What others of the cgroup resolved is renewed within its time alone; a network namespace has too many who may use
+    /// an address for a name of their own.
+    pub fn used(
+        &mut self,
+        pid: u32,
+        cgroup_id: u64,
+        address: IpAddr,
+        at_ns: u64,
+        mut is_same: impl FnMut(u64) -> bool,
+    ) {
+        let address = address.to_canonical();
+        for place in places(pid, cgroup_id, 0) {
+            let Some(units) = self.units.get_mut(&(place, address)) else {
+                continue;
+            };
+            for unit in units.iter_mut().filter(|unit| unit.is_renewable(at_ns)) {
+                let is_user = match place {
+                    Place::Process(_) => is_same(unit.since_ns),
+                    Place::Cgroup(_) | Place::Namespace(_) => at_ns <= unit.expires_ns,
+                };
+                if !is_user {
+                    continue;
+                }
+                unit.expires_ns = at_ns.saturating_add(unit.lasts_ns).min(unit.ended_ns);
+                // The newest now: it is not the first to go when there is no room.
+                self.by_age.remove(&(unit.cgroup_id, unit.serial));
+                unit.serial = self.next_serial;
+                self.next_serial += 1;
+                self.by_age.insert((unit.cgroup_id, unit.serial), (place, address));
+            }
+            if units.iter().any(|unit| unit.is_valid(at_ns)) {
+                return;
+            }
+        }
+    }
+
+    /// A query for the address of a name has ended: lookups of that name which were under way when it was sent, those of the
+    /// other address type, were waited for until then.
+    pub fn query_ended(&mut self, pid: u32, name: &str, sent_ns: u64, ended_ns: u64) {
+        for unit in self.of_process(pid) {
+            if sent_ns <= unit.learned.lookup.answered_ns && *unit.learned.name == *name {
+                unit.settled_ns = unit.settled_ns.max(ended_ns);
+            }
+        }
+    }
+
+    /// Another network namespace has this number by now: all names were of one that has ended. They name nothing any more, also
+    /// not what was opened before this was known.
+    pub fn namespace_ended(&mut self, netns: u32) {
+        let first = (Place::Namespace(netns), IpAddr::from([0; 4]));
+        let last = (Place::Namespace(netns), IpAddr::from([u16::MAX; 8]));
+        for unit in self.units.range_mut(first..=last).flat_map(|(_, units)| units) {
+            unit.expires_ns = 0;
         }
     }
 
@@ -289,9 +381,9 @@ impl Names {
         units.any(|unit| unit.is_valid(at_ns) && unit.is_for(name))
     }
 
-    /// The lookup whose answer a connection used, with the name in full: the process's last one before, for the name that
-    /// the connection claims if it resolved that. It belongs to the first connection to each of its addresses; later ones
-    /// have it from a cache, and no such phase.
+    /// The lookup that a connection waited for, with the name in full: the process's last one before, for the name that the
+    /// connection claims if it resolved that. It belongs to the first connection to each of its addresses, if that was opened
+    /// when the answer had come: later ones have it from a cache, and no such phase.
     pub fn take_lookup(
         &mut self,
         pid: u32,
@@ -305,20 +397,29 @@ impl Names {
             let is_claimed = claimed.is_some_and(|claimed| unit.is_for(claimed));
             (is_claimed, unit.learned.lookup.answered_ns, unit.serial)
         })?;
+        if !used.was_awaited(at_ns) {
+            return None;
+        }
         let is_first = !std::mem::replace(&mut used.is_taken, true);
         is_first.then(|| (Arc::clone(&used.learned.name), used.learned.lookup))
     }
 
-    /// A process has ended: its own names end with it, those that its cgroup has from it do not.
+    /// A process has ended, or runs another program: its own names end with it, those that its cgroup has from it do not.
     pub fn process_ended(&mut self, pid: u32, at_ns: u64) {
-        let first = (Place::Process(pid), IpAddr::from([0; 4]));
-        let last = (Place::Process(pid), IpAddr::from([u16::MAX; 8]));
-        for unit in self.units.range_mut(first..=last).flat_map(|(_, units)| units) {
+        for unit in self.of_process(pid).filter(|unit| unit.since_ns <= at_ns) {
+            unit.ended_ns = unit.ended_ns.min(at_ns);
             unit.expires_ns = unit.expires_ns.min(at_ns);
         }
     }
 
-    /// Lets go of what is over, once in a while.
+    fn of_process(&mut self, pid: u32) -> impl Iterator<Item = &mut Unit> {
+        let first = (Place::Process(pid), IpAddr::from([0; 4]));
+        let last = (Place::Process(pid), IpAddr::from([u16::MAX; 8]));
+        self.units.range_mut(first..=last).flat_map(|(_, units)| units)
+    }
+
+    /// Lets go of what is over, once in a while. A running process may use what it once resolved at any time: that stays for
+    /// as long as there is room.
     pub fn expire(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.swept_ns) < SWEEP_NS {
             return;
@@ -326,10 +427,11 @@ impl Names {
         self.swept_ns = now_ns;
         let is_over = |unit: &Unit| unit.expires_ns.saturating_add(LINGER_NS) < now_ns;
         let mut over = Vec::new();
-        self.units.retain(|_, units| {
+        self.units.retain(|(place, _), units| {
+            let may_be_used = |unit: &Unit| matches!(place, Place::Process(_)) && unit.ended_ns == u64::MAX;
             over.extend(
                 units
-                    .extract_if(.., |unit| is_over(unit))
+                    .extract_if(.., |unit| is_over(unit) && !may_be_used(unit))
                     .map(|unit| (unit.cgroup_id, unit.serial)),
             );
             !units.is_empty()
@@ -367,13 +469,17 @@ impl Names {
     }
 
     fn insert(&mut self, place: Place, address: IpAddr, mut unit: Unit) {
-        let cgroup_id = unit.cgroup_id;
+        let (cgroup_id, now_ns) = (unit.cgroup_id, unit.learned.lookup.answered_ns);
         // Most addresses have one name, and a vector's first growth is for four.
         let units = self
             .units
             .entry((place, address))
             .or_insert_with(|| Vec::with_capacity(1));
         let before_ns = unit.learned.lookup.answered_ns.saturating_sub(place.keeps_earlier_ns());
+        let started_ns = unit.learned.lookup.started_ns;
+        unit.is_renewal = units
+            .iter()
+            .any(|other| other.learned.name == unit.learned.name && other.is_valid(started_ns));
         let is_replaced =
             |other: &mut Unit| other.learned.name == unit.learned.name && other.learned.lookup.answered_ns <= before_ns;
         let mut gone: Vec<Unit> = units.extract_if(.., is_replaced).collect();
@@ -393,34 +499,36 @@ impl Names {
             self.give_back(gone.cgroup_id);
         }
         self.take(cgroup_id);
-        self.make_room(cgroup_id);
+        self.make_room(cgroup_id, now_ns);
     }
 
-    fn make_room(&mut self, cgroup_id: u64) {
+    fn make_room(&mut self, cgroup_id: u64, now_ns: u64) {
         if self.held.get(&cgroup_id).is_some_and(|held| *held > self.limit / 4) {
-            self.evict_oldest_of(cgroup_id);
+            self.evict_oldest_of(cgroup_id, now_ns);
         }
         if self.by_age.len() > self.limit
             && let Some((_, largest)) = self.by_held.last().copied()
         {
-            self.evict_oldest_of(largest);
+            self.evict_oldest_of(largest, now_ns);
         }
     }
 
-    fn evict_oldest_of(&mut self, cgroup_id: u64) {
+    fn evict_oldest_of(&mut self, cgroup_id: u64, now_ns: u64) {
         let oldest = self.by_age.range((cgroup_id, 0)..=(cgroup_id, u64::MAX)).next();
         let Some((key, place)) = oldest.map(|(key, place)| (*key, *place)) else {
             return;
         };
         self.by_age.remove(&key);
         if let Some(units) = self.units.get_mut(&place) {
-            units.retain(|unit| unit.serial != key.1);
+            // One beyond its time was kept because there was room.
+            let in_time = |unit: &Unit| now_ns <= unit.expires_ns;
+            let gone = units.extract_if(.., |unit| unit.serial == key.1);
+            self.evicted += gone.filter(in_time).count() as u64;
             if units.is_empty() {
                 self.units.remove(&place);
             }
         }
         self.give_back(cgroup_id);
-        self.evicted += 1;
     }
 
     fn take(&mut self, cgroup_id: u64) {

@@ -298,7 +298,7 @@ fn bytes(bytes: u64) -> String {
 pub(crate) mod tests {
     use super::*;
     use crate::{
-        connection::{ClosedBy, Phase, record as fields},
+        connection::{ClosedBy, Phase, RoleBasis, record as fields},
         pipeline::UndeclaredRecord,
     };
 
@@ -315,7 +315,7 @@ pub(crate) mod tests {
             start: "2026-11-21T01:33:20.123456789Z".to_owned(),
             duration_us: 2500,
             role: Role::Client,
-            role_basis: "observed",
+            role_basis: RoleBasis::Observed,
             family: "ipv4",
             local: address("10.0.0.1", 40_000),
             remote: address("10.0.0.2", 443),

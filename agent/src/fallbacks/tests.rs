@@ -12,6 +12,7 @@ fn process(pid: u32) -> Arc<Process> {
         exe: None,
         ancestry: Arc::default(),
         environment: Arc::default(),
+        mount_namespace: 0,
     })
 }
 

@@ -8,7 +8,9 @@ use agent_ebpf::{
 };
 use serde::Serialize;
 
-use super::{Attached, Output, Pipeline, PipelineSettings, follow, records, resolution::Resolution, talk};
+use super::{
+    Attached, Output, Pipeline, PipelineSettings, destination, records, resolution::Resolution, subflows, talk,
+};
 use crate::{
     aggregate::{FallbackLabels, Snapshot, Tally, TlsFailure, UndeclaredLabels},
     attribution::{Attribution, Process},
@@ -209,7 +211,11 @@ impl Choices {
             cgroup: cgroup.as_ref().map(|cgroup| &*cgroup.path),
         };
         // One that was silent for long has its place without a name; if it says one later, that counts here.
-        let claim = resolution.claim_of(state, owner.pid, heard.facts, attached.resolved.as_deref());
+        let claim = if subflows::is_joined(state) {
+            attached.claim.clone()
+        } else {
+            resolution.claim_of(state, owner.pid, heard.facts, attached.resolved.as_deref())
+        };
         let has_said = claim.as_ref().is_some_and(|claim| claim.source != "dns");
         let name = claim.as_ref().map(|claim| &*claim.host);
         let endpoints = Endpoints::of(state);
@@ -237,7 +243,7 @@ impl Choices {
                 .map_or_else(|| wanted.address.to_string().into(), |claim| Arc::clone(&claim.host)),
             port: Some(wanted.port),
             group: group.name,
-            source: follow::source(attached.pod.as_deref()),
+            source: destination::source(attached.pod.as_deref()),
         };
         self.undeclared_counts.add(labels.clone());
         self.undeclared.push(Undeclared {
@@ -291,7 +297,7 @@ impl Pipeline {
                 group: Arc::clone(&fallback.group),
                 from: Arc::clone(&fallback.from),
                 to: Arc::clone(&fallback.to),
-                source: follow::source(pod.as_deref()),
+                source: destination::source(pod.as_deref()),
             });
             let kept = self.events.admits(self.now_ns);
             if kept || self.collect {

@@ -11,21 +11,21 @@ use super::{
     Attached, Output, Pipeline,
     choices::{Choices, Heard, opened_ns},
     conclusion::Conclusion,
+    destination::{key, pod_at},
     library,
     progress::{self, Counted},
     records::Said,
-    resolution::{Resolution, opened_ns as opened_at},
+    resolution::Resolution,
     staying::Ending,
-    talk::{self, Claim, Word},
+    subflows::Parent,
+    talk::{self, Word},
     tls_outcome,
 };
 use crate::{
     aggregate::{DestinationId, DestinationKey, Name, Series},
-    attribution::Process,
-    connection::{Activity, Admission, Endpoints, Entry, Packed, Role, Rtt, TcpState, connect_error, phase},
-    groups::Group,
+    connection::{Activity, Admission, Entry, Packed, Role, Rtt, TcpState, connect_error, phase},
     protocol::{assembler::Assembler, facts::Facts, shared::Shared},
-    workloads::{Pod, Workload, Workloads},
+    workloads::Workloads,
 };
 
 /// A connection whose name does not come is counted under its address after this long.
@@ -67,7 +67,8 @@ impl Pipeline {
     /// Puts a connection into the table at its first event, whichever that is; `false` when there is no room.
     fn open(&mut self, role: Role, state: &ConnectionState, now_ns: u64) -> bool {
         let facts = self.hellos.facts(stream_of(state));
-        let named = is_named(role, state, facts, now_ns);
+        let parent = self.subflows.parent(state, &self.connections);
+        let named = is_named(role, state, facts, &parent, now_ns);
         let said = Word::of(facts.filter(|_| named));
         let attached = self.first_seen(role, state, named, said, now_ns);
         let destination = attached.destination;
@@ -95,6 +96,7 @@ impl Pipeline {
 
     /// An open connection has moved on.
     fn advance(&mut self, role: Role, state: &ConnectionState, now_ns: u64) {
+        let parent = self.subflows.parent(state, &self.connections);
         let Some(entry) = self.connections.get_mut(state.cookie) else {
             return;
         };
@@ -106,7 +108,7 @@ impl Pipeline {
         let kept = attached.facts.take();
         library::settle(attached.library.as_deref_mut(), kept.as_deref());
         let facts = kept.as_deref().or_else(|| self.hellos.facts(stream_of(state)));
-        if !attached.named && is_named(role, state, facts, now_ns) {
+        if !attached.named && is_named(role, state, facts, &parent, now_ns) {
             name(
                 &mut self.series,
                 &self.choices,
@@ -115,6 +117,7 @@ impl Pipeline {
                 attached,
                 state,
                 facts,
+                parent,
                 now_ns,
             );
         }
@@ -199,13 +202,19 @@ impl Pipeline {
         let (mut resolved, mut waited) = (None, None);
         let claim = match role {
             Role::Client => {
-                resolved = self.resolution.resolved(state, owner.pid);
+                resolved = self.resolution.resolved(state, owner.pid, &mut self.attribution);
                 let claim = self.resolution.claim(state, owner.pid, said, resolved.as_ref());
                 let claim = claim.or_else(|| pod_at(&self.workloads, state));
-                if named {
-                    waited = self.resolution.waited(state, owner.pid, claim.as_ref());
+                match self.subflows.parent(state, &self.connections) {
+                    Parent::Named(claim) => claim,
+                    Parent::Unnamed => claim,
+                    Parent::Itself => {
+                        if named {
+                            waited = self.resolution.waited(state, owner.pid, claim.as_ref());
+                        }
+                        claim
+                    }
                 }
-                claim
             }
             Role::Server => said.claim,
         };
@@ -259,6 +268,7 @@ impl Pipeline {
             self.finish(&mut attached, &end);
             return;
         };
+        let parent = self.subflows.parent(state, &self.connections);
         let attached = &mut entry.attached;
         let facts = attached.facts.take().or_else(|| last.map(Arc::new));
         if !attached.named {
@@ -271,6 +281,7 @@ impl Pipeline {
                 attached,
                 state,
                 facts,
+                parent,
                 now_ns,
             );
         }
@@ -307,6 +318,7 @@ impl Pipeline {
         if let Some(answer) = answer {
             progress::count_first_byte(&mut self.series, attached, state, answer, now_ns);
         }
+        self.subflows.ended(state, attached.claim.as_ref());
         let destination = attached.destination;
         self.note_path(role, destination, state);
         if !attached.counted.connected && (!late(state) || state.flags & FLAG_FOUND_CONNECTING != 0) {
@@ -447,11 +459,13 @@ fn keep_facts(hellos: &mut Assembler, shared: &mut Shared, attached: &mut Attach
 }
 
 /// Whether an open connection's name is as good as it will get.
-fn is_named(role: Role, state: &ConnectionState, facts: Option<&Facts>, now_ns: u64) -> bool {
-    role == Role::Server
-        || talk::is_named(state, facts)
-        || state.established_ns != 0 && now_ns.saturating_sub(state.established_ns) > UNNAMED_NS
-        || late(state)
+fn is_named(role: Role, state: &ConnectionState, facts: Option<&Facts>, parent: &Parent, now_ns: u64) -> bool {
+    let is_said = match parent {
+        Parent::Itself => role == Role::Server || talk::is_named(state, facts),
+        Parent::Unnamed => false,
+        Parent::Named(_) => true,
+    };
+    is_said || state.established_ns != 0 && now_ns.saturating_sub(state.established_ns) > UNNAMED_NS || late(state)
 }
 
 /// The connection moves to the destination of its name, if it has one: nothing better will come.
@@ -467,6 +481,7 @@ fn name(
     attached: &mut Attached,
     state: &ConnectionState,
     facts: Option<&Facts>,
+    parent: Parent,
     now_ns: u64,
 ) {
     attached.named = true;
@@ -476,10 +491,17 @@ fn name(
         return;
     }
     let pid = attached.owner.pid;
-    attached.claim = resolution
-        .claim_of(state, pid, facts, attached.resolved.as_deref())
-        .or_else(|| pod_at(workloads, state));
-    attached.waited = resolution.waited(state, pid, attached.claim.as_ref());
+    let is_first = matches!(parent, Parent::Itself);
+    attached.claim = if let Parent::Named(claim) = parent {
+        claim
+    } else {
+        resolution
+            .claim_of(state, pid, facts, attached.resolved.as_deref())
+            .or_else(|| pod_at(workloads, state))
+    };
+    if is_first {
+        attached.waited = resolution.waited(state, pid, attached.claim.as_ref());
+    }
     let host = attached.claim.as_ref().map(|claim| &claim.host);
     let group = choices.group(state, host.map(|host| &**host));
     let key = key(role, &attached.owner, state, host, &group, attached.pod.as_deref());
@@ -530,59 +552,4 @@ pub(super) fn let_go(series: &mut Series, attached: &Attached) {
 
 fn late(state: &ConnectionState) -> bool {
     state.flags & FLAG_LATE != 0
-}
-
-/// A client's destination is the host that it asked for, else the address; a server's is its workload, else the process
-/// that listens, and its port.
-pub(super) fn key(
-    role: Role,
-    owner: &Process,
-    state: &ConnectionState,
-    host: Option<&Arc<str>>,
-    group: &Group,
-    pod: Option<&Pod>,
-) -> DestinationKey {
-    let endpoints = Endpoints::of(state);
-    if role == Role::Server {
-        return server_key(owner, endpoints.local.port, group, pod);
-    }
-    let wanted = endpoints.wanted();
-    DestinationKey {
-        role,
-        name: host.map_or(Name::Address(wanted.address), |host| Name::Host(Arc::clone(host))),
-        port: wanted.port,
-        group: Arc::clone(&group.name),
-        source: source(pod),
-    }
-}
-
-/// A server's destination is itself.
-pub(super) fn server_key(owner: &Process, port: u16, group: &Group, pod: Option<&Pod>) -> DestinationKey {
-    DestinationKey {
-        role: Role::Server,
-        name: Name::Process(server_name(owner, pod)),
-        port,
-        group: Arc::clone(&group.name),
-        source: source(pod),
-    }
-}
-
-/// What a server is called: its workload, outside of pods its process.
-pub(super) fn server_name(owner: &Process, pod: Option<&Pod>) -> Arc<str> {
-    pod.map_or_else(|| owner.name(), |pod| Arc::clone(&pod.workload.name))
-}
-
-/// Whose something is that a pod did.
-pub(super) fn source(pod: Option<&Pod>) -> Option<Arc<Workload>> {
-    pod.map(|pod| Arc::clone(&pod.workload))
-}
-
-/// The pod of this node that had the address that a client asked for, when it asked.
-fn pod_at(workloads: &Workloads, state: &ConnectionState) -> Option<Claim> {
-    let pod = workloads.at_address(Endpoints::of(state).wanted().address, opened_at(state))?;
-    Some(Claim {
-        host: format!("{}.{}.pod", pod.name, pod.workload.namespace).into(),
-        source: "kubernetes",
-        verified: true,
-    })
 }

@@ -10,7 +10,11 @@ use std::{
 
 use agent_ebpf::event::{ConnectionEvent, LISTENER_OPEN, TurnsEvent};
 
-use super::{Pipeline, follow, follow::key};
+use super::{
+    Pipeline,
+    destination::{key, server_key, source},
+    follow,
+};
 use crate::{
     aggregate::HeldCounts,
     capacity::{Share, TableUse},
@@ -252,7 +256,7 @@ impl Pipeline {
 
     /// Whose something is that was done in this cgroup. What a pod does before it is known has no name here: nothing of it waits.
     pub(super) fn workload_of(&mut self, cgroup_id: u64, pid: u32) -> Option<Arc<Workload>> {
-        follow::source(self.pod_of(cgroup_id, pid, self.now_ns).as_deref())
+        source(self.pod_of(cgroup_id, pid, self.now_ns).as_deref())
     }
 
     fn placement(&mut self, cgroup_id: u64, pid: u32, now_ns: u64) -> Placement {
@@ -356,7 +360,7 @@ impl Pipeline {
             let Some(listener) = self.listeners.get_mut(&cookie) else {
                 continue;
             };
-            let key = follow::server_key(&listener.owner, listener.local.port, &Group::default(), Some(&pod));
+            let key = server_key(&listener.owner, listener.local.port, &Group::default(), Some(&pod));
             let destination = self.series.destination(key, now_ns);
             listener.pod = Some(pod);
             listener.shown = self.series.move_gauge(listener.shown, destination, TcpState::Listen);

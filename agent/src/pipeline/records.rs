@@ -8,7 +8,7 @@ use agent_ebpf::{
 };
 
 use super::{
-    follow::server_name,
+    destination::server_name,
     library::{FailedBy, Library},
     resolution::Waited,
     talk::{self, Claim},
@@ -17,7 +17,7 @@ use crate::{
     aggregate::TlsFailure,
     attribution::{Cgroup, Process},
     connection::{
-        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, Rtt, received_bytes,
+        ClosedBy, ConnectionRecord, Endpoint, Endpoints, Outcome, Phase, Role, RoleBasis, Rtt, received_bytes,
         record::{
             AddressRecord, BackendRecord, DestinationRecord, DnsRecord, HttpRecord, MarksRecord, PhasesRecord,
             ProcessRecord, RetransmitsRecord, RttRecord, SCHEMA, TcpRecord, TlsRecord, TurnsRecord,
@@ -93,7 +93,7 @@ impl Surroundings<'_> {
             start: rfc3339(start_ns.saturating_add_signed(self.clock_offset_ns)),
             duration_us: seen.end.saturating_sub(start_ns) / 1_000,
             role,
-            role_basis: if is_late { "inferred" } else { "observed" },
+            role_basis: RoleBasis::of(state),
             family: if endpoints.remote.address.is_ipv4() {
                 "ipv4"
             } else {

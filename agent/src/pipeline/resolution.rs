@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     aggregate::{DestinationId, DestinationKey, DnsLabels, Name, Phase, ResolverLabels, Resolvers},
+    attribution::Attribution,
     capacity::{Share, TableUse},
     connection::{
         Endpoints, Role,
@@ -25,8 +26,8 @@ use crate::{
         rfc3339,
     },
     dns::{
-        Answered, Ending, Ignored, Lookup, LookupFacts, Lookups, Names, Observed, Queries, QueryEvent, Scope,
-        Transport, WaitingLookup,
+        Answered, Ending, Ignored, Lookup, LookupFacts, Lookups, Names, Namespaces, Observed, Queries, QueryEvent,
+        Scope, Transport, WaitingLookup,
     },
     protocol::{
         Malformed,
@@ -39,6 +40,8 @@ use crate::{
 
 /// Directions of connections to DNS servers that are read at once; each may hold one message.
 const MAX_STREAMS: usize = 2_048;
+/// Network namespaces whose numbers are remembered.
+const MAX_NAMESPACES: usize = 4_096;
 /// A direction that was silent for this long is forgotten: its CLOSE was lost.
 const STREAM_SILENT_NS: u64 = 120_000_000_000;
 
@@ -122,6 +125,7 @@ pub(super) struct Resolution {
     queries: Queries,
     lookups: Lookups,
     names: Names,
+    namespaces: Namespaces,
     /// By the socket's cookie and the direction.
     streams: HashMap<(u64, u8), Stream>,
     max_streams: usize,
@@ -148,6 +152,7 @@ impl Resolution {
             queries: Queries::new(share.of(Queries::USUAL)),
             lookups: Lookups::new(share.of(Lookups::USUAL)),
             names: Names::new(share.of(Names::USUAL)),
+            namespaces: Namespaces::new(share.of(MAX_NAMESPACES)),
             max_streams: share.of(MAX_STREAMS),
             streams: HashMap::new(),
             streams_refused: 0,
@@ -199,9 +204,19 @@ impl Resolution {
         Some(Box::new(Waited { name, lookup }))
     }
 
-    /// The name that the address of a new connection was resolved from.
-    pub(super) fn resolved(&self, state: &ConnectionState, pid: u32) -> Option<Resolved> {
+    /// The name that the address of a new connection was resolved from, which lasts longer by that.
+    pub(super) fn resolved(
+        &mut self,
+        state: &ConnectionState,
+        pid: u32,
+        attribution: &mut Attribution,
+    ) -> Option<Resolved> {
         let (address, at_ns) = (Endpoints::of(state).wanted().address, opened_ns(state));
+        self.namespaces
+            .met(&mut self.names, state.netns, state.netns_cookie, at_ns);
+        self.names.used(pid, state.cgroup_id, address, at_ns, |earlier_ns| {
+            attribution.is_same_process(pid, at_ns, earlier_ns)
+        });
         let found = self.names.name_of(pid, state.cgroup_id, state.netns, address, at_ns)?;
         Some(Resolved {
             name: found.name,
@@ -209,7 +224,7 @@ impl Resolution {
         })
     }
 
-    /// A process has ended.
+    /// A process has ended, began, or runs another program: what it has resolved until then is no longer known to it.
     pub(super) fn process_ended(&mut self, pid: u32, at_ns: u64) {
         self.names.process_ended(pid, at_ns);
     }
@@ -226,11 +241,12 @@ impl Resolution {
         self.waiting.iter().map(|(id, since_ns)| (*id, Phase::Dns, *since_ns))
     }
 
-    pub(super) fn uses(&self) -> [TableUse; 4] {
+    pub(super) fn uses(&self) -> [TableUse; 5] {
         [
             TableUse::new("dns_queries", self.queries.len(), self.queries.limit()),
             TableUse::new("dns_lookups", self.lookups.len(), self.lookups.limit()),
             TableUse::new("dns_names", self.names.len(), self.names.limit()),
+            TableUse::new("network_namespaces", self.namespaces.len(), self.namespaces.limit()),
             TableUse::new("dns_streams", self.streams.len(), self.max_streams),
         ]
     }
@@ -298,6 +314,8 @@ impl Pipeline {
             Transport::Tcp => self.resolution.feed(header, bytes),
         };
         let time_ns = header.header.time_ns;
+        let Resolution { names, namespaces, .. } = &mut self.resolution;
+        namespaces.met(names, header.netns, header.netns_cookie, time_ns);
         for message in &messages {
             let event = self.resolution.queries.observe(&Observed {
                 time_ns,
@@ -319,7 +337,7 @@ impl Pipeline {
                         continue;
                     }
                     let search = self.attribution.search_list(query.pid, query.cgroup_id, time_ns);
-                    self.resolution.lookups.sent(&query, &search);
+                    self.resolution.lookups.sent(&query, search.as_deref());
                 }
                 Some(QueryEvent::Answered(answered)) => self.query_ended(&answered),
                 None => {}
@@ -381,6 +399,12 @@ impl Pipeline {
 
     fn query_ended(&mut self, answered: &Answered) {
         let query = &answered.query;
+        self.resolution.names.query_ended(
+            query.pid,
+            query.question.name.as_str(),
+            query.sent_ns,
+            answered.ended_ns,
+        );
         let source = self.workload_of(query.cgroup_id, query.pid);
         let labels = self.resolver_labels(query.role, query.peer, (query.pid, query.sent_ns), source.as_deref());
         if query.role == Role::Server && answered.ending != Ending::Timeout {

@@ -18,6 +18,7 @@ impl Pipeline {
             self.tickets.usage(),
             self.libraries.usage(),
             self.held.usage(),
+            self.subflows.usage(),
             self.events.usage(),
         ];
         alone

@@ -2,9 +2,9 @@
 use std::net::Ipv4Addr;
 
 use agent_ebpf::{
-    connection::{ConnectionState, ROLE_CLIENT},
+    connection::{ConnectionState, FLAG_MPTCP, ROLE_CLIENT, tcp_state},
     dns::{DnsHeader, TRANSPORT_UDP},
-    event::{DNS_MESSAGE, EventHeader},
+    event::{CONNECTION_OPEN, DNS_MESSAGE, EventHeader},
     hello::{BACKWARD, FORWARD},
     timeline::{PROTOCOL_TLS, Timeline},
 };
@@ -17,7 +17,7 @@ use hopline::{
     pipeline::{LookupRecord, Output, Pipeline, PipelineSettings},
 };
 
-use super::events::{MILLISECOND, SECOND, bytes, client_hello, close, closed_locally, hello, ipv4, text};
+use super::events::{self, MILLISECOND, SECOND, bytes, client_hello, close, closed_locally, exec, hello, ipv4, text};
 
 const PID: u32 = 77;
 
@@ -36,6 +36,7 @@ fn sent_in(cgroup_id: u64, time_ns: u64, direction: u8, said: &[u8]) -> Vec<u8> 
         },
         cookie: 900,
         cgroup_id,
+        netns_cookie: 0,
         local_address: ipv4([10, 0, 0, 1]),
         remote_address: ipv4([10, 0, 0, 53]),
         comm: text("curl"),
@@ -144,6 +145,80 @@ fn the_first_connection_over_an_answer_has_its_lookup() {
     assert_eq!((lookup.qtype, lookup.rcode), ("A", Some("NOERROR")));
     assert_eq!((lookup.duration_us, lookup.queries), (Some(20_000), 1));
     assert_eq!(lookup.process.pid, Some(PID));
+}
+
+/// Java, nginx and others resolve at their start: their series does not split when the answer's time is over.
+#[test]
+fn what_was_resolved_once_names_connections_for_hours() {
+    const HOUR: u64 = 3_600 * SECOND;
+    let mut pipeline = collecting();
+    pipeline.apply(&exec(SECOND / 2, PID, 1, "/usr/bin/java"));
+    resolve(&mut pipeline, SECOND, 7, "mirror.example.", Ipv4Addr::new(10, 9, 9, 9));
+    for hour in 1..=24 {
+        let opened_ns = hour * HOUR;
+        pipeline.tick(opened_ns);
+        pipeline.apply(&close(opened_ns + SECOND, connection(hour, opened_ns)));
+    }
+    let (connections, _) = ended(&mut pipeline);
+    assert_eq!(connections.len(), 24);
+    for record in connections {
+        let destination = &record.destination;
+        assert_eq!(
+            (destination.host.as_str(), destination.verified),
+            ("mirror.example", true)
+        );
+        assert_eq!(record.phases_us.dns, None, "nobody waited");
+    }
+    // Another program under the same pid knows nothing of it.
+    pipeline.apply(&exec(25 * HOUR, PID, 1, "/usr/bin/other"));
+    pipeline.apply(&close(26 * HOUR + SECOND, connection(25, 26 * HOUR)));
+    let (connections, _) = ended(&mut pipeline);
+    assert_eq!(connections[0].destination.host, "10.9.9.9");
+}
+
+/// A subflow that joins another address goes where the first one went, whichever of them ends first.
+#[test]
+fn a_joined_subflow_is_its_parent_s() {
+    for is_first_open in [false, true] {
+        let mut pipeline = collecting();
+        pipeline.apply(&hello(2 * SECOND, 1, &client_hello("parent.example")));
+        let said = Timeline {
+            protocol: PROTOCOL_TLS,
+            client_hello_ns: 2 * SECOND + 2 * MILLISECOND,
+            ..Timeline::default()
+        };
+        let first = ConnectionState {
+            flags: FLAG_MPTCP,
+            timeline: said,
+            ..connection(1, 2 * SECOND)
+        };
+        let joined = ConnectionState {
+            flags: FLAG_MPTCP,
+            listener_cookie: 1,
+            remote_address: ipv4([10, 8, 8, 8]),
+            asked_address: first.remote_address,
+            asked_port: first.remote_port,
+            ..connection(2, 2 * SECOND)
+        };
+        if is_first_open {
+            let open = ConnectionState {
+                closed_ns: 0,
+                closed_by: 0,
+                tcp_state: tcp_state::ESTABLISHED,
+                ..first
+            };
+            pipeline.apply(&events::connection(CONNECTION_OPEN, 3 * SECOND, open));
+        } else {
+            pipeline.apply(&close(4 * SECOND, first));
+        }
+        pipeline.apply(&close(4 * SECOND, joined));
+        let (connections, _) = ended(&mut pipeline);
+        let record = connections.last().expect("the joined one");
+        let destination = (record.destination.host.as_str(), record.destination.port);
+        let port = u16::from_be_bytes(first.remote_port);
+        assert_eq!(destination, ("parent.example", port), "{is_first_open}");
+        assert_eq!(record.remote.address, "10.8.8.8");
+    }
 }
 
 #[test]

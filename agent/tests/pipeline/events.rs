@@ -93,6 +93,8 @@ pub(crate) fn exec(time_ns: u64, pid: u32, parent_pid: u32, path: &str) -> Vec<u
         cgroup_id: 1,
         pid,
         parent_pid,
+        mount_namespace: 0,
+        reserved: 0,
         comm: text(comm),
         path,
     })

@@ -13,7 +13,7 @@ pub(crate) struct Record {
     /// `finished` or `stuck`.
     pub(crate) event: String,
     pub(crate) role: String,
-    /// How the role is known.
+    /// `observed`, `inferred` or `guessed`.
     pub(crate) role_basis: String,
     pub(crate) family: String,
     pub(crate) local: Endpoint,

@@ -7,9 +7,12 @@ use anyhow::Result;
 use crate::hopline::{Agent, AgentOptions, Metrics, Record, Trace};
 use crate::lab::Lab;
 use crate::router::RouterSettings;
+use crate::scenario::connect::roles;
 use crate::topology::{Family, Pair};
 use crate::verdict::Verdict;
 
+/// Port of a listener that has closed when hopline starts.
+const GONE: u16 = 8004;
 /// One listener of each family, each with its share of the connections.
 const LISTENERS: [(Family, u16, u64); 3] = [
     (Family::Ipv4, 8001, 20),
@@ -44,6 +47,15 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         while client.line()? != "ready" {}
         clients.push(client);
     }
+    // Its listener has gone: from the server's end alone nobody can tell which it is.
+    let gone = Family::Ipv4.server(GONE);
+    let words = ["alone", &gone.ip().to_string(), &GONE.to_string()];
+    let mut alone = roles::start(lab, &pair.server, &words)?;
+    alone.wait_for("ready")?;
+    let words = ["connect", "--to", &gone.to_string(), "--end", "hold"];
+    let mut asker = lab.helper(&words, &pair.client, &lab.tools)?;
+    while asker.line()? != "ready" {}
+    alone.wait_for("alone")?;
     let pids: Vec<u32> = clients.iter().map(crate::process::Process::pid).collect();
     let connections: u64 = LISTENERS.iter().map(|(.., count)| count).sum();
 
@@ -57,11 +69,18 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     };
     let listening = |metrics: &Metrics| metrics.sum("hopline_events_total", &[("kind", "listener_open")]);
     let complete = |metrics: &Metrics| {
-        active(metrics, "client") == connections && active(metrics, "server") == connections && listening(metrics) == 3
+        // With the one that is taken for a client.
+        active(metrics, "client") == connections + 1
+            && active(metrics, "server") == connections
+            && listening(metrics) == 3
     };
     let (metrics, after) = agent.scrape_until(Duration::from_secs(5), complete)?;
-    for role in ["client", "server"] {
-        verdict.count(format!("open, role {role}"), active(&metrics, role), connections);
+    for (role, guessed) in [("client", 1), ("server", 0)] {
+        verdict.count(
+            format!("open, role {role}"),
+            active(&metrics, role),
+            connections + guessed,
+        );
     }
     verdict.count("listeners", listening(&metrics), LISTENERS.len() as u64);
     verdict.at_most(
@@ -74,8 +93,15 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     for client in clients {
         client.finish()?;
     }
-    trace.wait_for(2 * connections as usize)?;
-    let records = trace.finish()?;
+    alone.finish()?;
+    asker.finish()?;
+    trace.wait_for(2 * connections as usize + 1)?;
+    let (alone, records): (Vec<Record>, Vec<Record>) = trace
+        .finish()?
+        .into_iter()
+        .partition(|record| record.local.port == GONE);
+    let bases: Vec<&str> = alone.iter().map(|record| record.role_basis.as_str()).collect();
+    verdict.text("role's basis, listener gone", bases.join(" "), "guessed");
     let metrics = agent.scrape_drained()?;
     agent.stop()?;
     drop(server);
@@ -83,6 +109,9 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         let of_role: Vec<&Record> = records.iter().filter(|record| record.role == role).collect();
         let right = |test: &dyn Fn(&Record) -> bool| of_role.iter().filter(|record| test(record)).count() as u64;
         verdict.count(format!("{role} closes seen"), of_role.len() as u64, connections);
+        let basis = if role == "server" { "inferred" } else { "guessed" };
+        let is_basis = |record: &Record| record.role_basis == basis;
+        verdict.count(format!("{role}, role {basis}"), right(&is_basis), connections);
         verdict.count(format!("{role} marked late"), right(&|record| record.late), connections);
         let without_phases = |record: &Record| {
             let phases = &record.phases_us;

@@ -62,8 +62,8 @@ pub(crate) struct Scenario {
 const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "connect",
-        about: "times of the tcp phase against a capture: 0, 20, 100 ms, IPv4 and IPv6, both roles",
-        tools: &["ip", "tcpdump"],
+        about: "times of the tcp phase against a capture, both roles; who is the client, who the server",
+        tools: &["ip", "tcpdump", "nstat", "python3"],
         run: connect::run,
     },
     Scenario {
@@ -201,7 +201,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "existing",
         about: "connections and listeners that were there before hopline",
-        tools: &["ip"],
+        tools: &["ip", "python3"],
         run: existing::run,
     },
     Scenario {

@@ -9,12 +9,12 @@ const MS: u64 = 1_000_000;
 const S: u64 = 1_000 * MS;
 const A: u16 = 1;
 const AAAA: u16 = 28;
-const SERVFAIL: u16 = 2;
+const REFUSED: u16 = 5;
 
 /// A process that asks, seen on the wire.
 struct Asker {
     lookups: Lookups,
-    search: SearchList,
+    search: Option<SearchList>,
     queries: Vec<Query>,
     /// Who asks next.
     pid: u32,
@@ -27,15 +27,23 @@ impl Asker {
     fn new(suffixes: &[&str], ndots: u8) -> Self {
         Self {
             lookups: Lookups::default(),
-            search: SearchList {
+            search: Some(SearchList {
                 suffixes: suffixes.iter().copied().map(Box::from).collect(),
                 ndots,
-            },
+            }),
             queries: Vec::new(),
             pid: 100,
             socket: 1,
             server: 1,
             transport: Transport::Udp,
+        }
+    }
+
+    /// Nobody can read its search list.
+    fn unread() -> Self {
+        Self {
+            search: None,
+            ..Self::new(&[], 1)
         }
     }
 
@@ -62,7 +70,7 @@ impl Asker {
             sent_ns,
             is_retry: false,
         };
-        self.lookups.sent(&query, &self.search);
+        self.lookups.sent(&query, self.search.as_ref());
         self.queries.push(query);
         self.queries.len() - 1
     }
@@ -169,6 +177,64 @@ fn a_search_path_is_one_lookup() {
     assert_eq!(summary(&lookup), ("proxy.golang.org", "proxy.golang.org", "NOERROR", 4));
     assert_eq!((lookup.started_ns, lookup.answered_ns), (0, 9 * MS));
     assert_eq!(asker.finish(), []);
+}
+
+/// The process is gone before anybody can read its search list: A and AAAA are each one lookup of what it asked for.
+#[test]
+fn a_search_path_without_its_list_is_one_lookup() {
+    let names = ["mirror.lab.one.example", "mirror.lab.two.example", "mirror.lab"];
+    let mut asker = Asker::unread();
+    for (step, name) in (0..).zip(names) {
+        let at = step * 10 * MS;
+        let (a, aaaa) = (asker.ask(at, name, A), asker.ask(at, name, AAAA));
+        if step == 2 {
+            let lookup = asker.find(a, at + 4 * MS);
+            assert_eq!(summary(&lookup), ("mirror.lab", "mirror.lab", "NOERROR", 3));
+            assert_eq!((lookup.started_ns, lookup.answered_ns), (0, 24 * MS));
+        } else {
+            asker.deny(a, at + 4 * MS, NXDOMAIN);
+        }
+        asker.deny(aaaa, at + 9 * MS, if step == 2 { 0 } else { NXDOMAIN });
+    }
+    let rest = asker.finish();
+    assert_eq!(
+        rest.iter().map(summary).collect::<Vec<_>>(),
+        [("mirror.lab", "mirror.lab", "NOERROR", 3)]
+    );
+}
+
+/// What comes without a list after another name: the next of its search, or another lookup.
+#[test]
+fn what_is_no_search_without_a_list() {
+    let check = |first: &str, rcode, later_ns, next: &str, is_one: bool| {
+        let mut asker = Asker::unread();
+        let number = asker.ask(0, first, A);
+        asker.deny(number, MS, rcode);
+        let number = asker.ask(MS + later_ns, next, A);
+        let lookup = asker.find(number, 2 * S);
+        assert_eq!(lookup.queries, if is_one { 2 } else { 1 }, "{first}, {next}");
+        asker.finish();
+    };
+    check(
+        "api.shop.svc.cluster.local",
+        NXDOMAIN,
+        MS,
+        "api.svc.cluster.local",
+        true,
+    );
+    check("api.example", NXDOMAIN, MS, "api.example.corp.example", true);
+    check("api.corp.example", SERVFAIL, MS, "api", true);
+    check("api.corp.example", NXDOMAIN, SEARCH_GOES_ON_NS + 1, "api", false);
+    check("api.corp.example", NXDOMAIN, MS, "web.corp.example", false);
+    check("api.corp.example", REFUSED, MS, "api", false);
+    // The sibling was slower.
+    let mut asker = Asker::unread();
+    let (a, aaaa) = (asker.ask(0, "x.one.example", A), asker.ask(0, "x.one.example", AAAA));
+    asker.deny(a, MS, NXDOMAIN);
+    asker.deny(aaaa, 500 * MS, NXDOMAIN);
+    let next = asker.ask(501 * MS, "x", A);
+    assert_eq!(asker.find(next, 502 * MS).queries, 2);
+    asker.finish();
 }
 
 #[test]
@@ -456,11 +522,11 @@ fn servers_and_invalid_names() {
     };
     asker
         .lookups
-        .sent(&Query { number: 7, ..served }, &SearchList::default());
+        .sent(&Query { number: 7, ..served }, Some(&SearchList::default()));
     assert_eq!(asker.lookups.len(), 1);
     let mut odd = asker.queries[0].clone();
     (odd.number, odd.question.name) = (1, DnsName::Invalid);
-    asker.lookups.sent(&odd, &SearchList::default());
+    asker.lookups.sent(&odd, Some(&SearchList::default()));
     asker.queries.push(odd);
     let lookup = asker
         .end(1, 1, Ending::Answered(0), 1, false)

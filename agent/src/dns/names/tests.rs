@@ -184,7 +184,7 @@ fn a_lookup_belongs_to_the_first_connection() {
     assert_eq!(take(100, HOST, 2 * S + 1), None, "it came from a cache");
     assert_eq!(take(100, HOST, 3 * S), Some(3 * S));
     assert_eq!(take(100, HOST, 4 * S), None);
-    assert_eq!(take(100, other, 4 * S), Some(S));
+    assert_eq!(take(100, other, 2 * S), Some(S));
     assert_eq!(take(101, HOST, 4 * S), None, "it asked nothing");
 }
 
@@ -194,13 +194,127 @@ fn answered_ns(taken: Option<(Arc<str>, LookupFacts)>) -> Option<u64> {
 
 #[test]
 fn a_lookup_belongs_to_the_connection_that_claims_its_name() {
-    let mut names = learned(&[(CURL, "a.example", S), (CURL, "b.example", 2 * S)]);
-    let mut take = |claimed| answered_ns(names.take_lookup(100, HOST, claimed, 3 * S));
+    let mut names = learned(&[(CURL, "a.example", S), (CURL, "b.example", S + MS)]);
+    let mut take = |claimed| answered_ns(names.take_lookup(100, HOST, claimed, S + 2 * MS));
     assert_eq!(take(Some("a.example")), Some(S));
     assert_eq!(take(Some("a.example")), None, "it came from a cache");
     // Nobody resolved that: it can only have used the last answer.
-    assert_eq!(take(Some("x.example")), Some(2 * S));
+    assert_eq!(take(Some("x.example")), Some(S + MS));
     assert_eq!(take(None), None);
+}
+
+/// Which connection waited for a lookup, by when it was opened.
+#[test]
+fn a_lookup_belongs_to_the_connection_that_waited() {
+    let takes = |names: &mut Names, at_ns| names.take_lookup(100, HOST, None, at_ns).is_some();
+    let check = |before: &[u64], opened_ns, expected| {
+        let mut names = names();
+        for answered_ns in before {
+            names.learn(&lookup(CURL, "a.example", &[HOST], *answered_ns), false);
+        }
+        assert_eq!(takes(&mut names, opened_ns), expected, "{before:?}, {opened_ns}");
+    };
+    check(&[S], S + WAITED_WITHIN_NS, true);
+    check(&[S], S + WAITED_WITHIN_NS + 1, false);
+    // It is resolved again every five seconds, whoever connects.
+    check(&[S, 6 * S], 6 * S + RENEWED_WITHIN_NS, true);
+    check(&[S, 6 * S], 6 * S + RENEWED_WITHIN_NS + 1, false);
+    check(&[S, S + 4 * MS], S + 4 * MS + RENEWED_WITHIN_NS + 1, true);
+    // The answer for the other address type is late, and both are waited for.
+    let mut names = learned(&[(CURL, "a.example", S)]);
+    names.query_ended(100, "a.example", S - MS, 4 * S);
+    assert!(takes(&mut names, 4 * S + MS));
+    let mut names = learned(&[(CURL, "a.example", S)]);
+    for (pid, name, sent_ns) in [(101, "a.example", S), (100, "b.example", S), (100, "a.example", S + 1)] {
+        names.query_ended(pid, name, sent_ns, 4 * S);
+    }
+    assert!(!takes(&mut names, 4 * S + MS), "nothing of it is a sibling's");
+}
+
+const HOUR: u64 = 3_600 * S;
+
+/// A process that resolves once and connects for hours.
+#[test]
+fn a_name_in_use_stays() {
+    let mut names = learned(&[(CURL, "a.example", S)]);
+    let mut connect = |who: Who, at_ns, is_same, expected| {
+        names.expire(at_ns);
+        names.used(who.0, who.1, HOST, at_ns, |_| is_same);
+        check(&names, who, at_ns, expected);
+    };
+    let own = Some(("a.example", Scope::Process, false));
+    for hour in 1..100 {
+        connect(CURL, hour * HOUR, true, own);
+        // Between two uses it was not needed.
+        connect(CURL, hour * HOUR + 20 * S, true, own);
+    }
+    // What another resolved is a guess, which did not live so long.
+    connect(SIBLING, 101 * HOUR, true, None);
+    // The pid is another process's: an exit was lost.
+    connect(CURL, 102 * HOUR, false, None);
+    names.process_ended(100, 103 * HOUR);
+    names.used(100, 7, HOST, 104 * HOUR, |_| true);
+    check(&names, CURL, 104 * HOUR, None);
+    names.expire(105 * HOUR);
+    assert!(names.is_empty());
+}
+
+/// The connections of an ended process are told of after its exit.
+#[test]
+fn a_use_before_the_end_is_one() {
+    let mut names = learned(&[(CURL, "a.example", S)]);
+    names.process_ended(100, HOUR + S);
+    names.used(100, 7, HOST, HOUR, |since_ns| since_ns == S);
+    check(&names, CURL, HOUR, Some(("a.example", Scope::Process, false)));
+    check(&names, CURL, HOUR + S + 1, None);
+}
+
+/// Workers use what their parent resolved, within the time of a guess.
+#[test]
+fn a_cgroup_s_name_in_use_stays() {
+    let mut names = learned(&[(CURL, "a.example", S)]);
+    names.process_ended(100, 2 * S);
+    for minute in 1..300 {
+        let at_ns = minute * 60 * S;
+        names.expire(at_ns);
+        names.used(SIBLING.0, SIBLING.1, HOST, at_ns, |_| false);
+        check(&names, SIBLING, at_ns, Some(("a.example", Scope::Cgroup, false)));
+    }
+    names.used(NEIGHBOUR.0, NEIGHBOUR.1, HOST, 60 * S, |_| true);
+    check(&names, NEIGHBOUR, 300 * 60 * S, None);
+}
+
+/// What is kept beyond its time goes when room is needed, and is not missed.
+#[test]
+fn unused_names_give_way() {
+    let mut names = Names::new(40);
+    for number in 0..100 {
+        let name = format!("n{number}.example");
+        names.learn(
+            &lookup((100, 0, 0), &name, &[numbered(number)], S + number * HOUR),
+            false,
+        );
+        names.expire(S + number * HOUR);
+        names.used(100, 0, numbered(0), S + number * HOUR, |_| true);
+    }
+    assert_eq!((names.len(), names.evicted()), (10, 0));
+    let has = |number| names.units.contains_key(&(Place::Process(100), numbered(number)));
+    assert!(has(0) && has(99) && !has(1), "one is in use");
+    assert_eq!(names.by_age.len(), 10);
+}
+
+#[test]
+fn a_new_network_namespace_knows_no_names() {
+    let mut names = learned(&[(CURL, "a.example", S), (STRANGER, "b.example", S)]);
+    names.namespace_ended(3);
+    check(&names, NEIGHBOUR, 2 * S, None);
+    check(&names, SIBLING, 2 * S, Some(("a.example", Scope::Cgroup, false)));
+    check(
+        &names,
+        (301, 10, 4),
+        2 * S,
+        Some(("b.example", Scope::Namespace, false)),
+    );
 }
 
 #[test]

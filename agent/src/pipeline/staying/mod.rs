@@ -16,7 +16,7 @@ use std::{
 
 use agent_ebpf::connection::ConnectionState;
 
-use super::{Attached, Pipeline, follow};
+use super::{Attached, Pipeline, destination};
 use crate::{
     aggregate::{
         At, DestinationId, ListenerDetail, Name, Place, PortsDetail, Series, StayingDetail, StayingSnapshot,
@@ -254,7 +254,7 @@ fn place(role: Role, attached: &Attached, state: &ConnectionState) -> Place {
             (name, wanted.port)
         }
         Role::Server => {
-            let name = follow::server_name(&attached.owner, attached.pod.as_deref());
+            let name = destination::server_name(&attached.owner, attached.pod.as_deref());
             (name, endpoints.local.port)
         }
     };
@@ -263,7 +263,7 @@ fn place(role: Role, attached: &Attached, state: &ConnectionState) -> Place {
         destination,
         port: Some(port),
         group: Arc::clone(&attached.group.name),
-        source: follow::source(attached.pod.as_deref()),
+        source: destination::source(attached.pod.as_deref()),
     }
 }
 
@@ -271,10 +271,10 @@ fn place(role: Role, attached: &Attached, state: &ConnectionState) -> Place {
 fn place_of_listener(listener: &Listener) -> Place {
     Place {
         role: Role::Server,
-        destination: follow::server_name(&listener.owner, listener.pod.as_deref()),
+        destination: destination::server_name(&listener.owner, listener.pod.as_deref()),
         port: Some(listener.local.port),
         group: Arc::default(),
-        source: follow::source(listener.pod.as_deref()),
+        source: destination::source(listener.pod.as_deref()),
     }
 }
 

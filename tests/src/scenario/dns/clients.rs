@@ -32,7 +32,7 @@ const KINDS: [(&str, &str); 10] = [
 ];
 
 /// Becomes the program, which finds the lab's own configuration of the resolver.
-const CONFIGURED: &str = "mount --bind \"$1\" /etc/resolv.conf
+pub(super) const CONFIGURED: &str = "mount --bind \"$1\" /etc/resolv.conf
     if [ -e /etc/nsswitch.conf ]; then mount --bind \"$2\" /etc/nsswitch.conf; fi
     shift 2
     exec \"$@\"";

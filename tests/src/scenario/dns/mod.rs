@@ -7,6 +7,7 @@
 mod astray;
 mod clients;
 mod compare;
+mod search;
 mod truth;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,7 +30,7 @@ use crate::topology::{Family, Pair};
 use crate::verdict::Verdict;
 
 pub(super) const TOOLS: &[&str] = &[
-    "ip", "tcpdump", "tshark", "unshare", "mount", "xargs", "getent", "python3", "node",
+    "ip", "tcpdump", "tshark", "unshare", "mount", "xargs", "getent", "python3", "node", "curl",
 ];
 
 /// Paths: half of it each way.
@@ -98,6 +99,9 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         .map(|delay_ms| Site::new(lab, &programs, *delay_ms))
         .collect::<Result<_>>()?;
     resolvers(lab, verdict, &sites)?;
+    for site in &sites {
+        search::run(site, verdict)?;
+    }
     astray::run(&sites[0], verdict)
 }
 

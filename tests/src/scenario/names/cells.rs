@@ -2,6 +2,8 @@
 //! nobody asked for, names that were resolved long before, and networks that disagree.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -16,7 +18,7 @@ use crate::traffic::names::steps::{How, Speak};
 type Cell = fn(&mut Ports, &[Destination<'_>]) -> Script;
 
 /// Name of the cell and of its cgroup.
-pub(super) const ALL: [(&str, Cell); 9] = [
+pub(super) const ALL: [(&str, Cell); 10] = [
     ("claims", claims),
     ("unresolved", unresolved),
     ("spoofed", spoofed),
@@ -26,6 +28,7 @@ pub(super) const ALL: [(&str, Cell); 9] = [
     ("staying", staying),
     ("written", written),
     ("afterwards", afterwards),
+    ("refreshed", refreshed),
 ];
 
 /// Connections of each kind in a cell.
@@ -33,6 +36,12 @@ const TIMES: usize = 20;
 /// Names that are resolved before the first of them is used.
 const AHEAD: usize = 12;
 const DELAY_US: u64 = 2_000;
+/// Longer than what a connection may take that waits for a renewed answer.
+const REFRESHED_MS: u64 = 500;
+/// Longer than the shortest time of an answer, 30 s, and the grace of a process's own names.
+const KEPT_MS: u64 = 340_000;
+/// Networks that are made until one has the number of an ended one.
+const NETWORKS: usize = 20;
 /// Between lookups, where a cell is not about haste.
 const PACE_MS: u64 = 8;
 
@@ -266,6 +275,77 @@ fn afterwards(ports: &mut Ports, _: &[Destination<'_>]) -> Script {
         script.connect_to("resolved afterwards", ports, &to, Speak::Plain, Some(lookup));
     }
     script
+}
+
+/// The resolver of a proxy or a pool asks again and again, whether or not a connection is due: one that is opened between two
+/// of its lookups has waited for neither.
+fn refreshed(ports: &mut Ports, _: &[Destination<'_>]) -> Script {
+    let mut script = Script::default();
+    let to = good();
+    let mut lookup = Some(script.resolve(&to, How::Connected));
+    for _ in 0..TIMES / 2 {
+        script.connect_to("resolved in the background", ports, &to, Speak::Plain, lookup.take());
+        script.resolve(&to, How::Connected);
+        script.pause_ms(REFRESHED_MS);
+    }
+    script
+}
+
+/// Resolves once, and connects when any cache would have forgotten: many programs keep what they resolved at their start.
+pub(super) fn kept(ports: &mut Ports) -> Script {
+    let mut script = Script::default();
+    let to = good();
+    let lookup = script.resolve(&to, How::Connected);
+    script.connect_to("resolved once", ports, &to, Speak::Plain, Some(lookup));
+    // Its answer's time and all grace.
+    script.pause_ms(KEPT_MS);
+    for _ in 0..TIMES {
+        script.connect_to("resolved once", ports, &to, Speak::Plain, None);
+    }
+    script
+}
+
+/// A network whose number was another one's, in which the address had a name.
+pub(super) fn reused(lab: &Lab, ports: &mut Ports) -> Result<(Vec<Truth>, bool)> {
+    let to = to(SPLIT, [127, 0, 6, 1]);
+    let table = lines([(to.clone(), None)]);
+    let mut truths = Vec::new();
+    let mut run = |name: &str, script: &Script, place: &Place| -> Result<()> {
+        let cgroup = lab.traffic.child(name)?;
+        truths.extend(script.run(lab, name, place, &cgroup)?);
+        Ok(())
+    };
+    let place = Place::new(lab, "reused-first", &table, &[])?;
+    let number = place.netns.number()?;
+    let mut own = Script::default();
+    let lookup = own.resolve(&to, How::Connected);
+    own.connect_to("network's number, own", ports, &to, Speak::Plain, Some(lookup));
+    run("reused-own", &own, &place)?;
+    let mut neighbour = Script::default();
+    let named = "network's number, neighbour's";
+    neighbour
+        .connect(named, ports, to.address, Speak::Plain, Some(to.name))
+        .verified = Some(false);
+    run("reused-neighbour", &neighbour, &place)?;
+    drop(place);
+    // The kernel gives the smallest number that is free, once it has let go of the network.
+    let mut spare = Vec::new();
+    let mut place = Place::new(lab, "reused-second", &table, &[])?;
+    for number_of_try in 0..NETWORKS {
+        if place.netns.number()? == number {
+            break;
+        }
+        thread::sleep(Duration::from_millis(100));
+        let next = Place::new(lab, &format!("reused-{number_of_try}"), &table, &[])?;
+        spare.push(std::mem::replace(&mut place, next));
+    }
+    let is_reused = place.netns.number()? == number;
+    let mut stranger = Script::default();
+    for _ in 0..TIMES {
+        stranger.connect("network's number, another's", ports, to.address, Speak::Plain, None);
+    }
+    run("reused-stranger", &stranger, &place)?;
+    Ok((truths, is_reused))
 }
 
 /// Three networks whose resolvers disagree: one's address of a name is another's address of another.

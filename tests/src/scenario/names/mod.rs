@@ -61,6 +61,13 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let trace = Trace::start(lab, "names", lab.traffic.path())?;
     let mut ports = Ports::new();
 
+    // Ends last: it takes as long as caches do.
+    let kept = (!lab.short).then(|| cells::kept(&mut ports));
+    let keeper = lab.traffic.child("kept")?;
+    let keeps = kept
+        .as_ref()
+        .map(|script| script.start(lab, "kept", &place, &keeper))
+        .transpose()?;
     let mut truths = many(lab, verdict, &place, &names, &mut ports)?;
     // Each of the others in a cgroup of its own: what one resolved names nothing for the next.
     let mut cgroups: Vec<Cgroup> = Vec::new();
@@ -71,6 +78,14 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         cgroups.push(cgroup);
     }
     truths.extend(cells::split(lab, &mut ports)?);
+    let (reused, is_reused) = cells::reused(lab, &mut ports)?;
+    truths.extend(reused);
+    if !is_reused {
+        verdict.skip("network's number", "the kernel gave no network an ended one's");
+    }
+    if let (Some(script), Some(process)) = (kept, keeps) {
+        truths.extend(script.truths(&finish(process)?));
+    }
 
     trace.wait_for(truths.len())?;
     let records = trace.finish()?;

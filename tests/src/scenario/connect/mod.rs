@@ -1,4 +1,6 @@
-//! The `tcp` phase of both roles against a capture on the same side, without and with delay.
+//! The `tcp` phase of both roles against a capture on the same side, without and with delay; and where the role is not plain.
+
+pub(super) mod roles;
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -26,7 +28,7 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
             cell(lab, verdict, &pair, family, delay_ms)?;
         }
     }
-    Ok(())
+    roles::run(lab, verdict)
 }
 
 /// One delay and family.
