@@ -51,13 +51,13 @@ impl Listeners {
 
     pub(super) fn opened(&mut self, cookie: u64, inode: u32, owner: Arc<Process>, since_ns: u64) {
         if self.owners.len() < self.limit || self.owners.contains_key(&cookie) {
-            let owned = Owned {
+            let entry = Owned {
                 owner,
                 inode,
                 since_ns,
                 looked_ns: 0,
             };
-            self.owners.insert(cookie, owned);
+            self.owners.insert(cookie, entry);
         }
     }
 
