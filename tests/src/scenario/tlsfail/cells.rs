@@ -197,11 +197,12 @@ pub(super) fn expected(client: Client, failure: Failure, tls13: bool, probes: bo
     let (outcome, failed_by) = (failure.outcome(), failure.failed_by());
     let is_seen = library != Library::Unseen;
     match failure {
-        // The server has said nothing that a library could find fault with.
-        Failure::Closes | Failure::Silent | Failure::Plain => seen(outcome, failed_by),
         // A server that has no common version says so in the clear, and libraries repeat it.
         Failure::Version | Failure::Nothing if is_seen => said(outcome, failed_by),
-        Failure::Version | Failure::Nothing => seen(outcome, failed_by),
+        // The others have said nothing that a library could find fault with.
+        Failure::Closes | Failure::Silent | Failure::Plain | Failure::Version | Failure::Nothing => {
+            seen(outcome, failed_by)
+        }
         Failure::ClientCertificate => client_certificate(library, tls13),
         // The verdict has no word for it, and the certificate, which would show it, is encrypted.
         Failure::MissingIntermediate if library == Library::GnuTls && tls13 => said("cert_unknown_authority", "local"),

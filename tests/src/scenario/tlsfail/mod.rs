@@ -20,7 +20,7 @@ use self::cells::{AGREED, Client, Failure, expected, protocol};
 pub(in crate::scenario) use self::clients::prebuild;
 use self::clients::{Programs, Wanted, can_run};
 use crate::certificates::Certificates;
-use crate::hopline::{Agent, AgentOptions, Record, Trace};
+use crate::hopline::{Agent, AgentOptions, Metrics, Record, Trace};
 use crate::lab::{Lab, Tolerance};
 use crate::nginx;
 use crate::openssl;
@@ -141,9 +141,21 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     verdict.count("Go files still probed after their last process", left, 0);
     let unjoined = metrics.sum("hopline_tls_facts_unjoined_total", &[]);
     verdict.note("facts of no known connection", unjoined as f64, "");
+    count_reasons(verdict, &metrics, &cells, strangers);
+    super::compare_losses(verdict, &metrics);
+    Ok(())
+}
+
+/// The counter by reason beside what each cell with probes must be.
+fn count_reasons(
+    verdict: &mut Verdict,
+    metrics: &Metrics,
+    cells: &[(Client, Failure, bool, String)],
+    strangers: usize,
+) {
     let failed = metrics.sum("hopline_tls_handshake_failures_total", &[("role", "client")]);
     let mut by_reason = BTreeMap::from([("cert_expired", strangers as u64)]);
-    for (client, failure, tls13, _) in &cells {
+    for (client, failure, tls13, _) in cells {
         *by_reason
             .entry(expected(*client, *failure, *tls13, true).outcome)
             .or_default() += 1;
@@ -157,8 +169,6 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         );
         verdict.count(format!("failures counted as {reason}"), counted, count);
     }
-    super::compare_losses(verdict, &metrics);
-    Ok(())
 }
 
 /// Records of clients' connections that are over.
