@@ -370,6 +370,7 @@ impl Pipeline {
                 responses: attached.responses.as_deref(),
                 rtt: &attached.rtt,
                 idle_before_ns,
+                outcome: Some(conclusion.outcome),
             };
             let surroundings = self.surroundings(cgroup.as_deref());
             let record = surroundings.record(
@@ -379,7 +380,6 @@ impl Pipeline {
                 &said,
                 first_seen_ns..end_ns,
                 conclusion.unanswered(),
-                Some(conclusion.outcome),
             );
             self.tell_finished(record, attached, role, state);
         }
@@ -412,12 +412,13 @@ impl Pipeline {
                 responses: attached.responses.as_deref(),
                 rtt: &attached.rtt,
                 idle_before_ns: None,
+                outcome: None,
             };
             let times = entry.first_seen_ns..self.now_ns;
             let surroundings = self.surroundings(cgroup.as_deref());
             let (phase, since_ns) = waiting;
             let waiting = Some((phase, self.now_ns.saturating_sub(since_ns)));
-            let record = surroundings.record(role, state, &attached.owner, &said, times, waiting, None);
+            let record = surroundings.record(role, state, &attached.owner, &said, times, waiting);
             self.tell(Output::Stuck(Box::new(record)));
         }
     }

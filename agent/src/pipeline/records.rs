@@ -50,6 +50,8 @@ pub(super) struct Said<'a> {
     pub(super) rtt: &'a Rtt,
     /// It was written to after the peer's end: for how long nothing had passed before.
     pub(super) idle_before_ns: Option<u64>,
+    /// How it went, once it has ended.
+    pub(super) outcome: Option<Outcome>,
 }
 
 /// What a record says beside the connection itself.
@@ -68,7 +70,7 @@ pub(super) struct Surroundings<'a> {
 
 impl Surroundings<'_> {
     /// The record. `seen` is from the first event to the end, or to now for a connection that waits in a phase; `waiting` is for how
-    /// long it has. `outcome` is that of one that has ended.
+    /// long it has.
     pub(super) fn record(
         &self,
         role: Role,
@@ -77,12 +79,11 @@ impl Surroundings<'_> {
         said: &Said<'_>,
         seen: Range<u64>,
         waiting: Option<(Phase, u64)>,
-        outcome: Option<Outcome>,
     ) -> ConnectionRecord {
         let begun = [state.intent_ns, state.syn_ns, state.established_ns];
         let start_ns = begun.into_iter().find(|mark| *mark != 0).unwrap_or(seen.start);
         let endpoints = Endpoints::of(state);
-        let ended = outcome.is_some();
+        let ended = said.outcome.is_some();
         let is_late = state.flags & FLAG_LATE != 0;
         let lookup = said.waited.map(|waited| &waited.lookup);
         ConnectionRecord {
@@ -116,7 +117,7 @@ impl Surroundings<'_> {
             chain: None,
             waiting: waiting.map(|(phase, _)| phase),
             waiting_us: waiting.map(|(_, waited_ns)| waited_ns / 1_000),
-            outcome,
+            outcome: said.outcome,
         }
     }
 

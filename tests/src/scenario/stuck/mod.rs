@@ -148,8 +148,8 @@ fn syns_again(netns: &NetNs) -> Result<String> {
     let again = listed.lines().map(|line| {
         // timer:(on,3.5sec,2)
         let timer = line.split("timer:(").nth(1).and_then(|timer| timer.split(')').next());
-        let times = timer.and_then(|timer| timer.rsplit(',').next()?.parse().ok());
-        times.with_context(|| format!("ss says nothing of a timer: {line}"))
+        let resent = timer.and_then(|timer| timer.rsplit(',').next()?.parse().ok());
+        resent.with_context(|| format!("ss says nothing of a timer: {line}"))
     });
     let again: Vec<u64> = again.collect::<Result<_>>()?;
     Ok(sorted(again))
