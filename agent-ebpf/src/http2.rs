@@ -33,6 +33,8 @@ const MOST_EXTENSION_BYTES: u16 = 64;
 
 /// HTTP/2 clients send `WINDOW_UPDATE` after this much of an answer, not before (Go: 4 KiB, nghttp2: half a window).
 const WINDOW_BYTES: u32 = 4_096;
+/// The shortest ticket as a record: OpenSSL's without a session in it has 74 bytes.
+const LEAST_TICKET: u16 = 70;
 /// SETTINGS, `WINDOW_UPDATE` and an acknowledgement in one record are not longer.
 const PREFACE_BYTES: u16 = 67 + 17;
 
@@ -219,7 +221,8 @@ pub fn control(timeline: &Timeline, payload: &Payload, length: u16) -> Control {
 /// The server's part of HTTP/2's preface: SETTINGS, its first record that is no ticket.
 #[inline(always)]
 pub fn is_preface(timeline: &mut Timeline, length: u16) -> bool {
-    if timeline.answer_count == 2 && timeline.answers[0].length == timeline.answers[1].length {
+    let is_pair = timeline.answer_count == 2 && timeline.answers[0].length == timeline.answers[1].length;
+    if is_pair && length >= LEAST_TICKET && timeline.flags & TIMELINE_TLS13 != 0 {
         // SETTINGS come once: these are tickets.
         timeline.heard &= !(HEARD_PREFACE | HEARD_AWAITED);
         timeline.no_answers = 0;

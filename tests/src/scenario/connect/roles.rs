@@ -295,7 +295,8 @@ fn without_listener(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
         verdict.text(
             format!("{name}, outcome"),
             record.outcome.as_deref().unwrap_or("none"),
-            "ok",
+            // Both speak before they hear: nothing that comes acknowledges the first byte.
+            "unanswered",
         );
         let tcp_us = record.phases_us.tcp.map_or(-1.0, |tcp_us| tcp_us as f64);
         let truth_us = if remote == ITSELF { 0.0 } else { round_trip_us };
