@@ -82,8 +82,7 @@ pub const fn turn_begun_ns(begun: u32, told_ns: u64) -> u64 {
 
 /// Whether a record of TLS 1.3 of this length can be the two tickets of `BoringSSL` in one record: each has 22 bytes of fields beside
 /// the ticket, or 30 where early data is allowed; the ticket is 64 bytes and a session in blocks of 16.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "kernel programs have no calls")]
+#[inline]
 pub const fn is_packed_tickets(length: u16) -> bool {
     const OVERHEAD: u16 = 17;
     const LEAST: u16 = 2 * (22 + 64);

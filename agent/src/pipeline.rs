@@ -21,11 +21,7 @@ mod tables;
 mod talk;
 mod tls_outcome;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc};
 
 use agent_ebpf::{
     connection::{ConnectionState, FLAG_LATE, ROLE_LISTENER},
@@ -178,7 +174,7 @@ struct Attached {
     /// How long each took; most connections have none.
     turns: Option<Box<Sketch>>,
     /// Final responses of cleartext HTTP/1 by status code.
-    responses: Option<Box<BTreeMap<u16, u64>>>,
+    responses: Option<Box<progress::Responses>>,
     rtt: Rtt,
     /// RTT of late, once it is older than a window.
     window: Option<Box<windows::Connection>>,

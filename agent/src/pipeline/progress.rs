@@ -21,6 +21,10 @@ use crate::{
 /// Different durations of turns that are kept of a connection: a hundred thousand of them may last for days.
 const STEPS_OF_TURNS: usize = 96;
 
+/// Final responses of cleartext HTTP/1 by status code.
+#[derive(Debug, Default)]
+pub(super) struct Responses(pub(super) BTreeMap<u16, u64>);
+
 /// What has been counted of a connection.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "independent things that are counted once")]
@@ -136,16 +140,10 @@ pub(super) fn count(
 }
 
 /// A final response of HTTP/1.
-fn responded(
-    series: &mut Series,
-    responses: &mut Option<Box<BTreeMap<u16, u64>>>,
-    id: DestinationId,
-    code: u16,
-    now_ns: u64,
-) {
+fn responded(series: &mut Series, responses: &mut Option<Box<Responses>>, id: DestinationId, code: u16, now_ns: u64) {
     // Nothing outside the five classes: there are 500 codes at most.
     if let Some(status) = HttpStatus::of(code) {
-        *responses.get_or_insert_default().entry(code).or_default() += 1;
+        *responses.get_or_insert_default().0.entry(code).or_default() += 1;
         series.http_response(id, status, now_ns);
     }
 }

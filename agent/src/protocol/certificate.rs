@@ -112,6 +112,7 @@ pub enum End {
 
 /// What is kept of a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts of a chain")]
 pub struct Chain {
     /// Certificates that were sent.
     pub sent: u8,

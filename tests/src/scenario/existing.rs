@@ -61,12 +61,6 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
 
     let agent = Agent::start(lab, lab.traffic.path(), &AgentOptions::default())?;
     let trace = Trace::start(lab, "existing", lab.traffic.path())?;
-    let active = |metrics: &Metrics, role| {
-        metrics.sum(
-            "hopline_tcp_connections_active",
-            &[("role", role), ("state", "established")],
-        )
-    };
     let listening = |metrics: &Metrics| metrics.sum("hopline_events_total", &[("kind", "listener_open")]);
     let complete = |metrics: &Metrics| {
         // With the one that is taken for a client.
@@ -105,13 +99,27 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
     let metrics = agent.scrape_drained()?;
     agent.stop()?;
     drop(server);
+    compare_ends(verdict, &records, &metrics, &pids, connections);
+    Ok(())
+}
+
+/// Connections of this role that are open now.
+fn active(metrics: &Metrics, role: &str) -> u64 {
+    metrics.sum(
+        "hopline_tcp_connections_active",
+        &[("role", role), ("state", "established")],
+    )
+}
+
+/// How the connections of before the start ended.
+fn compare_ends(verdict: &mut Verdict, records: &[Record], metrics: &Metrics, pids: &[u32], connections: u64) {
     for (role, closed_by) in [("client", "local"), ("server", "remote")] {
         let of_role: Vec<&Record> = records.iter().filter(|record| record.role == role).collect();
         let right = |test: &dyn Fn(&Record) -> bool| of_role.iter().filter(|record| test(record)).count() as u64;
         verdict.count(format!("{role} closes seen"), of_role.len() as u64, connections);
-        let basis = if role == "server" { "inferred" } else { "guessed" };
-        let is_basis = |record: &Record| record.role_basis == basis;
-        verdict.count(format!("{role}, role {basis}"), right(&is_basis), connections);
+        let expected = if role == "server" { "inferred" } else { "guessed" };
+        let is_basis = |record: &Record| record.role_basis == expected;
+        verdict.count(format!("{role}, role {expected}"), right(&is_basis), connections);
         verdict.count(format!("{role} marked late"), right(&|record| record.late), connections);
         let without_phases = |record: &Record| {
             let phases = &record.phases_us;
@@ -130,7 +138,6 @@ pub(crate) fn run(lab: &Lab, verdict: &mut Verdict) -> Result<()> {
             let owned = |record: &Record| record.process.pid.is_some_and(|pid| pids.contains(&pid));
             verdict.count("client owner right", right(&owned), connections);
         }
-        verdict.count(format!("{role} open at the end"), active(&metrics, role), 0);
+        verdict.count(format!("{role} open at the end"), active(metrics, role), 0);
     }
-    Ok(())
 }

@@ -72,7 +72,7 @@ const RUNS: [Run; 4] = [
         path: "/",
         times: 1,
         exit: 28,
-        outcome: "other",
+        outcome: "abandoned",
         closed_by: "local",
     },
 ];

@@ -144,7 +144,7 @@ impl<'a> Log<'a> {
             frame.is_some_and(|frame| TICKET_FRAMES.contains(&frame))
         };
         let both = length.saturating_sub(TLS13_OVERHEAD);
-        is_frame(length, TLS13_OVERHEAD) || both % 2 == 0 && is_frame(both / 2, 0)
+        is_frame(length, TLS13_OVERHEAD) || both.is_multiple_of(2) && is_frame(both / 2, 0)
     }
 
     /// The first record holds both tickets of a server that puts what it can into one record.

@@ -52,6 +52,7 @@ pub(super) const CELLS: &[Cell] = &[
 
 /// What the client measured, microseconds.
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the unit of each")]
 pub(super) struct Measured {
     tls_us: f64,
     ttfb_us: f64,
