@@ -70,7 +70,7 @@ pub(super) fn check(name: &str, objects: &[Value]) -> Vec<String> {
         "another port than the agent's",
     );
     for (probe, path) in [
-        ("startupProbe", "/readyz"),
+        ("startupProbe", "/livez"),
         ("readinessProbe", "/readyz"),
         ("livenessProbe", "/livez"),
     ] {

@@ -350,7 +350,7 @@ mod tests {
     /// What hopline says of one of them when all is right.
     fn record(cell: &Cell, number: u16) -> Value {
         json!({
-            "event": "finished", "role": "client", "family": "ipv4", "duration_us": 1,
+            "schema": 2, "event": "finished", "role": "client", "role_basis": "observed", "family": "ipv4", "duration_us": 1,
             "local": {"address": "10.99.1.2", "port": 40_000 + number},
             "remote": {"address": SERVER4.to_string(), "port": cell.port},
             "destination": {"host": "x", "port": cell.port, "source": "sni", "verified": true, "group": ""},
