@@ -93,7 +93,7 @@ pub(crate) const SCENARIOS: &[(&str, &[&str])] = &[
 ];
 
 /// Scenarios that run here by name alone: long ones, for a kernel or a mode of it.
-pub(crate) const VM_ONLY: &[(&str, &[&str])] = &[("close-storm", &["--minutes", "1"])];
+pub(crate) const VM_ONLY: &[(&str, &[&str])] = &[("close-storm", &["--minutes", "1"]), ("programs", &["--short"])];
 
 /// Jobs that are functions of the guest's script; true for those that run unless others are named.
 const FUNCTIONS: &[(&str, bool)] = &[("whole_node", true), ("safe-mode", true), ("second_boot", false)];
